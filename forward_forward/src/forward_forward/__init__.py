@@ -1,0 +1,1 @@
+"""Layer Collaboration in the Forward-Forward Algorithm (Lorberbom et al., AAAI 2024)."""

@@ -1,0 +1,1 @@
+"""What the paper reproductions have in common, and nothing of any paper's meaning."""
