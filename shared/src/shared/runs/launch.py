@@ -1,0 +1,225 @@
+"""Starting jobs: in processes of this machine, or on a SLURM cluster through submitit.
+
+Jobs are independent and their state is in their folders, so either launcher may be killed at any moment and started
+again. A job whose process died is tried once more; one that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from shared.errors import UserError
+from shared.runs.job import Job, Outcome, execute
+from shared.runs.store import RunDir
+
+Launcher = Literal["local", "slurm"]
+Progress = Callable[[Job, Outcome], None]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+TRIES = 2  # a job whose process died is started once more
+
+
+@dataclass
+class _Ledger:
+    """What is to do and how it ended; a disk without space ends everything."""
+
+    waiting: deque[tuple[Job, bool]]
+    progress: Progress
+    outcomes: dict[Path, Outcome] = field(default_factory=dict)
+    deaths: dict[Path, int] = field(default_factory=dict)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        if outcome.state == "full":
+            raise UserError(outcome.message)
+        if outcome.state == "busy":
+            self.waiting.append((job, True))  # last, and then wait for whoever has it
+            return
+        self.outcomes[job.run_dir] = outcome
+        self.progress(job, outcome)
+
+    def died(self, job: Job, how: str) -> None:
+        self.deaths[job.run_dir] = self.deaths.get(job.run_dir, 0) + 1
+        if self.deaths[job.run_dir] < TRIES:
+            self.waiting.append((job, True))
+        else:
+            self.ended(job, Outcome("failed", f"its process died {TRIES} times ({how})"))
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    workers: int,
+    progress: Progress = lambda job, outcome: None,
+    slurm: dict[str, Any] | None = None,
+) -> dict[Path, Outcome]:
+    """Bring every job to its end; `progress` is called as each ends. Returns outcomes by run folder.
+
+    Raises:
+        UserError: no space left on the disk; the launcher cannot start.
+    """
+    if workers < 1:
+        raise UserError(f"--jobs is {workers}: it has to be at least 1")
+    ledger = _Ledger(deque((job, False) for job in jobs), progress)
+    if launcher == "slurm":
+        _run_slurm(ledger, workers, slurm or {})
+    else:
+        _run_local(ledger, min(workers, len(jobs)))
+    return ledger.outcomes
+
+
+# Local processes ------------------------------------------------------------------------------------------------
+
+
+def _die_with_parent() -> None:
+    """End this process when its parent is gone, even by SIGKILL: the pipe that the parent held open closes then."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(pipe: Connection) -> None:
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its workers
+    import torch
+
+    torch.set_num_threads(1)  # as many threads for any --jobs: sums are added in one order
+    while True:
+        try:
+            job, patient = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(execute(job, patient))
+
+
+class _Worker:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=_work, args=(other,), daemon=False)
+        before = {name: os.environ.get(name) for name in THREADS}
+        os.environ.update(dict.fromkeys(THREADS, "1"))  # read when torch is loaded, so it has to be there first
+        try:
+            self.process.start()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        other.close()
+        self.job: Job | None = None
+
+    def give(self, job: Job, patient: bool) -> None:
+        self.job = job
+        with suppress(OSError):  # it died: reading from the closed pipe says so
+            self.pipe.send((job, patient))
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _run_local(ledger: _Ledger, workers: int) -> None:
+    crew: list[_Worker] = []
+    try:
+        while ledger.waiting or any(worker.job for worker in crew):
+            for worker in crew:
+                if worker.job is None and ledger.waiting:
+                    worker.give(*ledger.waiting.popleft())
+            while ledger.waiting and len(crew) < workers:
+                crew.append(_Worker())
+                crew[-1].give(*ledger.waiting.popleft())
+            busy = {worker.pipe: worker for worker in crew if worker.job}
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]  # type: ignore[index]
+                job, worker.job = worker.job, None
+                assert job is not None
+                try:
+                    outcome = worker.pipe.recv()
+                except (EOFError, OSError):
+                    crew.remove(worker)
+                    worker.process.join()
+                    worker.pipe.close()
+                    ledger.died(job, _how(worker.process.exitcode))
+                else:
+                    ledger.ended(job, outcome)
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return f"{name}: out of memory?" if name == "SIGKILL" else name
+    return f"exit status {exitcode}"
+
+
+# SLURM ----------------------------------------------------------------------------------------------------------
+
+
+class _Chunk:
+    """The jobs of one task of the array. Preempted or out of time, it is queued again and goes on from checkpoints."""
+
+    def __call__(self, jobs: list[Job]) -> list[Outcome]:
+        import torch
+
+        torch.set_num_threads(1)
+        return [execute(job, wait=True) for job in jobs]
+
+    def checkpoint(self, jobs: list[Job]) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, jobs)
+
+
+def _run_slurm(ledger: _Ledger, workers: int, settings: dict[str, Any], cluster: str = "slurm") -> None:
+    import submitit
+
+    jobs = [job for job, _ in ledger.waiting]
+    if not jobs:
+        return
+    folder = jobs[0].run_dir.parent / "slurm"
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        executor.update_parameters(**{"name": jobs[0].paper, "cpus_per_task": 1, "timeout_min": 60, **settings})
+    except (RuntimeError, NameError, TypeError, ValueError) as error:
+        raise UserError(f"--launcher slurm: {error}") from None
+    while ledger.waiting:
+        jobs = [job for job, _ in ledger.waiting]
+        ledger.waiting.clear()
+        chunks = [jobs[start::workers] for start in range(min(workers, len(jobs)))]
+        try:
+            tasks = executor.map_array(_Chunk(), chunks)
+        except submitit.core.utils.FailedJobError as error:
+            raise UserError(f"--launcher slurm: sbatch refused the jobs ({' '.join(str(error).split())})") from None
+        for task, chunk in zip(tasks, chunks):
+            try:
+                outcomes = task.result()
+            except Exception as error:  # the node or the task died; what it finished before is in its folders
+                for job in chunk:
+                    found = RunDir(job.run_dir).result()
+                    if found is not None:
+                        ledger.ended(job, Outcome("done", metrics=found["metrics"]))
+                    else:
+                        ledger.died(job, f"SLURM task {task.job_id}: {str(error).splitlines()[0]}")
+            else:
+                for job, outcome in zip(chunk, outcomes):
+                    ledger.ended(job, outcome)

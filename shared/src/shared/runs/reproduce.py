@@ -1,0 +1,326 @@
+"""`python <paper>/reproduce.py --tier cpu`: run what a tier's claims need, judge the claims, draw the figures.
+
+plan -> key of every run -> those without a result are run -> results/<tier>/results.json -> verdicts
+Interrupt it at any moment and call it again: finished runs are read, unfinished ones go on from their checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shared.errors import UserError, one_line_errors
+from shared.runs.job import Job, Outcome, commit, cores, machine, versions
+from shared.runs.key import run_key
+from shared.runs.launch import run_jobs
+from shared.runs.plan import Experiment, Plan, Selection, load_plan, merge
+from shared.runs.store import RunDir, RunStore
+
+if TYPE_CHECKING:
+    from shared.claims.results import ExperimentResult, Results
+
+Data = tuple[str, str, str]  # fingerprint, kind, detail
+MARKS = {"reproduced": "green", "trend reproduced": "cyan", "not reproduced": "red", "not run": "bright_black"}
+
+
+@dataclass
+class Prepared:
+    """An experiment with its data found and its runs named; `missing` says which data are not there."""
+
+    experiment: Experiment
+    data: Data | None
+    runs: dict[int, RunDir]
+    missing: str = ""
+
+    @property
+    def unfinished(self) -> list[int]:
+        return [seed for seed, run in self.runs.items() if run.result() is None]
+
+
+def arguments(paper: str, argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"{paper}/reproduce.py", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("--tier", default="quick", help="quick (default), cpu, gpu or paper")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: the cores of this machine)")
+    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="processes here, or a cluster")
+    parser.add_argument("--slurm", default="", metavar="K=V,...", help="for sbatch: partition=short,timeout_min=120")
+    parser.add_argument("--only", metavar="NAME", help="run only this experiment (`*` stands for any text)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and try one batch of every experiment")
+    parser.add_argument("--brief", action="store_true", help="no table of verdicts at the end")
+    return parser.parse_args(argv)
+
+
+def slurm_settings(text: str) -> dict[str, Any]:
+    """`partition=short,timeout_min=120` as submitit's parameters (its own, or `slurm_...`)."""
+    settings: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UserError(f"--slurm: `{part}` is not name=value")
+        own = name in ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "nodes", "tasks_per_node")
+        settings[name if own or name.startswith("slurm_") else f"slurm_{name}"] = (
+            int(value) if value.isdigit() else value
+        )
+    return settings
+
+
+def prepare(plan: Plan, store: RunStore) -> list[Prepared]:
+    """Find the data of every experiment and name its runs.
+
+    Raises:
+        UserError: the data of every experiment are missing.
+    """
+    fingerprint: Callable[[dict[str, Any]], Data] = importlib.import_module(f"{plan.paper}.experiment").data_fingerprint
+    found: dict[str, Data | str] = {}
+    out = []
+    for experiment in plan.experiments:
+        data_config = experiment.config.get("data") or {}
+        name = f"{data_config.get('dataset')} {data_config.get('root')}"
+        if name not in found:
+            try:
+                found[name] = fingerprint(experiment.config)
+            except UserError as error:
+                found[name] = str(error)
+        data = found[name]
+        if isinstance(data, str):
+            out.append(Prepared(experiment, None, {}, missing=data))
+            continue
+        packages = [plan.paper, "shared"]
+        runs = {
+            seed: store.run(run_key({"config": experiment.config, "seed": seed}, packages, data[0]))
+            for seed in experiment.seeds
+        }
+        out.append(Prepared(experiment, data, runs))
+    if all(p.missing for p in out):
+        raise UserError(out[0].missing)
+    return out
+
+
+def run_all(
+    plan: Plan, jobs: list[Job], reused: int, options: argparse.Namespace, console: Console
+) -> dict[Path, Outcome]:
+    """Run the jobs under one progress bar."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[last]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        name = f"{plan.paper} ({plan.tier})"
+        task = bar.add_task(name, total=len(jobs) + reused, completed=reused, last=f"{reused} reused" if reused else "")
+
+        def progress(job: Job, outcome: Outcome) -> None:
+            bar.update(task, advance=1, last=last_metric(job, outcome))
+
+        settings = slurm_settings(options.slurm)
+        return run_jobs(jobs, options.launcher, options.jobs or cores(), progress, settings)
+
+
+def last_metric(job: Job, outcome: Outcome) -> str:
+    if not outcome.metrics:
+        return f"{job.experiment}: {outcome.state}"
+    shown = next((m for m in ("test/error", "test/accuracy") if m in outcome.metrics), next(iter(outcome.metrics)))
+    return f"{job.experiment}: {shown} {outcome.metrics[shown]:.4g}"
+
+
+def experiment_result(prepared: Prepared, outcomes: dict[Path, Outcome]) -> ExperimentResult | None:
+    """What the store holds of an experiment; None where nothing of it was run, now or before."""
+    from shared.claims.results import DataUsed, ExperimentResult, RunResult
+
+    experiment = prepared.experiment
+    runs, failed = [], [prepared.missing] if prepared.missing else []
+    for seed, run in prepared.runs.items():
+        found = run.result()
+        outcome = outcomes.get(run.path)
+        if found is not None:
+            fields = ("seed", "key", "metrics", "curves", "wall_seconds", "device", "date", "commit", "versions")
+            runs.append(RunResult(**{name: found[name] for name in fields}))
+        elif outcome is not None:
+            failed.append(f"seed {seed}: {outcome.message}")
+    if not runs and not failed:
+        return None
+    fingerprint, kind, detail = prepared.data or ("missing", "real", prepared.missing)
+    name = str((experiment.config.get("data") or {}).get("dataset", "data"))
+    return ExperimentResult(
+        title=experiment.title,
+        config=experiment.config,
+        data=DataUsed(name=name, kind=kind, fingerprint=fingerprint, detail=detail),
+        runs=runs,
+        failed=failed,
+    )
+
+
+def selected(selection: Selection, results: dict[str, ExperimentResult]) -> ExperimentResult | None:
+    """The best of a selection's experiments by the mean over seeds; None until all of them have been run whole.
+
+    Raises:
+        UserError: an experiment that was run does not report the metric.
+    """
+    means: dict[str, float] = {}
+    for name in selection.among:
+        found = results.get(name)
+        if found is None or found.failed or not found.runs:
+            return None
+        if any(selection.by not in run.metrics for run in found.runs):
+            raise UserError(f"selection {selection.name}: {name} reports no metric {selection.by}")
+        means[name] = statistics.fmean(run.metrics[selection.by] for run in found.runs)
+    best = (min if selection.better == "lower" else max)(means, key=means.__getitem__)
+    update = {"title": selection.title, "selected_from": selection.among, "selected_by": selection.by, "chosen": best}
+    return results[best].model_copy(update=update)
+
+
+def assemble(plan: Plan, prepared: list[Prepared], outcomes: dict[Path, Outcome], wall: float) -> Results:
+    from shared.claims.results import Results
+
+    experiments: dict[str, ExperimentResult] = {}
+    for each in prepared:
+        result = experiment_result(each, outcomes)
+        # An experiment of which some seeds were never tried (--only) has no result yet.
+        if result is not None and len(result.runs) + len(result.failed) >= (len(each.runs) or 1):
+            experiments[each.experiment.name] = result
+    for selection in plan.selections:
+        best = selected(selection, experiments)
+        if best is not None:
+            experiments[selection.name] = best
+    head = commit()
+    return Results(
+        paper=plan.paper,
+        tier=plan.tier,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=head.rstrip("+"),
+        dirty=head.endswith("+"),
+        machine=machine(),
+        versions=versions(),
+        wall_seconds=round(wall, 1),
+        experiments=experiments,
+        figures=[],
+        claims={},
+    )
+
+
+def judged(results: Results, root: Path) -> Results:
+    """The results with a verdict for every claim of the paper's ledger."""
+    from shared.claims.ledger import load_ledger
+    from shared.claims.verdicts import judge
+
+    ledger = load_ledger(root / "claims.yaml")
+    outcomes = {claim.id: judge(claim, results, results.tier) for claim in ledger.claims}
+    return results.model_copy(update={"claims": outcomes})
+
+
+def drawn(results: Results, folder: Path) -> Results:
+    """The results with the paper's figures drawn into `folder`."""
+    from shared.claims.results import FigureRef
+
+    if importlib.util.find_spec(f"{results.paper}.figures") is None:
+        return results
+    figures = importlib.import_module(f"{results.paper}.figures").draw(results, folder)
+    references = [FigureRef(file=Path(f.file).name, caption=f.caption, alt=f.alt) for f in figures]
+    return results.model_copy(update={"figures": references})
+
+
+def verdict_table(results: Results) -> Table:
+    table = Table(title=f"{results.paper}, tier {results.tier}", title_justify="left", box=None, pad_edge=False)
+    for column in ("claim", "verdict", "why"):
+        table.add_column(column, overflow="fold")
+    for name, outcome in results.claims.items():
+        colour = MARKS.get(outcome.verdict, "")
+        table.add_row(name, f"[{colour}]{outcome.verdict}[/]" if colour else outcome.verdict, outcome.why)
+    return table
+
+
+def print_plan(prepared: list[Prepared], console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("experiment", "seeds", "to run", "data"):
+        table.add_column(column, overflow="fold")
+    for each in prepared:
+        where = f"{each.data[1]}: {each.data[2]}" if each.data else f"missing ({each.missing})"
+        to_run = len(each.unfinished) if each.data else len(each.experiment.seeds)
+        table.add_row(each.experiment.name, str(len(each.experiment.seeds)), str(to_run), where)
+    console.print(table)
+
+
+def dry_run(plan: Plan, prepared: list[Prepared], options: argparse.Namespace, console: Console) -> int:
+    """One batch of every experiment whose data are there, into a folder that is thrown away."""
+    print_plan(prepared, console)
+    with tempfile.TemporaryDirectory() as scratch:
+        jobs = []
+        for each in prepared:
+            if each.data:
+                name, seed = each.experiment.name, each.experiment.seeds[0]
+                config = merge(each.experiment.config, {"trainer": {"fast_dev_run": True}})
+                jobs.append(Job(plan.paper, name, seed, config, Path(scratch, name), dry=True))
+        outcomes = run_all(plan, jobs, 0, options, console)
+        return report_failures(jobs, outcomes)
+
+
+def report_failures(jobs: list[Job], outcomes: dict[Path, Outcome]) -> int:
+    """Print each failed run on one line; the exit status."""
+    failed = [(job, outcomes[job.run_dir].message) for job in jobs if outcomes[job.run_dir].state == "failed"]
+    for job, message in failed:
+        print(f"failed: {job.label}: {message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Console) -> int:
+    started = time.monotonic()
+    plan = load_plan(root, options.tier)
+    if plan.paper != paper:
+        raise UserError(f"configs/tiers/{options.tier}.yaml says `paper: {plan.paper}`, not {paper}")
+    prepared = prepare(plan, RunStore(root / "runs"))
+    wanted = [p for p in prepared if options.only is None or fnmatch.fnmatchcase(p.experiment.name, options.only)]
+    if not wanted:
+        raise UserError(f"--only {options.only}: no such experiment; see --dry-run for their names")
+    if options.dry_run:
+        return dry_run(plan, wanted, options, console)
+    jobs = {
+        run.path: Job(paper, p.experiment.name, seed, p.experiment.config, run.path)
+        for p in wanted
+        for seed, run in p.runs.items()
+        if seed in p.unfinished
+    }
+    every = {run.path for p in wanted for run in p.runs.values()}
+    outcomes = run_all(plan, list(jobs.values()), len(every) - len(jobs), options, console)
+
+    folder = root / "results" / plan.tier
+    results = assemble(plan, prepared, outcomes, time.monotonic() - started)
+    if (root / "claims.yaml").is_file():
+        results = judged(results, root)
+    from shared.claims.results import save
+
+    save(results, folder / "results.json")  # before the figures: numbers that are there are kept, whatever a plot does
+    with_figures = drawn(results, folder)
+    if with_figures.figures != results.figures:
+        save(with_figures, folder / "results.json")
+    if not options.brief and results.claims:
+        console.print(verdict_table(results))
+    for each in wanted:
+        if each.missing:
+            print(f"not run: {each.experiment.name}: {each.missing}", file=sys.stderr)
+    return report_failures(list(jobs.values()), outcomes)
+
+
+def main(paper: str, root: Path, argv: list[str] | None = None) -> int:
+    """The command of a paper; `root` is its folder. Returns the exit status: 1 when a run failed, 2 for bad input."""
+    options = arguments(paper, argv)
+    with one_line_errors():
+        return reproduce(paper, Path(root).resolve(), options, Console())
