@@ -1,0 +1,1 @@
+from .reference import ff_wgrad as ff_wgrad

@@ -1,0 +1,406 @@
+"""How the network trains (sections 2.2 to 2.4 and 2.6): three schedules over closed-form layer gradients.
+
+greedy         layers one after another, each for its share of the epochs, earlier layers frozen
+alternate      for each layer in turn a new minibatch, gamma with the current parameters, that layer's update
+simultaneous   one forward pass of a minibatch gives every goodness; every layer is updated from it
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Literal
+
+import pytorch_lightning as L
+import torch
+from shared.errors import UserError
+from torch import Tensor
+
+from forward_forward.collaboration import Schedule, check_schedule, collaborate, gamma_mask, losses, residuals
+from forward_forward.data import PairData
+from forward_forward.entropy import entropy_residuals
+from forward_forward.goodness import Goodness, Norm, absolute_theta
+from forward_forward.metrics import GoodnessMetrics, error_percent
+from forward_forward.model import ForwardForwardNet, Init, Pass
+from forward_forward.negatives import Negatives, hard_negatives, permuted_negatives, uniform_negatives
+from forward_forward.optimiser import SmoothedSGD
+from forward_forward.peer import Peer, PeerNormalisation
+
+log = logging.getLogger(__name__)
+
+Decay = Literal["constant", "second_half"]
+Objective = Literal["sigmoid", "entropy", "entropy_raw"]
+
+
+def gain(decay: Decay, epoch: int, epochs: int) -> float:
+    """Step-size factor at `epoch` (from 0) of `epochs`: 1 up to half of them, then `(1 + 2 (E - e)) / E`."""
+    if decay == "constant" or epoch < epochs / 2:
+        return 1.0
+    return min(1.0, (1 + 2 * (epochs - epoch)) / epochs)
+
+
+def check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name} is {value}: it has to be > 0")
+
+
+class PairModule(L.LightningModule):
+    """What forward-forward and the backprop baselines share: data, evaluation, logging, results."""
+
+    def __init__(self, hidden: list[int], decay: Decay) -> None:
+        super().__init__()
+        if not hidden or min(hidden) < 1:
+            raise UserError(f"hidden is {hidden}: name the width of each layer, all at least 1")
+        self.hidden, self.decay = hidden, decay
+        self.automatic_optimization = False
+        self.final: dict[str, float] = {}
+        self.curves: dict[str, list[float]] = {}
+
+    @property
+    def pair_data(self) -> PairData:
+        return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def layer_epochs(self) -> int:
+        return int(self.trainer.max_epochs or 1)
+
+    def set_step_size(self, epoch: int, epochs: int) -> None:
+        factor = gain(self.decay, epoch, epochs)
+        for optimiser in self.all_optimisers():
+            for group in optimiser.param_groups:
+                group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
+
+    def all_optimisers(self) -> list[Any]:
+        optimisers = self.optimizers()
+        return optimisers if isinstance(optimisers, list) else [optimisers]
+
+    def on_fit_start(self) -> None:
+        self.pair_data.to_device(self.device)
+
+    def on_test_start(self) -> None:
+        self.pair_data.to_device(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        self._started = time.perf_counter()
+        self.set_step_size(self.current_epoch, self.layer_epochs)
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/seconds_per_epoch", time.perf_counter() - self._started)
+
+    def report(self, split: str, values: dict[str, Any], curve: bool) -> None:
+        numbers = {f"{split}/{name}": float(value) for name, value in values.items()}
+        if curve:
+            for name, value in numbers.items():
+                self.curves.setdefault(name, []).append(value)
+        else:
+            self.final.update(numbers)
+        self.log_dict(numbers)
+
+    def results(self) -> dict[str, Any]:
+        """Final metrics by name, and a list over epochs for those that were followed."""
+        return {**self.final, **{f"curve/{name}": values for name, values in self.curves.items()}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["curves"] = self.curves
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.curves = checkpoint["curves"]
+
+    def sum_over_processes(self, value: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value  # type: ignore[return-value]
+
+    def split_names(self, test: bool) -> list[str]:
+        return ["test", "val"] if test else [self.pair_data.validation_name]
+
+    # Evaluation: the same steps for validation (followed over epochs) and test (once, at the end).
+    def on_validation_epoch_start(self) -> None:
+        self._metrics: dict[str, Any] = {}
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int, dataloader_idx: int = 0) -> None:
+        self.evaluate(batch, self.split_names(False)[dataloader_idx])
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int, dataloader_idx: int = 0) -> None:
+        self.evaluate(batch, self.split_names(True)[dataloader_idx])
+
+    def evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+        raise TypeError("a PairModule states how it evaluates a batch")
+
+    def on_validation_epoch_end(self) -> None:
+        for split, values in self.computed().items():
+            self.report(split, values, curve=not self.trainer.sanity_checking)
+
+    def on_test_epoch_end(self) -> None:
+        for split, values in self.computed().items():
+            self.report(split, values, curve=False)
+
+    def computed(self) -> dict[str, dict[str, Any]]:
+        return {split: metric.compute() for split, metric in self._metrics.items()}
+
+
+class ForwardForward(PairModule):
+    """Forward-forward with or without layer collaboration.
+
+    Args:
+        hidden: widths of the layers.
+        gamma: which layers collaborate: `none` (plain FF), `prev`, `all`, `next`, `neighbours`, or a k x k list of 0/1.
+        gamma_weight: factor on gamma (the paper has none: 1).
+        schedule: `greedy`, `alternate` or `simultaneous`; `stale_gamma` (alternate only): gamma with the parameters
+            from before the sweep.
+        theta, theta_unit: threshold, absolute or in units of the layer's width.
+        tau: temperature in units of 1, or of the width with `tau_unit: width`.
+        norm, kind, init, strength: see `ForwardForwardNet`.
+        negatives: `uniform`, `hard` (needs the read-out; Hinton's scheme) or `permute`.
+        objective: `sigmoid`, or `entropy` (scale-free) / `entropy_raw` (section 2.7).
+        optimiser: `adam`, `sgd` or `smoothed` (Hinton's), one state per layer; lr, weight_decay.
+        head: train the softmax read-out on neutral-label activities; head_lr, head_decay.
+        peer: peer normalisation: `none`, `hinton` or `loss`.
+        freeze_after: epoch from which each layer stops learning (None: never).
+        dropout: share of the hidden activities dropped on their way to the next layer, in training.
+
+    Raises:
+        UserError: any setting that the method does not allow, named with what it may be.
+    """
+
+    def __init__(
+        self,
+        hidden: list[int],
+        gamma: str | list[list[int]] = "all",
+        gamma_weight: float = 1.0,
+        schedule: Schedule = "simultaneous",
+        stale_gamma: bool = False,
+        theta: float = 1.0,
+        theta_unit: Literal["absolute", "width"] = "width",
+        tau: float = 1.0,
+        tau_unit: Literal["absolute", "width"] = "absolute",
+        norm: Norm = "rms",
+        kind: Goodness = "sum",
+        init: Init = "uniform",
+        strength: float = 1.0,
+        negatives: Negatives = "uniform",
+        objective: Objective = "sigmoid",
+        optimiser: Literal["adam", "sgd", "smoothed"] = "adam",
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        decay: Decay = "second_half",
+        head: bool = False,
+        head_lr: float = 1e-3,
+        head_decay: float = 0.0,
+        peer: Peer = "none",
+        freeze_after: list[int | None] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(hidden, decay)
+        check_positive(theta=theta, tau=tau, lr=lr, strength=strength)
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout is {dropout}: it has to be in [0, 1)")
+        self.mask = gamma_mask(gamma, len(hidden))
+        check_schedule(schedule, self.mask)
+        if stale_gamma and schedule != "alternate":
+            raise UserError("stale_gamma is an ablation of the schedule `alternate` only")
+        if negatives == "hard" and not head:
+            raise UserError("negatives `hard` are drawn from the softmax read-out: set head to true")
+        if freeze_after is not None and len(freeze_after) != len(hidden):
+            raise UserError(f"freeze_after has {len(freeze_after)} entries for {len(hidden)} layers (null: never)")
+        if objective != "sigmoid" and schedule != "simultaneous":
+            raise UserError("the entropy objective is over all layers at once: use the schedule `simultaneous`")
+        self.gamma_weight, self.schedule, self.stale_gamma = gamma_weight, schedule, stale_gamma
+        self.theta = torch.tensor([absolute_theta(theta, theta_unit, w, kind) for w in hidden])
+        self.tau = tau * hidden[0] if tau_unit == "width" and kind == "sum" else tau
+        self.norm, self.kind, self.init, self.strength = norm, kind, init, strength
+        self.negatives, self.objective, self.dropout = negatives, objective, dropout
+        self.optimiser, self.lr, self.weight_decay = optimiser, lr, weight_decay
+        self.with_head, self.head_lr, self.head_decay = head, head_lr, head_decay
+        self.peer_form, self.freeze_after = peer, freeze_after
+
+    def configure_model(self) -> None:
+        if hasattr(self, "net"):
+            return
+        data = self.pair_data
+        sizes = (data.image_size, self.hidden, data.classes)
+        self.net = ForwardForwardNet(*sizes, self.norm, self.kind, self.init, self.strength)
+        if self.peer_form != "none":
+            self.peer = PeerNormalisation(self.hidden, self.peer_form)
+
+    def setup(self, stage: str) -> None:
+        data = self.pair_data
+        data.streams = len(self.hidden) if self.schedule == "alternate" else 1
+        if self.objective != "sigmoid" and self.trainer.world_size > 1:
+            raise UserError("the entropy objective needs the whole minibatch in one process: use --trainer.devices 1")
+        if self.schedule == "greedy" and self.layer_epochs * len(self.hidden) != (self.trainer.max_epochs or 1):
+            raise UserError(
+                f"greedy shares the epochs among the layers: max_epochs has to be a multiple of {len(self.hidden)}"
+            )
+
+    @property
+    def layer_epochs(self) -> int:
+        epochs = int(self.trainer.max_epochs or 1)
+        if self.schedule == "greedy" and not getattr(self.trainer, "fast_dev_run", False):
+            return max(1, epochs // len(self.hidden))
+        return epochs
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        def build(params: list[Tensor], lr: float, decay: float) -> torch.optim.Optimizer:
+            if self.optimiser == "adam":
+                return torch.optim.Adam(params, lr=lr, weight_decay=decay, fused=True)
+            if self.optimiser == "sgd":
+                return torch.optim.SGD(params, lr=lr, weight_decay=decay)
+            return SmoothedSGD(params, lr=lr, weight_decay=decay)
+
+        layers = zip(self.net.weights, self.net.biases)
+        built = [build([w, b], self.lr, self.weight_decay) for w, b in layers]
+        return [*built, build([self.net.head], self.head_lr, self.head_decay)] if self.with_head else built
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.objective == "sigmoid":
+            data = self.pair_data
+            images = data.network_part(data.train_images[:500])
+            with torch.no_grad():
+                total = self.net.pairs(images, data.train_labels[None, :500]).goodness.sum(1).mean()
+            threshold = float(self.theta.max())
+            if self.mask.any() and float(total) > 3 * threshold:
+                log.warning(
+                    "the initial total goodness %.3g exceeds 3 theta = %.3g: all negatives are saturated and it may "
+                    "collapse to an error of 80-90 %%; raise theta", float(total), 3 * threshold,
+                )  # fmt: skip
+
+    def active_layers(self) -> list[int]:
+        layers = range(len(self.hidden))
+        if self.schedule == "greedy":
+            return [min(self.current_epoch // self.layer_epochs, len(self.hidden) - 1)]
+        stops = self.freeze_after or [None] * len(self.hidden)
+        return [i for i, stop in zip(layers, stops) if stop is None or self.current_epoch < stop]
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.schedule == "greedy":
+            self.set_step_size(self.current_epoch % self.layer_epochs, self.layer_epochs)
+        seed = (torch.initial_seed() * 1_000_003 + self.current_epoch) % 2**63
+        self.dropout_draws = torch.Generator(self.device).manual_seed(seed) if self.dropout else None
+        k, device = len(self.hidden), self.device
+        self._loss, self._saturated = torch.zeros(k, device=device), torch.zeros(k, device=device)
+        self._fired = [torch.zeros(w, dtype=torch.bool, device=device) for w in self.hidden]
+        self._rows = torch.zeros(k, device=device)
+
+    # One minibatch ---------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
+        if self.schedule == "alternate":
+            self.sweep(batch)
+            return
+        passed, n = self.forward_pairs(
+            *batch, up_to=None if self.schedule == "simultaneous" else self.active_layers()[0] + 1
+        )
+        logits = self.logits(passed.goodness)
+        head = self.head_gradient(*self.part(batch), n) if self.with_head else None
+        for i in self.active_layers():
+            self.update(passed, i, logits[:, i], n)
+        if head is not None:
+            self.step(len(self.hidden), [(self.net.head, head)])
+
+    def sweep(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        """`alternate` (the paper's Algorithm 2): for every layer its own minibatch, then its update."""
+        stale = (
+            [self.forward_pairs(*(t[i] for t in batch))[0].goodness for i in range(len(self.hidden))]
+            if self.stale_gamma
+            else None
+        )
+        for i in self.active_layers():
+            seen = [i, *torch.nonzero(self.mask[i]).flatten().tolist()]
+            passed, n = self.forward_pairs(*(t[i] for t in batch), up_to=max(seen) + 1)
+            logits = self.logits(passed.goodness)[:, i]
+            if stale is not None:
+                logits = self.logits(stale[i])[:, i] - stale[i][:, i] + passed.goodness[:, i]
+            head = self.head_gradient(*self.part(tuple(t[i] for t in batch)), n) if self.with_head else None
+            self.update(passed, i, logits, n)
+            if head is not None:
+                self.step(len(self.hidden), [(self.net.head, head)])
+
+    def part(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """This process's rows of the minibatch (every process draws the whole one, so all agree on the draws)."""
+        rows = slice(self.global_rank, None, self.trainer.world_size)
+        return batch[0][rows], batch[1][rows]
+
+    def forward_pairs(self, images: Tensor, labels: Tensor, u: Tensor, up_to: int | None = None) -> tuple[Pass, int]:
+        if self.negatives == "uniform":
+            wrong = uniform_negatives(labels, u, self.net.classes)
+        elif self.negatives == "permute":
+            wrong = permuted_negatives(labels, u)
+        else:
+            wrong = hard_negatives(self.net.neutral_activities(images) @ self.net.head, labels, u)
+        rows = slice(self.global_rank, None, self.trainer.world_size)
+        both = torch.stack([labels[rows], wrong[rows]])
+        return self.net.pairs(images[rows], both, up_to, self.dropout, self.dropout_draws), labels.shape[0]
+
+    def logits(self, g: Tensor) -> Tensor:
+        k = g.shape[1]
+        return collaborate(g, self.mask[:k, :k].to(g.device), self.gamma_weight, self.theta[:k].to(g.device))
+
+    def update(self, passed: Pass, layer: int, logit: Tensor, n: int) -> None:
+        """Closed-form gradient (section 2.2) and optimiser step of one layer; n is N of the whole minibatch."""
+        positives = passed.labels.shape[1]
+        if self.objective == "sigmoid":
+            r = residuals(logit, positives, self.tau, batch=n)
+        else:
+            r = entropy_residuals(passed.goodness, positives, self.objective == "entropy")[:, layer]
+        ungated = None
+        if self.peer_form != "none":
+            active = self.sum_over_processes(passed.h[layer][:positives].sum(0))
+            ungated = self.peer.gradient(layer, active, n)
+        dw, db = self.net.layer_gradient(passed, layer, r, ungated)
+        self.step(layer, [(self.net.weights[layer], dw), (self.net.biases[layer], db)])
+        self._loss[layer] += losses(logit[:, None], positives, self.tau)[0] * len(logit)
+        self._saturated[layer] += (r.abs() < 1e-3 / (2 * n * self.tau)).sum()
+        self._fired[layer] |= (passed.h[layer] > 0).any(0)
+        self._rows[layer] += len(logit)
+
+    def step(self, optimiser: int, gradients: list[tuple[torch.nn.Parameter, Tensor]]) -> None:
+        for parameter, gradient in gradients:
+            parameter.grad = self.sum_over_processes(gradient)
+        self.all_optimisers()[optimiser].step()
+
+    def head_gradient(self, images: Tensor, labels: Tensor, n: int) -> Tensor:
+        """Cross entropy of the read-out, mean over N; its input (normalised activities) is a constant."""
+        z = self.net.neutral_activities(images)
+        p = (z @ self.net.head).softmax(1)
+        p[torch.arange(len(labels), device=p.device), labels] -= 1
+        return z.T @ p / n
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        rows = self._rows.clamp_min(1)
+        for i in self.active_layers():
+            self.log(f"train/loss_layer{i + 1}", self._loss[i] / rows[i])
+            self.log(f"train/saturated_layer{i + 1}", 100 * self._saturated[i] / rows[i])
+            self.log(f"train/dead_units_layer{i + 1}", 100 * (~self._fired[i]).float().mean())
+
+    # Evaluation ------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+        images, labels = batch
+        if split not in self._metrics:
+            self._metrics[split] = GoodnessMetrics().to(self.device)
+        self._metrics[split].update(self.net.goodness_all_labels(images), labels)
+        if self.with_head:
+            self._softmax.setdefault(split, []).append(
+                torch.stack([(self.net.neutral_activities(images) @ self.net.head).argmax(1), labels])
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self._softmax: dict[str, list[Tensor]] = {}
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def computed(self) -> dict[str, dict[str, Any]]:
+        out = super().computed()
+        for split, parts in self._softmax.items():
+            guess, labels = torch.cat(parts, 1)
+            out[split]["error_softmax"] = 100 * (guess != labels).double().mean()
+        return out
+
+
+__all__ = ["ForwardForward", "PairModule", "error_percent", "gain"]
