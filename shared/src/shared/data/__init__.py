@@ -1,0 +1,1 @@
+"""Public data sets in the formats they are published in: found, verified, read; nothing pickled, nothing guessed."""

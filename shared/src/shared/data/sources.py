@@ -1,0 +1,106 @@
+"""Where the public data sets are published, and the digests by which a copy is known to be theirs.
+
+Sizes and SHA-256 of the downloads: `url_checksums/{mnist,fashion_mnist,cifar10}.txt` of tensorflow/datasets.
+MD5 of the extracted CIFAR-10 files: two independent public loaders, one in Go and one in CMake, list the same; their
+SHA-256 is published nowhere that we know of. They only decide what a copy is called. Digests of contents, as
+`images.fingerprint` forms them: computed here, MNIST's from files whose uncompressed SHA-256 begin with ba891046,
+65a50cbb, 0fa7898d and ff7bcfd4, which are the original ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to download: `path` is relative to the data root; the `urls` all serve the same bytes."""
+
+    path: str
+    urls: tuple[str, ...]
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+def _four(folder: str, bases: tuple[str, ...], digests: dict[str, tuple[int, str]]) -> tuple[RemoteFile, ...]:
+    return tuple(
+        RemoteFile(f"{folder}/{name}", tuple(base + name for base in bases), size, sha256)
+        for name, (size, sha256) in digests.items()
+    )
+
+
+SOURCES: dict[str, tuple[RemoteFile, ...]] = {
+    "mnist": _four(
+        "MNIST/raw",
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        {
+            "train-images-idx3-ubyte.gz": (
+                9912422,
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            ),
+            "train-labels-idx1-ubyte.gz": (
+                28881,
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            ),
+            "t10k-images-idx3-ubyte.gz": (
+                1648877,
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            ),
+            "t10k-labels-idx1-ubyte.gz": (
+                4542,
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            ),
+        },
+    ),
+    "fashion_mnist": _four(
+        "FashionMNIST/raw",
+        (
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion/",
+        ),
+        {
+            "train-images-idx3-ubyte.gz": (
+                26421880,
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            ),
+            "train-labels-idx1-ubyte.gz": (
+                29515,
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            ),
+            "t10k-images-idx3-ubyte.gz": (
+                4422102,
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            ),
+            "t10k-labels-idx1-ubyte.gz": (
+                5148,
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            ),
+        },
+    ),
+    "cifar10": (
+        RemoteFile(
+            "cifar-10-binary.tar.gz",
+            ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+            170052171,
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ),
+    ),
+}
+
+CIFAR10_MD5 = {
+    "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+    "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+    "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
+}
+
+CONTENTS = {
+    "11de40ec28a7c150195b86fd3a818037e73f1e8d04ab1621d02836dbdf8a2d54": "MNIST, the original images and labels",
+    "698de7705365b0328ed055655d221bd9934e8d93a1984e4f841d09fa92bed49f": "CIFAR-10 (JPEG copy)",
+}
