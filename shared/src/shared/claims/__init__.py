@@ -1,0 +1,1 @@
+"""The ledger: what a paper claims, what our runs measured, and the verdict that follows."""
