@@ -6,10 +6,13 @@ again. A job whose process died is tried once more; one that fails does not stop
 
 from __future__ import annotations
 
+import getpass
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +30,8 @@ Launcher = Literal["local", "slurm"]
 Progress = Callable[[Job, Outcome], None]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 TRIES = 2  # a job whose process died is started once more
+POLL_SECONDS = 2.0  # between two looks at a cluster's queue
+ABSENT_POLLS = 3  # a task is lost when so many looks in a row do not find it
 
 
 @dataclass
@@ -178,11 +183,11 @@ def _how(exitcode: int | None) -> str:
 class _Chunk:
     """The jobs of one task of the array. Preempted or out of time, it is queued again and goes on from checkpoints."""
 
-    def __call__(self, jobs: list[Job]) -> list[Outcome]:
+    def __call__(self, jobs: list[Job]) -> dict[Path, Outcome]:
         import torch
 
         torch.set_num_threads(1)
-        return [execute(job, wait=True) for job in jobs]
+        return {job.run_dir: execute(job, wait=True) for job in jobs}
 
     def checkpoint(self, jobs: list[Job]) -> Any:
         from submitit.helpers import DelayedSubmission
@@ -190,36 +195,75 @@ class _Chunk:
         return DelayedSubmission(self, jobs)
 
 
-def _run_slurm(ledger: _Ledger, workers: int, settings: dict[str, Any], cluster: str = "slurm") -> None:
+class _Task:
+    """A task of the array, the jobs in it that have not ended, and for how long the queue has not known it."""
+
+    def __init__(self, task: Any, jobs: list[Job]) -> None:
+        self.task, self.chunk = task, jobs
+        self.absent = 0
+
+    def poll(self, ledger: _Ledger, queue: set[str] | None) -> bool:
+        """Report the jobs that have ended, failed or lost their process; whether the task is over.
+
+        What the runs' folders and the task's own result say counts; the queue is asked only whether there is still
+        hope (accounting, on which submitit relies to see a dead task, is not on every cluster).
+        """
+        unfinished = []
+        over = Path(self.task.paths.result_pickle).exists()
+        self.absent = 0 if queue is None or self.task.job_id in queue else self.absent + 1
+        for job in self.chunk:
+            found = RunDir(job.run_dir).result()
+            if found is None:
+                unfinished.append(job)
+            else:
+                ledger.ended(job, Outcome("done", metrics=found["metrics"]))
+        self.chunk = unfinished
+        if over:
+            try:
+                outcomes: dict[Path, Outcome] = self.task.result()
+            except Exception as error:
+                why = f"SLURM task {self.task.job_id}: {[*str(error).strip().splitlines(), type(error).__name__][-1]}"
+                for job in self.chunk:
+                    ledger.died(job, why)
+            else:
+                for job in self.chunk:
+                    ledger.ended(job, outcomes[job.run_dir])
+        elif self.absent >= ABSENT_POLLS:
+            for job in self.chunk:
+                ledger.died(job, f"SLURM task {self.task.job_id} left the queue without a result")
+        return over or self.absent >= ABSENT_POLLS or not self.chunk
+
+
+def _queue() -> set[str] | None:
+    """Ids of this user's jobs that wait or run; None while the controller does not answer."""
+    command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%F_%K"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {line.strip().removesuffix("_N/A") for line in answer.splitlines()}
+
+
+def _run_slurm(ledger: _Ledger, workers: int, settings: dict[str, Any]) -> None:
+    if not ledger.waiting:
+        return
     import submitit
 
-    jobs = [job for job, _ in ledger.waiting]
-    if not jobs:
-        return
-    folder = jobs[0].run_dir.parent / "slurm"
+    first = ledger.waiting[0][0]
     try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        executor.update_parameters(**{"name": jobs[0].paper, "cpus_per_task": 1, "timeout_min": 60, **settings})
+        executor = submitit.AutoExecutor(folder=first.run_dir.parent / "slurm", cluster="slurm")
+        executor.update_parameters(**{"name": first.paper, "cpus_per_task": 1, "timeout_min": 60, **settings})
     except (RuntimeError, NameError, TypeError, ValueError) as error:
-        raise UserError(f"--launcher slurm: {error}") from None
+        raise UserError(f"--launcher slurm: {' '.join(str(error).split())}") from None
     while ledger.waiting:
         jobs = [job for job, _ in ledger.waiting]
         ledger.waiting.clear()
         chunks = [jobs[start::workers] for start in range(min(workers, len(jobs)))]
         try:
-            tasks = executor.map_array(_Chunk(), chunks)
+            tasks = [_Task(*pair) for pair in zip(executor.map_array(_Chunk(), chunks), chunks)]
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f"--launcher slurm: sbatch refused the jobs ({' '.join(str(error).split())})") from None
-        for task, chunk in zip(tasks, chunks):
-            try:
-                outcomes = task.result()
-            except Exception as error:  # the node or the task died; what it finished before is in its folders
-                for job in chunk:
-                    found = RunDir(job.run_dir).result()
-                    if found is not None:
-                        ledger.ended(job, Outcome("done", metrics=found["metrics"]))
-                    else:
-                        ledger.died(job, f"SLURM task {task.job_id}: {str(error).splitlines()[0]}")
-            else:
-                for job, outcome in zip(chunk, outcomes):
-                    ledger.ended(job, outcome)
+        while tasks:
+            time.sleep(POLL_SECONDS)
+            queue = _queue()
+            tasks = [task for task in tasks if not task.poll(ledger, queue)]

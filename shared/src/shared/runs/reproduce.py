@@ -13,12 +13,11 @@ import importlib.util
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,14 +26,15 @@ from rich.table import Table
 from shared.errors import UserError, one_line_errors
 from shared.runs.job import Job, Outcome, commit, cores, machine, versions
 from shared.runs.key import run_key
-from shared.runs.launch import run_jobs
+from shared.runs.launch import Launcher, run_jobs
 from shared.runs.plan import Experiment, Plan, Selection, load_plan, merge
 from shared.runs.store import RunDir, RunStore
 
 if TYPE_CHECKING:
     from shared.claims.results import ExperimentResult, Results
 
-Data = tuple[str, str, str]  # fingerprint, kind, detail
+Kind = Literal["real", "embedded", "synthetic"]
+Data = tuple[str, Kind, str]  # fingerprint, kind, detail
 MARKS = {"reproduced": "green", "trend reproduced": "cyan", "not reproduced": "red", "not run": "bright_black"}
 
 
@@ -131,8 +131,9 @@ def run_all(
         def progress(job: Job, outcome: Outcome) -> None:
             bar.update(task, advance=1, last=last_metric(job, outcome))
 
-        settings = slurm_settings(options.slurm)
-        return run_jobs(jobs, options.launcher, options.jobs or cores(), progress, settings)
+        launcher: Launcher = "local" if options.dry_run else options.launcher
+        workers = cores() if options.jobs is None else options.jobs
+        return run_jobs(jobs, launcher, workers, progress, slurm_settings(options.slurm))
 
 
 def last_metric(job: Job, outcome: Outcome) -> str:
@@ -188,7 +189,8 @@ def selected(selection: Selection, results: dict[str, ExperimentResult]) -> Expe
     return results[best].model_copy(update=update)
 
 
-def assemble(plan: Plan, prepared: list[Prepared], outcomes: dict[Path, Outcome], wall: float) -> Results:
+def assemble(plan: Plan, prepared: list[Prepared], outcomes: dict[Path, Outcome]) -> Results:
+    """The tier's results without verdicts; `wall_seconds` is that of all its runs, as if one after another."""
     from shared.claims.results import Results
 
     experiments: dict[str, ExperimentResult] = {}
@@ -202,19 +204,34 @@ def assemble(plan: Plan, prepared: list[Prepared], outcomes: dict[Path, Outcome]
         if best is not None:
             experiments[selection.name] = best
     head = commit()
+    seconds = {run.key: run.wall_seconds for result in experiments.values() for run in result.runs}
     return Results(
         paper=plan.paper,
-        tier=plan.tier,
+        tier=cast(Any, plan.tier),  # checked there
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=head.rstrip("+"),
         dirty=head.endswith("+"),
         machine=machine(),
         versions=versions(),
-        wall_seconds=round(wall, 1),
+        wall_seconds=round(sum(seconds.values()), 1),
         experiments=experiments,
         figures=[],
         claims={},
     )
+
+
+def since_nothing_ran(results: Results, file: Path) -> Results:
+    """`results` with the date, commit and machine of `file` where that holds the very same runs."""
+    from shared.claims.results import load_results
+
+    try:
+        before = load_results(file)
+    except UserError:  # there is none, or a damaged one: it is written anew
+        return results
+    if before.experiments != results.experiments:
+        return results
+    kept = ("created", "commit", "dirty", "machine", "versions")
+    return results.model_copy(update={name: getattr(before, name) for name in kept})
 
 
 def judged(results: Results, root: Path) -> Results:
@@ -282,7 +299,6 @@ def report_failures(jobs: list[Job], outcomes: dict[Path, Outcome]) -> int:
 
 
 def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Console) -> int:
-    started = time.monotonic()
     plan = load_plan(root, options.tier)
     if plan.paper != paper:
         raise UserError(f"configs/tiers/{options.tier}.yaml says `paper: {plan.paper}`, not {paper}")
@@ -302,7 +318,7 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     outcomes = run_all(plan, list(jobs.values()), len(every) - len(jobs), options, console)
 
     folder = root / "results" / plan.tier
-    results = assemble(plan, prepared, outcomes, time.monotonic() - started)
+    results = since_nothing_ran(assemble(plan, prepared, outcomes), folder / "results.json")
     if (root / "claims.yaml").is_file():
         results = judged(results, root)
     from shared.claims.results import save
