@@ -71,7 +71,7 @@ def load_images(name: str, root: Path | None = None) -> ImageDataset:
         near = difflib.get_close_matches(name, NAMES, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"unknown data set {name!r}: there are {', '.join(NAMES)}{hint}")
-    root = data_root() if root is None else Path(root).expanduser()
+    root = (data_root() if root is None else Path(root).expanduser()).absolute()
     parts, where = _read(name, root)
     for part, images, labels in (("training", *parts[:2]), ("test", *parts[2:])):
         _check(name, f"{where} ({part} part)", images, labels)
