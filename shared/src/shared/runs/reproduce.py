@@ -86,6 +86,8 @@ def prepare(plan: Plan, store: RunStore) -> list[Prepared]:
     Raises:
         UserError: the data of every experiment are missing.
     """
+    if importlib.util.find_spec(plan.paper) is None:
+        raise UserError(f"the package {plan.paper} is not installed: run `make setup`")
     fingerprint: Callable[[dict[str, Any]], Data] = importlib.import_module(f"{plan.paper}.experiment").data_fingerprint
     found: dict[str, Data | str] = {}
     out = []
