@@ -159,7 +159,7 @@ def file_sha256(path: Path) -> str:
 
 
 def extract(archive: Path, folder: str, root: Path) -> Path:
-    """Take the folder `folder` out of a tar archive and put it into `root`, whole or not at all.
+    """Take the folder `folder` out of a .tar.gz archive and put it into `root`, whole or not at all.
 
     Links, devices and paths that lead outside are refused (tarfile's `data` filter). Files of the same names in
     an older `root/folder` are replaced.
@@ -170,7 +170,7 @@ def extract(archive: Path, folder: str, root: Path) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".extract-", suffix=".tmp") as scratch:
-            with tarfile.open(archive) as tar:
+            with tarfile.open(archive, "r:gz") as tar:
                 members = [m for m in tar if m.name.removeprefix("./").split("/")[0] == folder]
                 tar.extractall(scratch, members, filter="data")
             new = Path(scratch) / folder

@@ -59,14 +59,15 @@ def read_npz(path: Path, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.nd
 
 def _images(path: Path, key: str, array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     channels, height, width = shape
+    given = array.shape
     if channels == 1 and array.ndim == 3:
         array = array[..., None]
-    if array.ndim != 4 or array.shape[1:] != (height, width, channels):
+    if array.shape[1:] != (height, width, channels):
         expected = f"n x {height} x {width}" + (f" x {channels}" if channels > 1 else "")
         raise UserError(
-            f"{path}: wrong image size, {key} is {' x '.join(map(str, array.shape))} where {expected} is expected"
+            f"{path}: wrong image size, {key} is {' x '.join(map(str, given))} where {expected} is expected"
         )
-    return np.ascontiguousarray(_whole(path, key, array, 255).astype(np.uint8).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(_whole(path, key, array, 0, 255).astype(np.uint8).transpose(0, 3, 1, 2))
 
 
 def _labels(path: Path, key: str, array: np.ndarray) -> np.ndarray:
@@ -76,20 +77,20 @@ def _labels(path: Path, key: str, array: np.ndarray) -> np.ndarray:
         raise UserError(
             f"{path}: {key} is {' x '.join(map(str, array.shape))} where one label per image (n) is expected"
         )
-    return _whole(path, key, array, 2**31).astype(np.int64)
+    return _whole(path, key, array, -(2**31), 2**31).astype(np.int64)
 
 
-def _whole(path: Path, key: str, array: np.ndarray, most: int) -> np.ndarray:
-    """The array itself, where each entry is a whole number in 0..`most`, whatever its type."""
+def _whole(path: Path, key: str, array: np.ndarray, least: int, most: int) -> np.ndarray:
+    """The array itself, where each entry is a whole number in `least`..`most`, whatever its type."""
     if array.dtype.kind not in "uif":
         raise UserError(f"{path}: {key} is of type {array.dtype}: save it as an array of uint8")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise UserError(f"{path}: {key} holds NaN or infinite values: mend its source and save it as uint8")
     if array.dtype != np.uint8 and array.size:
         low, high = array.min(), array.max()
-        if low < 0 or high > most or (array.dtype.kind == "f" and not (array == np.floor(array)).all()):
+        if low < least or high > most or (array.dtype.kind == "f" and not (array == np.floor(array)).all()):
             raise UserError(
                 f"{path}: {key} holds {array.dtype} values in {low:g}..{high:g} that are no whole numbers in "
-                f"0..{most}: scale it to bytes and save it as uint8"
+                f"{least}..{most}: scale it to bytes and save it as uint8"
             )
     return array
