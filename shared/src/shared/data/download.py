@@ -170,9 +170,11 @@ def extract(archive: Path, folder: str, root: Path) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".extract-", suffix=".tmp") as scratch:
-            with tarfile.open(archive, "r:gz") as tar:
+            with gzip.open(archive) as plain, tarfile.open(fileobj=plain, mode="r:") as tar:
                 members = [m for m in tar if m.name.removeprefix("./").split("/")[0] == folder]
                 tar.extractall(scratch, members, filter="data")
+                while plain.read(CHUNK):  # The checksum stands at the end of the stream.
+                    pass
             new = Path(scratch) / folder
             if not new.is_dir():
                 raise UserError(f"{archive} has no folder {folder} in it: delete it and run `make data`")
