@@ -128,7 +128,7 @@ class Results(Strict):
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = Field(default_factory=dict)
+    out: dict[str, Any] = {}
     for key, value in pairs:
         if key in out:
             raise UserError(f"{key} is given twice")
