@@ -1,0 +1,3 @@
+from shared.report.build import main
+
+raise SystemExit(main())
