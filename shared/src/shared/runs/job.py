@@ -26,7 +26,7 @@ from shared.runs.store import RunDir, write_atomic
 
 @dataclass(frozen=True)
 class Job:
-    """What `<paper>.experiment.run(config, seed, run_dir)` is called with; `dry`: nothing is kept."""
+    """What `<paper>.experiment.run(config, seed, run_dir, experiment, tier)` is called with; `dry`: nothing is kept."""
 
     paper: str
     experiment: str
@@ -34,6 +34,7 @@ class Job:
     config: dict[str, Any]
     run_dir: Path
     dry: bool = False
+    tier: str = "fit"
 
     @property
     def label(self) -> str:
@@ -159,7 +160,7 @@ def output_to(path: Path) -> Iterator[None]:
 def _run(job: Job, run: RunDir) -> dict[str, float]:
     experiment = importlib.import_module(f"{job.paper}.experiment")
     clock = _Clock(run)
-    metrics, curves = split(experiment.run(job.config, job.seed, job.run_dir), run.key)
+    metrics, curves = split(experiment.run(job.config, job.seed, job.run_dir, job.experiment, job.tier), run.key)
     if not job.dry:
         run.finish(
             {

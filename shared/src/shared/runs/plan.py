@@ -1,14 +1,14 @@
 """Which runs a tier needs: `<paper>/configs/tiers/<tier>.yaml`, expanded into experiments.
 
-    experiments:
-      - name: "sweep_{gamma}_{theta}"      one experiment per combination of the grid's labels
-        title: "{gamma}, theta = {theta}"
-        config: [mnist.yaml]               merged in order, relative to <paper>/configs
-        set: {trainer.max_epochs: 10}      then these (dotted keys)
-        grid: {gamma: {none: {model.gamma: none}}, theta: {"0.1": {model.theta: 0.1}}}   then the grid's
-        seeds: [0, 1, 2]
-    selections:                            another name for the best of some experiments, chosen on validation
-      - {name: best, title: "...", from: [sweep_none_0.1], by: val/error, better: lower}
+experiments:
+  - name: "sweep_{gamma}_{theta}"      one experiment per combination of the grid's labels
+    title: "{gamma}, theta = {theta}"
+    config: [mnist.yaml]               merged in order, relative to <paper>/configs
+    set: {trainer.max_epochs: 10}      then these (dotted keys)
+    grid: {gamma: {none: {model.gamma: none}}, theta: {"0.1": {model.theta: 0.1}}}   then the grid's
+    seeds: [0, 1, 2]
+selections:                            another name for the best of some experiments, chosen on validation
+  - {name: best, title: "...", from: [sweep_none_0.1], by: val/error, better: lower}
 """
 
 from __future__ import annotations

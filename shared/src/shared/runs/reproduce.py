@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["real", "embedded", "synthetic"]
 Data = tuple[str, Kind, str]  # fingerprint, kind, detail
+RUNS_FAILED = 3  # exit status: some runs failed, the others' results are written (1 is a crash, 2 bad input)
 MARKS = {"reproduced": "green", "trend reproduced": "cyan", "not reproduced": "red", "not run": "bright_black"}
 
 
@@ -287,7 +288,7 @@ def dry_run(plan: Plan, prepared: list[Prepared], options: argparse.Namespace, c
             if each.data:
                 name, seed = each.experiment.name, each.experiment.seeds[0]
                 config = merge(each.experiment.config, {"trainer": {"fast_dev_run": True}})
-                jobs.append(Job(plan.paper, name, seed, config, Path(scratch, name), dry=True))
+                jobs.append(Job(plan.paper, name, seed, config, Path(scratch, name), dry=True, tier=plan.tier))
         outcomes = run_all(plan, jobs, 0, options, console)
         return report_failures(jobs, outcomes)
 
@@ -297,7 +298,7 @@ def report_failures(jobs: list[Job], outcomes: dict[Path, Outcome]) -> int:
     failed = [(job, outcomes[job.run_dir].message) for job in jobs if outcomes[job.run_dir].state == "failed"]
     for job, message in failed:
         print(f"failed: {job.label}: {message}", file=sys.stderr)
-    return 1 if failed else 0
+    return RUNS_FAILED if failed else 0
 
 
 def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Console) -> int:
@@ -311,7 +312,7 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     if options.dry_run:
         return dry_run(plan, wanted, options, console)
     jobs = {
-        run.path: Job(paper, p.experiment.name, seed, p.experiment.config, run.path)
+        run.path: Job(paper, p.experiment.name, seed, p.experiment.config, run.path, tier=plan.tier)
         for p in wanted
         for seed, run in p.runs.items()
         if seed in p.unfinished
@@ -338,7 +339,7 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
 
 
 def main(paper: str, root: Path, argv: list[str] | None = None) -> int:
-    """The command of a paper; `root` is its folder. Returns the exit status: 1 when a run failed, 2 for bad input."""
+    """The command of a paper; `root` is its folder. Returns 0, or 3 when a run failed; bad input exits with 2."""
     options = arguments(paper, argv)
     with one_line_errors():
         return reproduce(paper, Path(root).resolve(), options, Console())

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.errors import UserError, one_line_errors
+from shared.runs.reproduce import RUNS_FAILED
 
 VERDICTS = ("reproduced", "trend reproduced", "not reproduced", "not run")
 
@@ -62,7 +63,7 @@ def run(root: Path, tier: str, passed_on: list[str], console: Console) -> int:
             raise KeyboardInterrupt
         status = status or code
         took = clock(time.monotonic() - started)
-        if code in (0, 1):  # 1: some runs failed, the others' results are written
+        if code in (0, RUNS_FAILED):
             count = counted(paper, tier)
             table.add_row(paper.name, *[str(count[v]) for v in VERDICTS], took + ("  (runs failed)" if code else ""))
         else:

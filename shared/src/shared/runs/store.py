@@ -1,8 +1,8 @@
 """Where a run lives: a folder per key; a lock, a checkpoint while it is unfinished, a result once it is whole.
 
-    <root>/<key>/run.lock      held by the process that works on the run
-                 last.ckpt     what an interrupted run goes on from
-                 result.json   written last, under a temporary name, then renamed: finished runs have it
+<root>/<key>/run.lock      held by the process that works on the run
+             last.ckpt     what an interrupted run goes on from
+             result.json   written last, under a temporary name, then renamed: finished runs have it
 """
 
 from __future__ import annotations

@@ -1,0 +1,254 @@
+"""The command of a paper: killed, doubled, starved of disk, it ends with the numbers of an undisturbed run."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shared.claims.results import load_results
+
+TOY = Path(__file__).parent / "toy"
+KILLS = 20
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TOY, tmp_path / "toy"))
+
+
+def start(toy: Path, *arguments: str, **keywords: Any) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(toy / "src"), "COLUMNS": "120", "NO_COLOR": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(toy / "reproduce.py"), *arguments],
+        cwd=toy.parent,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **keywords,
+    )
+
+
+def reproduce(toy: Path, *arguments: str, code: int = 0, **keywords: Any) -> tuple[str, str]:
+    process = start(toy, *arguments, **keywords)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == code, out + err
+    return out, err
+
+
+def numbers(toy: Path, tier: str = "quick") -> dict[str, Any]:
+    """All that was measured: by experiment and seed, metrics and curves, every bit of them."""
+    results = load_results(toy / "results" / tier / "results.json")
+    return {
+        name: {run.seed: (run.metrics, run.curves) for run in experiment.runs}
+        for name, experiment in results.experiments.items()
+    }
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_ends_with_the_same_numbers(toy: Path, tmp_path: Path) -> None:
+    edit(toy / "configs" / "base.yaml", "work: 20", "work: 150")  # some 10 ms between two checkpoints
+    undisturbed = Path(shutil.copytree(toy, tmp_path / "other" / "toy"))
+    reproduce(undisturbed)
+
+    moments = random.Random(0)
+    struck = 0
+    for _ in range(KILLS):
+        process = start(toy)
+        try:
+            process.communicate(timeout=moments.uniform(0.2, 2.2))
+        except subprocess.TimeoutExpired:
+            struck += 1
+        process.kill()
+        process.communicate()
+        for file in toy.glob("results/*/results.json"):
+            load_results(file)  # there is none, or a whole one
+    reproduce(toy)
+
+    assert numbers(toy) == numbers(undisturbed)
+    assert struck >= KILLS // 2
+    steps = [len(file.read_text().split()) for file in toy.glob("runs/*/steps.txt")]
+    assert len(steps) == 6
+    assert max(steps) > 40, "no kill fell into a run: make the runs longer"
+    # Resumed, not begun again: a kill costs each of the two workers at most the step it was in.
+    assert sum(steps) <= 6 * 40 + 2 * struck
+    left = {path.name for path in toy.glob("runs/*/*")}
+    assert left == {"result.json", "run.lock", "log.txt", "steps.txt", "clock.json"}
+
+
+def test_two_at_once_share_the_work(toy: Path) -> None:
+    first, second = start(toy), start(toy)
+    for process in (first, second):
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, out + err
+    assert {name: sorted(runs) for name, runs in numbers(toy).items()} == {
+        "gain_low": [0, 1, 2], "gain_high": [0, 1, 2], "best": [0, 1, 2],
+    }  # fmt: skip
+    for file in toy.glob("runs/*/steps.txt"):
+        assert file.read_text().split() == [str(step) for step in range(40)]  # each run was made once
+
+
+def test_results_say_what_was_run_and_what_was_chosen(toy: Path) -> None:
+    out, _ = reproduce(toy)
+    assert "toy (quick)" in out
+    assert "6/6" in out
+    file = toy / "results" / "quick" / "results.json"
+    results = load_results(file)
+    low, high, best = (results.experiments[name] for name in ("gain_low", "gain_high", "best"))
+    assert low.config["model"] == {"gain": 0.1, "work": 20}
+    assert (low.data.name, low.data.kind, low.data.fingerprint) == ("noise", "synthetic", "f" * 64)
+    assert (best.chosen, best.selected_by, best.title) == ("gain_low", "val/size", "the smaller")
+    assert best.runs == low.runs != high.runs
+    assert results.versions["torch"] == results.experiments["gain_low"].runs[0].versions["torch"]
+    assert results.wall_seconds == round(sum(run.wall_seconds for e in (low, high) for run in e.runs), 1)
+
+    before = file.read_bytes()
+    out, _ = reproduce(toy)
+    assert "6 reused" in out
+    assert file.read_bytes() == before
+
+
+def test_only_one_experiment(toy: Path) -> None:
+    reproduce(toy, "--only", "gain_h*")
+    assert list(numbers(toy)) == ["gain_high"]
+    reproduce(toy, "--only", "gain_low", "--jobs", "1")
+    assert list(numbers(toy)) == ["gain_low", "gain_high", "best"]  # what was there stays
+    _, err = reproduce(toy, "--only", "nothing", code=2)
+    assert err == "error: --only nothing: no such experiment; see --dry-run for their names\n"
+
+
+def test_a_changed_setting_is_a_new_run(toy: Path) -> None:
+    reproduce(toy, "--only", "gain_low")
+    before = numbers(toy)
+    edit(toy / "configs" / "tiers" / "quick.yaml", "model.gain: 0.1", "model.gain: 0.15")
+    reproduce(toy, "--only", "gain_low")
+    assert numbers(toy) != before
+    assert len(list(toy.glob("runs/*/result.json"))) == 6
+
+
+def test_failed_and_missing_experiments_are_named_and_the_rest_is_run(toy: Path) -> None:
+    edit(
+        toy / "configs" / "tiers" / "quick.yaml",
+        "high: {model.gain: 3e-1}",
+        "high: {model.behaviour: raise}, lost: {data.dataset: absent}",
+    )
+    _, err = reproduce(toy, code=3)
+    lines = err.splitlines()
+    assert lines[0] == "not run: gain_lost: the data set `absent` is not here: get it from nowhere"
+    assert [line[:49] for line in lines[1:]] == [
+        f"failed: gain_high, seed {seed}: ValueError: the toy is" for seed in (0, 1, 2)
+    ]
+    results = load_results(toy / "results" / "quick" / "results.json")
+    assert len(results.experiments["gain_low"].runs) == 3
+    assert results.experiments["gain_high"].failed[0].startswith("seed 0: ValueError: the toy is broken")
+    assert results.experiments["gain_lost"].failed == ["the data set `absent` is not here: get it from nowhere"]
+    assert "best" not in results.experiments  # never chosen from a part of its candidates
+
+
+def test_a_full_disk(toy: Path) -> None:
+    reproduce(toy, "--only", "gain_low")
+    file = toy / "results" / "quick" / "results.json"
+    before = file.read_bytes()
+
+    def little_space() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+
+    _, err = reproduce(toy, code=2, preexec_fn=little_space)
+    assert err.startswith("error: no space left to write ")
+    assert len(err.splitlines()) == 1
+    assert file.read_bytes() == before
+    reproduce(toy)
+    assert list(numbers(toy)) == ["gain_low", "gain_high", "best"]
+
+
+def test_a_dry_run_leaves_nothing(toy: Path) -> None:
+    before = sorted(toy.rglob("*.*"))
+    out, _ = reproduce(toy, "--dry-run")
+    assert "gain_high" in out
+    assert "2/2" in out
+    assert [path for path in sorted(toy.rglob("*.*")) if "__pycache__" not in str(path)] == before
+    edit(toy / "configs" / "base.yaml", "gain: 0.2", "gain: 0.2, behaviour: raise")
+    _, err = reproduce(toy, "--dry-run", code=3)
+    assert "failed: gain_low, seed 0: ValueError: the toy is broken" in err
+
+
+def test_an_interrupt_says_how_to_go_on(toy: Path) -> None:
+    edit(toy / "configs" / "base.yaml", "gain: 0.2", "gain: 0.2, behaviour: hold")
+    process = start(toy, "--jobs", "1")
+    while not list(toy.glob("runs/*/died")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted: run the same command again to go on from here\n"
+
+
+def test_every_paper_then_the_report_and_one_table(toy: Path) -> None:
+    shutil.copytree(toy, toy.parent / "broken")
+    (toy.parent / "broken" / "reproduce.py").write_text("raise SystemExit('error: broken')\n")
+    (toy.parent / "later").mkdir()
+    for paper in ("toy", "broken", "later"):
+        (toy.parent / paper / "claims.yaml").write_text(CLAIMS)
+    command = [sys.executable, "-m", "shared.runs.reproduce_all", "--tier", "quick", "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(toy / "src"), "COLUMNS": "120", "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=toy.parent, env=environment, capture_output=True, text=True, timeout=100)
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert "6/6" in done.stdout
+    assert lines["paper"].split() == [
+        "paper",
+        "reproduced",
+        "trend",
+        "reproduced",
+        "not",
+        "reproduced",
+        "not",
+        "run",
+        "time",
+    ]
+    assert lines["toy"].split()[1:5] == ["0", "1", "1", "0"]
+    assert "stopped" in lines["broken"]
+    assert "no tier quick" in lines["later"]
+    assert done.returncode == 1
+    outcomes = json.loads((toy / "results" / "quick" / "results.json").read_text())["claims"]
+    assert outcomes["smaller"]["verdict"] == "trend reproduced"
+
+
+def test_no_paper_here(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "shared.runs.reproduce_all"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        2, f"error: no paper in {tmp_path}: run this at the root of the repository\n",
+    )  # fmt: skip
+
+
+CLAIMS = """
+paper: {title: Toy, venue: none, arxiv: none, code: none, source: primary, differs: []}
+claims:
+  - id: smaller
+    where: Table 1
+    says: A low gain gives a smaller state.
+    metric: {name: val/size, unit: "", better: lower}
+    paper: {low: 0.1, high: 0.7}
+    rule: {kind: order, smaller: low, larger: high, margin_se: 2, min_seeds: 3}
+    tiers: {quick: {experiments: {low: gain_low, high: gain_high}, setting: small}}
+  - id: larger
+    where: Table 2
+    says: The best has a larger state than a high gain.
+    metric: {name: val/size, unit: "", better: lower}
+    paper: {best: 0.1, high: 0.7}
+    rule: {kind: order, smaller: high, larger: best, margin_se: 2, min_seeds: 3}
+    tiers: {quick: {experiments: {best: best, high: gain_high}, setting: small}}
+"""
