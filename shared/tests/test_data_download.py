@@ -188,7 +188,7 @@ def test_not_found_is_not_tried_again(server, place):
     message = error_of(server.url + "/gone", place, SHA256)
     assert message == (
         f"{server.url}/gone answers 404 Not Found: get set.bin on another machine (SHA-256 {SHA256}) "
-        f"and put it at {place}"
+        f"and put it at {place}, then run this again"
     )
     assert len(server.log) == 1
 
@@ -216,7 +216,7 @@ def test_no_connection_says_what_to_put_where(place):
         message = error_of(url, place, SHA256)  # bound but not listening: refused
     assert message == (
         f"cannot download {url} (Connection refused); without this connection, get set.bin on another machine "
-        f"(SHA-256 {SHA256}) and put it at {place}"
+        f"(SHA-256 {SHA256}) and put it at {place}, then run this again"
     )
 
 
@@ -349,6 +349,15 @@ def test_make_data_unpacks_cifar10_and_removes_the_archive(server, tmp_path):
     assert not (root / "c.tar.gz").exists()
 
 
+def test_an_archive_put_there_by_hand_is_unpacked_without_a_connection(tmp_path):
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    packed = archive(tmp_path / "c.tar.gz", {f"cifar-10-batches-bin/{name}": bytes(3073) for name in names})
+    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
+    remote = RemoteFile("c.tar.gz", ("http://127.0.0.1:1/none",), 1, digest)
+    make_data.fetch_dataset("cifar10", tmp_path, {"cifar10": (remote,)}, **QUICK)
+    assert (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").stat().st_size == 3073
+
+
 def test_make_data_goes_on_after_a_set_it_cannot_have(monkeypatch, tmp_path, capsys):
     def refuse(url: str, destination: Path, sha256: str, **_: object) -> None:
         raise UserError(f"cannot download {url}")
@@ -356,6 +365,7 @@ def test_make_data_goes_on_after_a_set_it_cannot_have(monkeypatch, tmp_path, cap
     monkeypatch.setattr(make_data.download, "fetch", refuse)
     assert make_data.main(["--root", str(tmp_path), "cifar10", "mnits", "digits"]) == 2
     out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 2
     assert (
         out
         == "digits: scikit-learn's digits: 1,797 scanned digits of 8x8 pixels, 1,297 for training and 500 for testing\n"

@@ -67,6 +67,8 @@ def error_of(name: str, root: Path) -> str:
 
 
 def assert_is_mnist(data) -> None:
+    assert data.train_images.flags.writeable
+    assert data.test_images.flags.writeable
     assert (data.kind, data.classes, data.scale) == ("real", 10, 255)
     assert data.train_images.dtype == np.uint8
     assert data.train_labels.dtype == np.int64

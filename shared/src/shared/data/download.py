@@ -29,7 +29,7 @@ def fetch(
     sha256: str,
     *,
     timeout: float = 30.0,
-    attempts: int = 4,
+    attempts: int = 3,
     pause: float = 1.0,
     progress: Progress | None = None,
 ) -> Path:
@@ -64,7 +64,7 @@ def fetch(
             part.unlink()
             raise UserError(
                 f"{url} does not give the expected file: SHA-256 {found} instead of {sha256}; the download was thrown "
-                f"away, get {destination.name} elsewhere and put it at {destination}"
+                f"away, get {destination.name} elsewhere and put it at {destination}, then run this again"
             )
         part.replace(destination)
     except OSError as error:
@@ -86,7 +86,9 @@ def _complete(
     progress: Progress | None,
 ) -> None:
     """Connections until the server has no more to give."""
-    by_hand = f"get {destination.name} on another machine (SHA-256 {sha256}) and put it at {destination}"
+    by_hand = (
+        f"get {destination.name} on another machine (SHA-256 {sha256}) and put it at {destination}, then run this again"
+    )
     fruitless = 0
     while True:
         before = part.stat().st_size if part.exists() else 0

@@ -79,7 +79,10 @@ def _is_sound(path: Path) -> bool:
 def _fetch_from_any(file: RemoteFile, root: Path, **options: Any) -> None:
     """From the first address that serves it."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+    screen = Console(stderr=True)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=screen, transient=True, disable=not screen.is_terminal
+    ) as bar:
         task = bar.add_task(file.name, total=file.size)
         for url in file.urls:
             try:
@@ -104,9 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     root = (options.root or data_root()).expanduser().absolute()
     if options.list:
-        for files in SOURCES.values():
-            for file in files:
-                print(f"{file.urls[0]}  {file.size}  {file.sha256}  {root / file.path}")
+        every = [file for files in SOURCES.values() for file in files]
+        print("\n".join(f"{f.urls[0]}  {f.size}  {f.sha256}  {root / f.path}" for f in every))
         return 0
     failed = False
     for name in options.names or SOURCES:

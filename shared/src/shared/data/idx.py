@@ -82,7 +82,7 @@ def _parse(path: Path, file: IO[bytes] | gzip.GzipFile, magic: int, most: int) -
         raise UserError(
             f"{path} goes on after the {size} bytes that its header promises ({' x '.join(map(str, shape))}); {ANEW}"
         )
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()  # Writable: torch warns of what is not.
 
 
 def _header(path: Path, file: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
