@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from ..ff_linear.reference import row_squares
 
 
 def ff_label_expand(base: Tensor, s: Tensor, w_label: Tensor, b: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    h = ((base[:, None] + strength * w_label) * s[:, None, None] + b).relu().flatten(0, 1)
-    return h, h.square().sum(1)
+    scale = s.to(base.dtype)[:, None]
+    image = torch.addcmul(b.to(base.dtype), base, scale)
+    code = w_label if strength == 1 else strength * w_label
+    h = torch.addcmul(image[:, None], code, scale[:, None]).relu_().flatten(0, 1)
+    return h, row_squares(h)

@@ -1,0 +1,1 @@
+"""What the papers' custom operators have in common: choice of backend, ahead-of-time compilation, check on a GPU."""

@@ -1,0 +1,36 @@
+"""Which implementation of an operator runs: `KERNEL_BACKEND=auto|reference|triton|interpret` (read once, at import).
+
+`auto`: Triton for CUDA tensors, the PyTorch reference for all others. `interpret`: the Triton kernels on CPU tensors in
+Triton's interpreter (slow; for tests). float64 always runs the reference.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+from torch import Tensor
+
+from shared.errors import UserError
+
+BACKENDS = ("auto", "reference", "triton", "interpret")
+BACKEND = os.environ.get("KERNEL_BACKEND", "auto")
+if BACKEND not in BACKENDS:
+    raise UserError(f"KERNEL_BACKEND is {BACKEND!r}: use one of {', '.join(BACKENDS)}")
+if BACKEND == "interpret":
+    if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
+        raise UserError("KERNEL_BACKEND=interpret has to be set before triton is imported: set TRITON_INTERPRET=1 too")
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+def use_triton(x: Tensor) -> bool:
+    """Whether the Triton kernels serve operands such as `x`."""
+    if BACKEND == "auto":
+        return x.is_cuda and x.dtype is not torch.float64
+    return BACKEND != "reference" and x.dtype is not torch.float64
+
+
+def input_precision() -> str:
+    """How Triton multiplies float32: PyTorch's own switch, `torch.set_float32_matmul_precision`."""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
