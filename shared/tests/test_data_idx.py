@@ -91,6 +91,9 @@ def test_missing_file_and_folder(tmp_path):
     assert "is a folder, a file is expected" in error_of(read_idx_images, tmp_path)
 
 
+# No deadline: time is not what is tested, and the machine may be busy.
+often = settings(deadline=None, max_examples=60)
+more_often = settings(deadline=None, max_examples=150)
 any_images = arrays(np.uint8, st.tuples(*[st.integers(1, 6)] * 3))
 
 
@@ -107,6 +110,7 @@ def images_or_error(path: Path) -> np.ndarray | str:
 
 
 @given(images=any_images, labels=arrays(np.uint8, st.integers(1, 50)), packed=st.booleans())
+@often
 def test_round_trip(file, images, labels, packed):
     pack = gzip.compress if packed else bytes
     file.write_bytes(pack(idx(images)))
@@ -116,7 +120,7 @@ def test_round_trip(file, images, labels, packed):
 
 
 @given(images=any_images, data=st.data())
-@settings(max_examples=300)
+@more_often
 def test_a_corrupted_gzip_file_is_refused_or_gives_the_same_images(file, images, data):
     content = bytearray(gzip.compress(idx(images)))
     kind = data.draw(st.sampled_from(["change", "cut", "insert", "append"]))
@@ -135,6 +139,7 @@ def test_a_corrupted_gzip_file_is_refused_or_gives_the_same_images(file, images,
 
 
 @given(images=any_images, at=st.integers(0, 15), change=st.integers(1, 255))
+@often
 def test_any_changed_byte_in_a_plain_header_is_found(file, images, at, change):
     content = bytearray(idx(images))
     content[at] ^= change
@@ -144,6 +149,7 @@ def test_any_changed_byte_in_a_plain_header_is_found(file, images, at, change):
 
 
 @given(content=st.binary(max_size=60), start=st.sampled_from([b"", idx(IMAGES)[:4], b"\x1f\x8b", b"\x1f\x8b\x08\0"]))
+@more_often
 def test_arbitrary_bytes_give_images_or_a_user_error(file, content, start):
     file.write_bytes(start + content)
     found = images_or_error(file)
