@@ -54,6 +54,7 @@ claims:
     where: "Figure 1"
     says: "Later layers help."
     metric: {{name: gain, unit: points, better: higher}}
+    secondary: true
     paper: {{ours: "n/a"}}
     rule: {{kind: shape, role: ours, statistic: test/gain, at_least: 5}}
     tiers:
@@ -239,12 +240,13 @@ def test_report_shows_the_claims(made: Path) -> None:
     row = source[source.index('<tr id="alpha.table1.order">') : source.index('<tr id="alpha.table1.value">')]
     words = " ".join(re.sub(r"<[^>]+>", " ", row).split())
     for piece in (
-        "ours 2.1 ± 0.1 second-hand", "base 3.4 second-hand", "other n/a", "2.253 ± 0.055 · 3 seeds",
+        "ours 2.1 ± 0.1 base 3.4 other n/a second-hand", "2.253 ± 0.055 · 3 seeds",
         "▲ trend reproduced", "cpu : 20k images", "mnist (real)", "make reproduce-alpha TIER=cpu", "2.2, 2.25, 2.31",
         "embedded, 2 epochs", "mnist (embedded)",
     ):  # fmt: skip
         assert piece in words, piece
-    assert "n/a second-hand" not in words
+    figure = source[source.index('<tr id="alpha.figure1.gain">') : source.index('<tr id="alpha.table2.large">')]
+    assert "second-hand" not in figure  # n/a is nobody's number
     value = source[source.index('<tr id="alpha.table1.value">') : source.index('<tr id="alpha.figure1.gain">')]
     assert "reproduced</span>" in value
     assert "second-hand" not in value
@@ -311,10 +313,9 @@ def test_commands_say_what_is_wrong_on_one_line(own: Path, tmp_path: Path) -> No
         return done.returncode, done.stderr
 
     (own / "alpha" / "README.md").write_text("# no markers\n")
-    assert run("check") == (
-        2,
-        "error: alpha/README.md: needs one line `<!-- claims:begin -->` and, below it, one line `<!-- claims:end -->`\n",
-    )
+    marker = "one line `<!-- claims:{} -->`"
+    wanted = f"error: alpha/README.md: needs {marker.format('begin')} and, below it, {marker.format('end')}\n"
+    assert run("check") == (2, wanted)
     (own / "alpha" / "results" / "cpu" / "curve.svg").unlink()
     assert run("build") == (
         2,
@@ -393,7 +394,10 @@ def test_inlined_figures_keep_their_references_apart(tmp_path: Path) -> None:
     [
         ("<script>1</script>", "holds <script>; a figure only draws"),
         ('<g onclick="x()"/>', "holds onclick=...; a figure only draws"),
-        ('<image href="https://example.org/a.png"/>', "loads https://example.org/a.png; a figure must stand on its own"),
+        (
+            '<image href="https://example.org/a.png"/>',
+            "loads https://example.org/a.png; a figure must stand on its own",
+        ),
         ("<g>", "not an SVG file"),
     ],
 )

@@ -52,13 +52,10 @@ _MESSAGES = {
 def one_line(error: ValidationError, place: Callable[[tuple[int | str, ...]], str] | None = None) -> str:
     """The first thing that is wrong, where and what, without pydantic's own words around it."""
     first = error.errors(include_url=False)[0]
-    where = (place or _dotted)(first["loc"])
+    where = (place or _dotted)(first["loc"]).removesuffix(".[key]")
     message = _MESSAGES.get(first["type"]) or re.sub(r"^Value error, ", "", first["msg"])
     if first["type"] == "string_type":
         message = f"expected text, found {first['input']!r} (put it in quotes)"
-    if where.endswith("[key]"):
-        where = where.removesuffix(".[key]")
-        message += " (a name: put it in quotes)"
     return " ".join(f"{where}: {message}".removeprefix(": ").split())
 
 

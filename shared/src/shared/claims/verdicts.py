@@ -101,7 +101,7 @@ def _apply(claim: Claim, ours: Mapping[str, Measured | None], at_paper_setting: 
         difference, error = high.mean - low.mean, standard_error(low, high)
         holds = difference > 0 and difference > rule.margin_se * error
         return (good if holds else "not reproduced"), (
-            f"{rule.larger} - {rule.smaller} = {_in_errors(difference, error)}; more than {rule.margin_se:g} needed"
+            f"{rule.larger} − {rule.smaller} = {_in_errors(difference, error)}; more than {rule.margin_se:g} needed"
         )
     return _shape(rule, values[rule.role], good)
 
@@ -110,18 +110,19 @@ def _shape(rule: Shape, m: Measured, good: Verdict) -> tuple[Verdict, str]:
     error = standard_error(m)
     slacks = []
     if rule.at_least is not None:
-        slacks.append((m.mean - rule.at_least, f"above {rule.at_least:g}"))
+        slacks.append((m.mean - rule.at_least, f"at least {rule.at_least:g}"))
     if rule.at_most is not None:
-        slacks.append((rule.at_most - m.mean, f"below {rule.at_most:g}"))
+        slacks.append((rule.at_most - m.mean, f"at most {rule.at_most:g}"))
     slack, bound = min(slacks)
     holds = slack >= 0 and slack >= rule.margin_se * error
-    return (good if holds else "not reproduced"), (f"{_in_errors(slack, error)} {bound}; {rule.margin_se:g} needed")
+    how = "holds" if slack >= 0 else "is missed"
+    needed = f"; {rule.margin_se:g} needed" if slack >= 0 and error else ""
+    return (good if holds else "not reproduced"), f"{bound} {how} by {_in_errors(abs(slack), error)}{needed}"
 
 
 def _in_errors(difference: float, error: float) -> str:
-    if error == 0:
-        return f"{difference:.3g} (no spread over seeds)"
-    return f"{difference:.3g} ({difference / error:.1f} standard errors)"
+    spread = f"{difference / error:.1f} standard errors" if error else "no spread over seeds"
+    return f"{difference:.3g} ({spread})".replace("-", "−")
 
 
 def overall(claim: Claim, outcomes: Mapping[Tier, ClaimOutcome]) -> tuple[Tier, ClaimOutcome]:

@@ -43,23 +43,19 @@ def claims_table(page: PaperPage) -> str:
     second_hand = False
     for judged in page.claims:
         claim = judged.claim
-        second_hand = second_hand or _second_hand(claim)
+        second_hand = second_hand or text.second_hand(claim)
         where = claim.where if claim.where != before else ""
         before = claim.where
         paper = "<br>".join(_labelled(claim, role, text.paper_number(value)) for role, value in claim.paper.items())
         ours = [_ours(claim, judged.outcomes.get(tier)) for tier in tiers]
         tier = "" if judged.outcome.verdict == "not run" else f" ({judged.tier})"
         verdict = f"{text.SHAPES[judged.outcome.verdict]} {judged.outcome.verdict}{tier}"
-        rows.append([where, claim.says, paper + (" ²" if _second_hand(claim) else ""), *ours, verdict])
+        rows.append([where, claim.says, paper + (" ²" if text.second_hand(claim) else ""), *ours, verdict])
     out = table(header, ["l", "l", "r", *["r"] * len(tiers), "l"], rows)
     notes = ["Ours: mean ± standard deviation over seeds (number of seeds)."]
     if second_hand:
         notes.append("²: the paper's number came to us second-hand.")
     return f"{out}\n\n{' '.join(notes)}"
-
-
-def _second_hand(claim: Claim) -> bool:
-    return claim.secondary and any(value is not None for value in claim.paper.values())
 
 
 def _labelled(claim: Claim, role: str, value: str) -> str:

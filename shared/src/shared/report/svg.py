@@ -7,10 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from shared.errors import UserError
-from shared.figures import GRID, INK, PAPER
+from shared.figures import COLOURS, GRID, INK, PAPER
 
 _POINT = 96 / 72  # CSS pixels
 _SWAPPED = {INK: "var(--ink)", "#000000": "var(--ink)", GRID: "var(--grid)", PAPER: "var(--card)"}
+_SWAPPED |= {COLOURS[role]: f"var(--{role}, {COLOURS[role]})" for role in ("ours", "baseline", "paper")}
 
 
 def inline(path: Path, prefix: str, alt: str) -> tuple[str, int]:

@@ -52,6 +52,11 @@ def paper_number(value: PaperValue | None) -> str:
     return number(value.value) + (f" ± {number(value.spread)}" if value.spread is not None else "")
 
 
+def second_hand(claim: Claim) -> bool:
+    """Whether the claim has a number of the paper that did not come to us from the paper itself."""
+    return claim.secondary and any(value is not None for value in claim.paper.values())
+
+
 def metric(shown: Metric) -> str:
     """`test error (%), lower is better`."""
     unit = f" ({shown.unit})" if shown.unit else ""
