@@ -95,7 +95,8 @@ def test_without_results_or_experiment_a_claim_is_not_run(rule: dict[str, Any]) 
 def test_results_of_another_tier_do_not_count(rule: dict[str, Any]) -> None:
     good = [9.0, 9.0, 9.0] if rule is AT_LEAST else [2.0, 2.0, 2.0]
     outcome = judge(claim(rule, True), results("quick", a=experiment(good), b=experiment([3, 3, 3])), "cpu")
-    assert (outcome.verdict, outcome.ours["ours"]) == ("not run", None)
+    assert (outcome.verdict, outcome.why) == ("not run", "the cpu tier has not been run")
+    assert outcome.ours["ours"] is None
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -232,12 +233,26 @@ def test_the_highest_tier_that_ran_stands() -> None:
         tier, outcome = overall(it, outcomes)
         return tier, outcome.verdict
 
-    assert stands() == ("paper", "not run")
+    assert stands() == ("quick", "not run")  # the one to run first
     assert stands(quick=good) == ("quick", "trend reproduced")
     assert stands(quick=good, cpu=bad) == ("cpu", "not reproduced")  # the better verdict of a smaller tier does not win
     assert stands(quick=good, cpu=bad, gpu=good) == ("gpu", "trend reproduced")
     assert stands(quick=bad, cpu=few) == ("quick", "not reproduced")
     assert stands(cpu=few) == ("cpu", "not run")  # nothing ran: the tier that has a number is shown
+
+
+def test_where_nothing_ran_the_tier_to_run_is_shown() -> None:
+    roles = {"experiments": {"ours": "a", "base": "b"}, "setting": "s"}
+    blocked = {**roles, "not_run": "needs GPUs", "paper_setting": True}
+
+    def shown(rule: dict[str, Any], **tiers: dict[str, Any]) -> str:
+        it = Claim.model_validate({**DUMP, "rule": rule, "tiers": tiers})
+        return overall(it, {tier: judge(it, None, tier) for tier in it.tiers})[0]
+
+    assert shown(ORDER, cpu=roles, gpu=roles, paper=blocked) == "cpu"
+    assert shown(WITHIN, cpu=roles, gpu={**roles, "paper_setting": True}, paper=blocked) == "gpu"  # cpu can't confirm
+    assert shown(WITHIN, cpu=roles, paper=blocked) == "paper"
+    assert shown(ORDER, gpu=blocked, paper=blocked) == "paper"
 
 
 DUMP = {

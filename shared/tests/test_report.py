@@ -342,9 +342,9 @@ def test_readme_tables(made: Path) -> None:
     value = next(line for line in lines if "The method's test error." in line)
     assert value == "|  | The method's test error. | 2.1 |  | 2.253&nbsp;±&nbsp;0.055&nbsp;(3) | ● reproduced (cpu) |"
     order = next(line for line in lines if "at equal cost" in line)
-    assert "ours&nbsp;2.1 ± 0.1<br>base&nbsp;3.4<br>other&nbsp;n/a ² |" in order
+    assert "ours&nbsp;2.1 ± 0.1<br>base&nbsp;3.4<br>other&nbsp;n/a † |" in order
     large = next(line for line in lines if "large data" in line)
-    assert large.endswith("| ○ not run |")
+    assert large.endswith("| 12 † |  |  | ○ not run: needs eight GPUs |")
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def _apply(claim: Claim, ours: Mapping[str, Measured | None], at_paper_setting: 
     if isinstance(rule, Order):
         low, high = values[rule.smaller], values[rule.larger]
         difference, error = high.mean - low.mean, standard_error(low, high)
-        holds = difference > 0 and difference > rule.margin_se * error
+        holds = difference > rule.margin_se * error  # neither factor is negative: equal means do not hold
         return (good if holds else "not reproduced"), (
             f"{rule.larger} − {rule.smaller} = {_in_errors(difference, error)}; more than {rule.margin_se:g} needed"
         )
@@ -128,7 +128,8 @@ def _in_errors(difference: float, error: float) -> str:
 def overall(claim: Claim, outcomes: Mapping[Tier, ClaimOutcome]) -> tuple[Tier, ClaimOutcome]:
     """The verdict that stands for the claim: that of the highest tier which ran, with the tier.
 
-    Where none ran, the highest tier with a number of ours, else the highest one that the claim names.
+    Where none ran: the highest tier with a number of ours; else the smallest that could give a verdict, as that is
+    the one to run; else the highest that the claim names.
     """
     tiers = [tier for tier in reversed(TIERS) if tier in outcomes]
     for tier in tiers:
@@ -136,5 +137,9 @@ def overall(claim: Claim, outcomes: Mapping[Tier, ClaimOutcome]) -> tuple[Tier, 
             return tier, outcomes[tier]
     for tier in tiers:
         if any(outcomes[tier].ours[role] is not None for role in claim.rule.roles):
+            return tier, outcomes[tier]
+    for tier in reversed(tiers):
+        test = claim.tiers[tier]
+        if test.not_run is None and (test.paper_setting or not isinstance(claim.rule, Within)):
             return tier, outcomes[tier]
     return tiers[0], outcomes[tiers[0]]

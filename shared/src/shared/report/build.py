@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from shared.claims.ledger import Claim
-from shared.claims.results import VERDICTS, ExperimentResult, save
+from shared.claims.results import VERDICTS, ExperimentResult, Results, save
 from shared.claims.schema import TIERS
 from shared.errors import UserError, one_line_errors
 from shared.report import kernels, text
@@ -49,6 +49,12 @@ def data_of(claim: Claim, page: PaperPage, tier: Any) -> str:
     return ", ".join(sorted({f"{data.name} ({data.kind})" for data in used}))
 
 
+def data_lines(results: Results) -> list[str]:
+    """Each data set that a tier used, with what was found of it, once."""
+    used = [experiment.data for experiment in results.experiments.values() if experiment.data.detail]
+    return sorted({f"{data.name} ({data.kind}): {data.detail}" for data in used})
+
+
 def config(experiment: ExperimentResult) -> str:
     return yaml.safe_dump(experiment.config, sort_keys=True, default_flow_style=None, width=78, allow_unicode=True)
 
@@ -60,7 +66,13 @@ def render(root: Path, pages: list[PaperPage]) -> str:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.update(
-        text=text, figures=figures, data_of=data_of, config=config, shapes=text.SHAPES, verdicts=VERDICTS
+        text=text,
+        figures=figures,
+        data_of=data_of,
+        config=config,
+        data_lines=data_lines,
+        shapes=text.SHAPES,
+        verdicts=VERDICTS,
     )
     listed: Mapping[str, Any] = {
         "pages": pages,

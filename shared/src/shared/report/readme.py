@@ -48,13 +48,13 @@ def claims_table(page: PaperPage) -> str:
         before = claim.where
         paper = "<br>".join(_labelled(claim, role, text.paper_number(value)) for role, value in claim.paper.items())
         ours = [_ours(claim, judged.outcomes.get(tier)) for tier in tiers]
-        tier = "" if judged.outcome.verdict == "not run" else f" ({judged.tier})"
-        verdict = f"{text.SHAPES[judged.outcome.verdict]} {judged.outcome.verdict}{tier}"
-        rows.append([where, claim.says, paper + (" ²" if text.second_hand(claim) else ""), *ours, verdict])
+        aside = f": {judged.outcome.why}" if judged.outcome.verdict == "not run" else f" ({judged.tier})"
+        verdict = f"{text.SHAPES[judged.outcome.verdict]} {judged.outcome.verdict}{aside}"
+        rows.append([where, claim.says, paper + (" †" if text.second_hand(claim) else ""), *ours, verdict])
     out = table(header, ["l", "l", "r", *["r"] * len(tiers), "l"], rows)
     notes = ["Ours: mean ± standard deviation over seeds (number of seeds)."]
     if second_hand:
-        notes.append("²: the paper's number came to us second-hand.")
+        notes.append("†: the paper's number came to us second-hand.")
     return f"{out}\n\n{' '.join(notes)}"
 
 
