@@ -1,4 +1,4 @@
-"""Import each installed project before its tests: their folders bear the same names and would shadow them as namespaces."""
+"""Import each project before its tests: their folders bear the same names and would shadow them as namespaces."""
 
 import importlib
 from pathlib import Path

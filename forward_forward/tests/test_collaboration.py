@@ -13,7 +13,8 @@ from forward_forward.collaboration import (
     residuals,
 )
 from forward_forward.entropy import entropy_report, entropy_residuals, functional_entropy
-from forward_forward.labels import overlay
+from forward_forward.goodness import normalise
+from forward_forward.labels import neutral_code, overlay
 from forward_forward.model import ForwardForwardNet
 from forward_forward.negatives import hard_negatives, permuted_negatives, uniform_negatives
 from hypothesis import given, settings
@@ -190,3 +191,21 @@ def test_entropy_chain_rule_and_residuals() -> None:
             terms.append(entropy / mean if scale_free else entropy)
         (expected,) = torch.autograd.grad(terms[1] - terms[0], g)
         torch.testing.assert_close(entropy_residuals(g.detach(), 5, scale_free), expected)
+
+
+def test_neutral_activities_the_long_way() -> None:
+    net, images, _ = setup_net()
+    h = torch.cat([neutral_code(N, 5, net.strength, images), images], 1)
+    seen = []
+    with torch.no_grad():
+        for w, b in zip(net.weights, net.biases):
+            h = torch.relu(normalise(h, "rms") @ w + b)
+            seen.append(normalise(h, "rms"))
+        torch.testing.assert_close(net.neutral_activities(images), torch.cat(seen[1:], 1), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parameters"), [([784, 256, 256, 256], 332_544), ([3082, 1000, 1000, 1000], 5_085_000)]
+)
+def test_parameter_counts(sizes: list[int], parameters: int) -> None:
+    assert ForwardForwardNet(sizes[0] - 10, sizes[1:]).parameter_count() == parameters

@@ -91,6 +91,13 @@ def test_gamma_weight_zero_is_plain_forward_forward(schedule: Any) -> None:
     torch.testing.assert_close(plain, weighted, rtol=1e-5, atol=1e-6)
 
 
+def test_the_default_temperature_does_not_collapse() -> None:
+    assert ForwardForward([128, 128], schedule="alternate").tau == pytest.approx(12.8)
+    assert ForwardForward([128, 128], schedule="alternate", norm="none").tau == 1.0
+    assert ForwardForward([128, 128], schedule="alternate", tau=1.0).tau == 1.0
+    assert ForwardForward([128, 128]).tau == 1.0
+
+
 def test_frozen_layers_stay() -> None:
     one = fit(ForwardForward([16, 16], freeze_after=[1, None]), epochs=1)
     three = fit(ForwardForward([16, 16], freeze_after=[1, None], decay="constant"), epochs=3)
@@ -179,7 +186,7 @@ def test_bad_settings(options: dict[str, Any], says: str) -> None:
 def test_backprop_baselines_learn() -> None:
     for form in ("label", "pairwise"):
         module = Backprop([32, 32], form=form)  # type: ignore[arg-type]
-        fit(module, epochs=5, train_size=1000, limit_val_batches=1.0, check_val_every_n_epoch=5)
+        fit(module, epochs=20, train_size=1000, limit_val_batches=1.0, check_val_every_n_epoch=20)
         assert module.curves["test/error"][-1] < 25
 
 
@@ -251,7 +258,7 @@ def test_every_configuration_runs_one_batch(path: Path, tmp_path: Path, toy_data
         config["data"].pop("train_size", None)
     config["trainer"]["fast_dev_run"] = True
     metrics = train_and_test(
-        L.LightningModule,
+        None,
         PairData,
         config,
         0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,15 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     return _described(config["data"]["dataset"], config["data"].get("root"))
 
 
-def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "", tier: str = "") -> dict[str, Any]:
+def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
     """Train and test; resumes from the run's last checkpoint. Metrics by name, curves as lists over epochs."""
-    import pytorch_lightning as L
     from shared.cli import train_and_test
 
     from forward_forward.data import PairData
 
-    return train_and_test(
-        L.LightningModule,
-        PairData,
-        config,
-        seed,
-        run_dir,
-        paper="forward_forward",
-        experiment=experiment,
-        tier=tier,
-    )
+    try:
+        return train_and_test(
+            None, PairData, config, seed, run_dir, paper="forward_forward", experiment=experiment, tier=tier
+        )
+    finally:
+        gc.collect()  # trainer, module and data refer to each other: without this a worker keeps every run's images

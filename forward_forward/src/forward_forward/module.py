@@ -150,7 +150,9 @@ class ForwardForward(PairModule):
         schedule: `greedy`, `alternate` or `simultaneous`; `stale_gamma` (alternate only): gamma with the parameters
             from before the sweep.
         theta, theta_unit: threshold, absolute or in units of the layer's width.
-        tau: temperature in units of 1, or of the width with `tau_unit: width`.
+        tau: temperature in units of 1, or of the width with `tau_unit: width`. Default 1, but width / 10 for `alternate`
+            on normalised layers with summed goodness: there tau = 1 collapses (a step is large against the
+            sigmoid, so layers updated in turn race each other).
         norm, kind, init, strength: see `ForwardForwardNet`.
         negatives: `uniform`, `hard` (needs the read-out; Hinton's scheme) or `permute`.
         objective: `sigmoid`, or `entropy` (scale-free) / `entropy_raw` (section 2.7).
@@ -173,7 +175,7 @@ class ForwardForward(PairModule):
         stale_gamma: bool = False,
         theta: float = 1.0,
         theta_unit: Literal["absolute", "width"] = "width",
-        tau: float = 1.0,
+        tau: float | None = None,
         tau_unit: Literal["absolute", "width"] = "absolute",
         norm: Norm = "rms",
         kind: Goodness = "sum",
@@ -193,6 +195,9 @@ class ForwardForward(PairModule):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(hidden, decay)
+        if tau is None:
+            sharp = schedule == "alternate" and norm != "none" and kind == "sum"
+            tau, tau_unit = (0.1, "width") if sharp else (1.0, "absolute")
         check_positive(theta=theta, tau=tau, lr=lr, strength=strength)
         if not 0 <= dropout < 1:
             raise UserError(f"dropout is {dropout}: it has to be in [0, 1)")
@@ -229,7 +234,9 @@ class ForwardForward(PairModule):
         data.streams = len(self.hidden) if self.schedule == "alternate" else 1
         if self.objective != "sigmoid" and self.trainer.world_size > 1:
             raise UserError("the entropy objective needs the whole minibatch in one process: use --trainer.devices 1")
-        if self.schedule == "greedy" and self.layer_epochs * len(self.hidden) != (self.trainer.max_epochs or 1):
+        epochs = self.trainer.max_epochs or 1
+        dry = getattr(self.trainer, "fast_dev_run", False)
+        if self.schedule == "greedy" and epochs % len(self.hidden) and not dry:
             raise UserError(
                 f"greedy shares the epochs among the layers: max_epochs has to be a multiple of {len(self.hidden)}"
             )
