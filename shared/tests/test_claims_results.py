@@ -52,6 +52,16 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["results.json"]
 
 
+def test_a_number_that_is_none_is_not_saved(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(GOOD))
+    found = load_results(path)
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match=r"results\.json: a number is NaN or infinite"):
+            save(found.model_copy(update={"wall_seconds": wrong}), path)
+    assert load_results(path) == found  # what stood there is still there
+
+
 def at(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
     def put(content: Any, value: Any) -> None:
         for part in place[:-1]:

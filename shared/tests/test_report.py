@@ -455,7 +455,8 @@ def test_numbers(value: float, places: int | None, written: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spread", "places"), [(0.055, 3), (0.12, 2), (1.5, 1), (12.0, 0), (340.0, 0), (0.0, None), (1e-9, None)]
+    ("spread", "places"),
+    [(0.055, 3), (0.12, 2), (1.5, 1), (12.0, 0), (340.0, 0), (0.0, None), (6.9e-5, 6), (1e-9, None)],
 )
 def test_decimals_show_two_digits_of_the_spread(spread: float, places: int | None) -> None:
     assert text.decimals(spread) == places

@@ -58,7 +58,10 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["wide-light", "narrow-dark"])
+@pytest.fixture(
+    params=[(1280, "light"), (910, "light"), (390, "dark"), (320, "light")],
+    ids=["wide", "middle", "narrow-dark", "narrowest"],
+)
 def page(request: pytest.FixtureRequest, browser: Any, repository: Path) -> Iterator[Any]:
     """The report, opened from disk; whatever the browser complains of, or asks the network for, fails the test."""
     width, scheme = request.param
@@ -77,7 +80,7 @@ def page(request: pytest.FixtureRequest, browser: Any, repository: Path) -> Iter
 # What sticks out of the page, other than a plot, which scrolls by itself, and heads that are for screen readers only.
 STICKS_OUT = """() => [...document.body.querySelectorAll('*')].filter(e => {
     const box = e.getBoundingClientRect(), style = getComputedStyle(e);
-    const excused = e.closest('.plot svg') || (innerWidth < 760 && e.closest('thead'));
+    const excused = e.closest('.plot svg') || (innerWidth <= 900 && e.closest('thead'));
     return !excused && box.width > 1 && box.right > innerWidth + 0.5 && style.visibility == 'visible';
 }).map(e => e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 40))"""
 

@@ -165,6 +165,13 @@ def load_results(path: Path | str) -> Results:
 
 
 def save(results: Results, path: Path | str) -> None:
-    """Write a result file: a reader, or a kill at any moment, meets the old file or the whole new one."""
-    content = json.dumps(results.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    """Write a result file: a reader, or a kill at any moment, meets the old file or the whole new one.
+
+    Raises:
+        UserError: a number is NaN or infinite; the disk is full. What stood at `path` before is still there.
+    """
+    try:
+        content = json.dumps(results.model_dump(mode="python"), indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise UserError(f"{path}: a number is NaN or infinite; a run that diverged has no result") from None
     write_atomic(path, content + "\n")

@@ -27,7 +27,7 @@ def decimals(spread: float, value: float = 0.0) -> int | None:
     if spread <= 0:
         return None
     places = 1 - math.floor(math.log10(spread))
-    return max(places, 0) if places <= 5 and abs(value) < 1e6 else None
+    return max(places, 0) if places <= 6 and abs(value) < 1e6 else None
 
 
 def mean(measured: Measured) -> str:
