@@ -150,7 +150,7 @@ class ForwardForward(PairModule):
         schedule: `greedy`, `alternate` or `simultaneous`; `stale_gamma` (alternate only): gamma with the parameters
             from before the sweep.
         theta, theta_unit: threshold, absolute or in units of the layer's width.
-        tau: temperature in units of 1, or of the width with `tau_unit: width`. Default 1, but width / 10 for `alternate`
+        tau: temperature in units of 1, or of the width with `tau_unit: width`. Default 1; width / 10 for `alternate`
             on normalised layers with summed goodness: there tau = 1 collapses (a step is large against the
             sigmoid, so layers updated in turn race each other).
         norm, kind, init, strength: see `ForwardForwardNet`.
