@@ -29,7 +29,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
     def make(name: str, seed: int = 0, **model: Any) -> Job:
         config = {"model": {"gain": 0.2, "work": 1, **model}, "data": {"dataset": "noise"}}
         config["trainer"] = {"max_epochs": 3}
-        return Job("toy", name, seed, config, tmp_path / "runs" / f"{name}{seed}")
+        return Job("toy", name, seed, config, tmp_path / "runs" / f"{name}{seed}", tier="quick")
 
     return make
 
@@ -62,7 +62,7 @@ def test_failures_and_deaths_stop_no_other_job(job: Callable[..., Job], tmp_path
     assert outcomes[bad.run_dir] == Outcome("failed", f"ValueError: the toy is broken (see {log})")
     assert outcomes[dead.run_dir] == Outcome("failed", "its process died 2 times (SIGKILL: out of memory?)")
     text = log.read_text()
-    assert "behaviour: raise" in text
+    assert "bad (quick)\nbehaviour: raise\n" in text
     assert "Traceback" in text
     assert RunDir(bad.run_dir).result() is None
 

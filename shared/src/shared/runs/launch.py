@@ -6,6 +6,7 @@ again. A job whose process died is tried once more; one that fails does not stop
 
 from __future__ import annotations
 
+import gc
 import getpass
 import multiprocessing
 import os
@@ -110,6 +111,7 @@ def _work(pipe: Connection) -> None:
         except EOFError:
             return
         pipe.send(execute(job, patient))
+        gc.collect()  # a trainer and its module refer to each other: freed only by a collection, before the next run
 
 
 class _Worker:

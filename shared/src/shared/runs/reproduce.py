@@ -31,6 +31,7 @@ from shared.runs.plan import Experiment, Plan, Selection, load_plan, merge
 from shared.runs.store import RunDir, RunStore
 
 if TYPE_CHECKING:
+    from shared.claims.ledger import Ledger
     from shared.claims.results import ExperimentResult, Results
 
 Kind = Literal["real", "embedded", "synthetic"]
@@ -237,12 +238,31 @@ def since_nothing_ran(results: Results, file: Path) -> Results:
     return results.model_copy(update={name: getattr(before, name) for name in kept})
 
 
-def judged(results: Results, root: Path) -> Results:
-    """The results with a verdict for every claim of the paper's ledger."""
+def read_ledger(root: Path, plan: Plan) -> Ledger | None:
+    """The paper's claims, read before anything runs; None for a paper that has no ledger yet.
+
+    Raises:
+        UserError: a mistake in the ledger, or an experiment in it that the tier does not have.
+    """
     from shared.claims.ledger import load_ledger
+
+    file = root / "claims.yaml"
+    if not file.is_file():
+        return None
+    ledger = load_ledger(file)
+    names = {experiment.name for experiment in plan.experiments} | {s.name for s in plan.selections}
+    for claim in ledger.claims:
+        test = claim.tiers.get(cast(Any, plan.tier))
+        for name in test.experiments.values() if test else ():
+            if name not in names:
+                raise UserError(f"{file}: claim {claim.id} names {name}, which is no experiment of tier {plan.tier}")
+    return ledger
+
+
+def judged(results: Results, ledger: Ledger) -> Results:
+    """The results with a verdict for every claim of the paper's ledger."""
     from shared.claims.verdicts import judge
 
-    ledger = load_ledger(root / "claims.yaml")
     outcomes = {claim.id: judge(claim, results, results.tier) for claim in ledger.claims}
     return results.model_copy(update={"claims": outcomes})
 
@@ -305,6 +325,7 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     plan = load_plan(root, options.tier)
     if plan.paper != paper:
         raise UserError(f"configs/tiers/{options.tier}.yaml says `paper: {plan.paper}`, not {paper}")
+    ledger = read_ledger(root, plan)
     prepared = prepare(plan, RunStore(root / "runs"))
     wanted = [p for p in prepared if options.only is None or fnmatch.fnmatchcase(p.experiment.name, options.only)]
     if not wanted:
@@ -322,8 +343,8 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
 
     folder = root / "results" / plan.tier
     results = since_nothing_ran(assemble(plan, prepared, outcomes), folder / "results.json")
-    if (root / "claims.yaml").is_file():
-        results = judged(results, root)
+    if ledger is not None:
+        results = judged(results, ledger)
     from shared.claims.results import save
 
     save(results, folder / "results.json")  # before the figures: numbers that are there are kept, whatever a plot does

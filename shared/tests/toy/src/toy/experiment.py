@@ -18,9 +18,10 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     return "f" * 64, "synthetic", "random matrices"
 
 
-def run(config: dict[str, Any], seed: int, run_dir: Path) -> dict[str, Any]:
+def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "", tier: str = "") -> dict[str, Any]:
     import torch
 
+    print(f"{experiment} ({tier})")
     model, steps = config["model"], config["trainer"]["max_epochs"]
     behave(model.get("behaviour", "well"), run_dir)
     checkpoint = RunDir(run_dir).checkpoint
