@@ -135,6 +135,24 @@ def test_a_wrong_configuration_is_one_line_that_names_the_key(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"widht": 3}, "configuration: unknown key 'model.init_args.widht' (in toy_training.TwoLayers)"),
+        (
+            {"width": "x"},
+            "configuration: 'model.init_args.width' has to be int, got 'x' (in toy_training.TwoLayers)",
+        ),
+        ({"lr": -1.0}, "configuration: lr is -1.0: it has to be positive"),
+    ],
+)
+def test_so_is_one_that_names_the_model_by_its_class(arguments: dict, line: str, tmp_path: Path) -> None:
+    config = {"model": {"class_path": "toy_training.TwoLayers", "init_args": arguments}}
+    with pytest.raises(UserError) as caught:
+        train_and_test(None, Rows, config, 1, tmp_path, "toy", "wrong", "quick")
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
     ("args", "words"),
     [
         (["fit", "--config=none.yaml"], "'config': File does not exist"),

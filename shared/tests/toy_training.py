@@ -30,6 +30,8 @@ class TwoLayers(L.LightningModule):
 
     def __init__(self, width: int = 3, lr: float = 0.1, die_at: int | None = None) -> None:
         super().__init__()
+        if lr <= 0:
+            raise ValueError(f"lr is {lr}: it has to be positive")
         self.automatic_optimization = False
         self.layers = torch.nn.ModuleList([torch.nn.Linear(2, width), torch.nn.Linear(width, 1)])
         self.lr, self.die_at = lr, die_at

@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -115,6 +116,16 @@ class HouseCLI(LightningCLI):
             self.run_dir = self.root / "runs" / "fit" / f"{self.experiment}-{digest}"
         self.run_dir = self.run_dir.absolute()
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # Where any LightningModule may come, jsonargparse folds the constructor's error into one about types.
+            found = re.search(r"Errors:\n  - (.*?)\n  - Expected a <class 'NoneType'>", str(error), re.DOTALL)
+            if found is None:
+                raise
+            raise UserError(f"configuration: {_one_line(found[1])}") from None
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         config = self._get(self.config_init, "trainer")
         training = self.subcommand in (None, "fit") and not config["fast_dev_run"]
@@ -206,13 +217,15 @@ def train_and_test(
     with silence():
         try:
             trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
-            metrics = cli.metrics()
+            metrics: dict[str, Any] = dict(cli.metrics())
             trainer.test(model, datamodule=data, verbose=False)
-            metrics |= cli.metrics()
+            results = getattr(model, "results", None)
+            metrics = dict(results()) if callable(results) else metrics | cli.metrics()
+            if trainer.logger and callable(results):  # the numbers that the claims are about, beside the curves
+                trainer.logger.log_metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
         finally:
             _finish_logger(trainer)
-    results = getattr(model, "results", None)
-    return dict(results()) if callable(results) else metrics
+    return metrics
 
 
 def _finish_logger(trainer: L.Trainer) -> None:
@@ -261,15 +274,20 @@ def _one_line(message: str) -> str:
     """jsonargparse's message as one line that names the key, what it takes and what it got."""
     if found := re.match(r"Group '(\S+)' does not accept option '(\S+)'", message):
         return f"unknown key '{found[1]}.{found[2]}'"
-    if found := re.search(
-        r"does not accept option '(\S+)'|Option '(\S+)' is not accepted|unrecognized arguments: --(\S+?)(=|\s|$)",
-        message,
+    if not message.startswith("Parser key") and (
+        found := re.search(
+            r"does not accept option '(\S+)'|Option '(\S+)' is not accepted|unrecognized arguments: --(\S+?)(=|\s|$)",
+            message,
+        )
     ):
         return f"unknown key '{found[1] or found[2] or found[3]}'"
     if found := re.match(r"Parser key \"(\S+)\":", message):
-        got = re.search(r"(?:Given value|Got value): (.*)", message)
-        if got:
-            kinds = re.findall(r"Expected an? (.*?)(?:\.? Got value|\.?\n|\.?$)", message)
+        key, problem = found[1], message[found.end() :]
+        if inner := re.search(r"- Problem with given class_path '(\S+)':\n(.*?)\n    - Expected", problem, re.DOTALL):
+            said = _one_line(textwrap.dedent(inner[2]))
+            return re.sub(r"^(unknown key |)'", rf"\1'{key}.init_args.", said) + f" (in {inner[1]})"
+        if got := re.search(r"(?:Given value|Got value): (.*)", problem):
+            kinds = re.findall(r"Expected an? (.*?)(?:\.? Got value|\.?\n|\.?$)", problem)
             wanted = " or ".join(dict.fromkeys(_type_name(kind) for kind in kinds))
-            return f"'{found[1]}' has to be {wanted or 'of another type'}, got {got[1].strip()!r}"
+            return f"'{key}' has to be {wanted or 'of another type'}, got {got[1].strip()!r}"
     return " ".join(message.replace('Parser key "', "'").replace('":', "':").split())
