@@ -59,7 +59,7 @@ class PairModule(L.LightningModule):
 
     @property
     def pair_data(self) -> PairData:
-        return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
     def layer_epochs(self) -> int:
@@ -108,7 +108,7 @@ class PairModule(L.LightningModule):
         self.curves = checkpoint["curves"]
 
     def sum_over_processes(self, value: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
 
     def split_names(self, test: bool) -> list[str]:
         return ["test", "val"] if test else [self.pair_data.validation_name]
@@ -310,18 +310,16 @@ class ForwardForward(PairModule):
 
     def sweep(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
         """`alternate` (the paper's Algorithm 2): for every layer its own minibatch, then its update."""
-        stale = (
-            [self.forward_pairs(*(t[i] for t in batch))[0].goodness for i in range(len(self.hidden))]
-            if self.stale_gamma
-            else None
-        )
+        batches = list(zip(*(t.unbind() for t in batch)))
+        stale = [self.forward_pairs(x, y, u)[0].goodness for x, y, u in batches] if self.stale_gamma else None
         for i in self.active_layers():
+            x, y, u = batches[i]
             seen = [i, *torch.nonzero(self.mask[i]).flatten().tolist()]
-            passed, n = self.forward_pairs(*(t[i] for t in batch), up_to=max(seen) + 1)
+            passed, n = self.forward_pairs(x, y, u, up_to=max(seen) + 1)
             logits = self.logits(passed.goodness)[:, i]
             if stale is not None:
                 logits = self.logits(stale[i])[:, i] - stale[i][:, i] + passed.goodness[:, i]
-            head = self.head_gradient(*self.part(tuple(t[i] for t in batch)), n) if self.with_head else None
+            head = self.head_gradient(*self.part((x, y)), n) if self.with_head else None
             self.update(passed, i, logits, n)
             if head is not None:
                 self.step(len(self.hidden), [(self.net.head, head)])
