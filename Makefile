@@ -1,11 +1,11 @@
 # Every command of the repository; `make help` lists them. Each works as the first command on a fresh checkout.
 PAPERS := forward_forward
 TIER ?= quick
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 ARGS ?=
-JOBS ?=
 
 PROJECTS := shared $(PAPERS)
+SOURCES := $(subst $() $(),:,$(PROJECTS:%=$(CURDIR)/%/src))
 STAMP := .venv/.installed
 RUN := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
@@ -19,11 +19,13 @@ help:  ## this list
 	@echo "  papers: $(PAPERS);  TIER=quick|cpu|gpu|paper (now $(TIER))"
 
 $(STAMP): constraints.txt $(PROJECTS:%=%/pyproject.toml)
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11, or name yours with PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "error: no Python 3.11 found as '$(PYTHON)': install it, or name yours with PYTHON=..." >&2; exit 2; }
 	@echo "setup: installing into .venv (a few minutes the first time)"
-	@test -x $(RUN) || $(PYTHON) -m venv .venv
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e './shared[test,lint]' $(PAPERS:%=-e './%[test]')
-	@touch $@
+	@flock .setup.lock sh -ec '\
+	  test -x $(RUN) || $(PYTHON) -m venv .venv; \
+	  $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e "./shared[test,lint]" $(PAPERS:%=-e "./%[test]"); \
+	  touch $@'
 
 setup: $(STAMP)  ## create .venv and install everything with the tested versions
 
@@ -43,7 +45,7 @@ lint: $(STAMP)  ## ruff, mypy, import rules, README tables up to date
 	@echo "lint: ruff, mypy, import-linter, README tables"
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
-	@for project in $(PROJECTS); do $(RUN) -m mypy $$project/src/$$project || exit $$?; done
+	@MYPYPATH="$(SOURCES)" $(RUN) -m mypy $(PROJECTS:%=-p %)
 	@.venv/bin/lint-imports
 	@$(RUN) -m shared.report check
 
@@ -75,7 +77,7 @@ bench-%: $(STAMP)  ## one paper's benchmarks
 
 gpu-check:  ## on a machine with a CUDA GPU: every kernel's values and speed, into docs/gpu-evidence.md
 	@echo "gpu-check: kernels of $(PAPERS)"
-	@PYTHONPATH="$(subst $() $(),:,$(PROJECTS:%=$(CURDIR)/%/src))" $${GPU_PYTHON:-python3} -m shared.kernels.gpu_check $(PAPERS)
+	@PYTHONPATH="$(SOURCES)" $${GPU_PYTHON:-python3} -m shared.kernels.gpu_check $(PAPERS)
 
 report: $(STAMP)  ## report/index.html and the README tables, from ledgers and results
 	@echo "report: report/index.html"
