@@ -296,3 +296,42 @@ def test_command_line_mistakes_are_one_line(arguments: list[str], says: str, tmp
 def test_no_data_at_the_cpu_tier(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train-images-idx3-ubyte"):
         PairData("mnist", root=str(tmp_path)).setup("fit")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"schedule": "alternate", "dropout": 0.1},
+        {"schedule": "greedy", "gamma": "prev"},
+        {"optimiser": "smoothed", "lr": 0.01, "peer": "hinton", "head": True, "negatives": "hard"},
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_bits(options: dict[str, Any], tmp_path: Path) -> None:
+    """Optimiser states, running means, step size and the draws of each epoch go on as if nothing had happened."""
+    from shared.resume import ResumeCheckpoint
+
+    whole = fit(ForwardForward([16, 16], **options), epochs=4)
+    last = tmp_path / "last.ckpt"
+
+    class Killed(L.Callback):
+        def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+            if trainer.current_epoch == 3:
+                raise KeyError("killed")
+
+    with pytest.raises(KeyError, match="killed"):
+        fit(ForwardForward([16, 16], **options), epochs=4, callbacks=[ResumeCheckpoint(last, 0.0), Killed()])
+    torch.manual_seed(0)
+    resumed = ForwardForward([16, 16], **options)
+    data = PairData("digits", batch_size=32, label_slots="prepend", train_size=320)
+    epochs: list[int] = []
+
+    class Counted(L.Callback):
+        def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+            epochs.append(trainer.current_epoch)
+
+    options_of_trainer = {**TRAINER, "enable_checkpointing": False, "limit_val_batches": 0}
+    trainer = L.Trainer(max_epochs=4, callbacks=[Counted()], **options_of_trainer)
+    trainer.fit(resumed, data, ckpt_path=str(last), weights_only=True)
+    assert epochs == [3]  # neither repeated from the start nor skipped
+    assert torch.equal(weights(whole), weights(resumed))
