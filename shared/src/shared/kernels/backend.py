@@ -34,3 +34,11 @@ def use_triton(x: Tensor) -> bool:
 def input_precision() -> str:
     """How Triton multiplies float32: PyTorch's own switch, `torch.set_float32_matmul_precision`."""
     return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def autocast(*operands: Tensor) -> tuple[Tensor, ...]:
+    """Operands of a matrix product in the dtype of the surrounding `torch.autocast`, if there is one."""
+    kind = operands[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return operands
+    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in operands)

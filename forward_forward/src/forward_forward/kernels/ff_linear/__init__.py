@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from typing import TYPE_CHECKING
+
 from shared.kernels.backend import use_triton
 from torch import Tensor
 
 from . import reference
+
+if TYPE_CHECKING:  # the kernels run where only torch and triton are installed
+    from jaxtyping import Float
 
 
 def ff_linear_fwd(
