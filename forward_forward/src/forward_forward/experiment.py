@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,6 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
 
     from forward_forward.data import PairData
 
-    try:
-        return train_and_test(
-            None, PairData, config, seed, run_dir, paper="forward_forward", experiment=experiment, tier=tier
-        )
-    finally:
-        gc.collect()  # trainer, module and data refer to each other: without this a worker keeps every run's images
+    return train_and_test(
+        None, PairData, config, seed, run_dir, paper="forward_forward", experiment=experiment, tier=tier
+    )

@@ -196,6 +196,8 @@ class ForwardForward(PairModule):
     ) -> None:
         super().__init__(hidden, decay)
         if tau is None:
+            if tau_unit == "width":
+                raise UserError("tau_unit is given without tau: name the temperature, for example tau: 0.1")
             sharp = schedule == "alternate" and norm != "none" and kind == "sum"
             tau, tau_unit = (0.1, "width") if sharp else (1.0, "absolute")
         check_positive(theta=theta, tau=tau, lr=lr, strength=strength)
@@ -205,6 +207,12 @@ class ForwardForward(PairModule):
         check_schedule(schedule, self.mask)
         if stale_gamma and schedule != "alternate":
             raise UserError("stale_gamma is an ablation of the schedule `alternate` only")
+        if stale_gamma and (negatives == "hard" or dropout):
+            raise UserError(
+                "stale_gamma needs the same pairs in both passes: use negatives `uniform` or `permute`, dropout 0"
+            )
+        if freeze_after is not None and schedule == "greedy":
+            raise UserError("freeze_after: the schedule `greedy` freezes the earlier layers by itself")
         if negatives == "hard" and not head:
             raise UserError("negatives `hard` are drawn from the softmax read-out: set head to true")
         if freeze_after is not None and len(freeze_after) != len(hidden):
