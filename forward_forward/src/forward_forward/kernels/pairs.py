@@ -13,7 +13,7 @@ from shared.kernels.aot import Build, variant
 from torch import Tensor
 
 LAUNCH = {"BLOCK_N": 16, "BLOCK_M": 128, "num_warps": 4, "num_stages": 2}
-SUMS = {"BLOCK_R": 32, "BLOCK_M": 64, "BLOCK_C": 16, "num_warps": 4, "num_stages": 2}
+SUMS = {"BLOCK_R": 32, "BLOCK_M": 64, "BLOCK_C": 16, "num_warps": 4, "num_stages": 1}
 ROWS_PER_PROGRAM = 512
 
 

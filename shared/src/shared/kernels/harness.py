@@ -82,8 +82,9 @@ def compare(check: Check, operands: Sequence[Any], gradients: bool = True, seed:
     if not gradients:
         return errors
     generator = torch.Generator().manual_seed(seed)
-    seeds = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device) for x in expected]
+    # Drawn in the kernel's dtype, so that both sides start from the same numbers.
+    seeds = [torch.randn(x.shape, generator=generator).to(x) for x in got]
     leaves = [i for i, x in enumerate(ours) if is_real(x)]
-    mine = torch.autograd.grad(got, [ours[i] for i in leaves], [s.to(x.dtype) for s, x in zip(seeds, got)])
-    true = torch.autograd.grad(expected, [exact[i] for i in leaves], seeds)
+    mine = torch.autograd.grad(got, [ours[i] for i in leaves], seeds)
+    true = torch.autograd.grad(expected, [exact[i] for i in leaves], [s.double() for s in seeds])
     return errors | {f"grad{i}": relative_error(a, b) for i, a, b in zip(leaves, mine, true)}

@@ -82,7 +82,7 @@ def save_wgrad(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
 def backward_wgrad(ctx: Any, dd_img: Tensor, dd_label: Tensor, ddb: Tensor) -> tuple[Tensor | None, ...]:
     """Second derivatives, which no training here takes: plain PyTorch."""
     x_img, s, h, cr, labels = ctx.saved_tensors
-    sets, n, m = *labels.shape, h.shape[1]
+    (sets, n), m = labels.shape, h.shape[1]
     x, act, dd_img, dd_label = x_img.float(), h.float(), dd_img.float(), dd_label.float()
     rows = cr.view(sets, n, 1) * act.view(sets, n, m)  # d_rn
     slope = x @ dd_img + ctx.strength * dd_label[labels]  # d(outputs) / d(s d)
