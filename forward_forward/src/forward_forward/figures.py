@@ -67,7 +67,7 @@ def information_flow(results: Results, folder: Path) -> Figure:
 
 def entropy_over_epochs(results: Results, folder: Path) -> Figure:
     """Scale-free functional entropy of the goodness of positives and of negatives (section 2.7)."""
-    figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
+    figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), sharey=True)
     for name, label in zip(CURVES[results.tier], STYLE):
         runs = results.experiments[name].runs
         for ax, sign in zip(axes, ("positive", "negative")):
