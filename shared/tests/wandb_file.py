@@ -20,6 +20,8 @@ def records(file: Path) -> list[Record]:
             at += BLOCK - at % BLOCK
             continue
         _, length, kind = struct.unpack_from("<IHB", content, at)
+        if at + 7 + length > len(content):  # still being written
+            break
         parts = (parts if kind in (MIDDLE, LAST) else b"") + content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (FULL, LAST):
