@@ -1,0 +1,1 @@
+"""Towards a Better Global Loss Landscape of GANs (Sun, Fang and Schwing, NeurIPS 2020)."""
