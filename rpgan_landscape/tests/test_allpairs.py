@@ -65,6 +65,18 @@ def test_triton_kernel_in_the_interpreter() -> None:
     assert "skipped" not in done.stdout
 
 
+def test_the_torch_forms_need_no_triton() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = sys.modules['jaxtyping'] = None\n"
+        "import torch\n"
+        "from rpgan_landscape.kernels.allpairs_relativistic import KINDS, allpairs_relativistic\n"
+        "a = torch.zeros(600, requires_grad=True)\n"
+        "print([round(allpairs_relativistic(a, a, kind).item(), 4) for kind in KINDS])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[0.6931, 1.0, 1.0]", done.stderr
+
+
 @every_kind
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (64, 1), (1, 65), (300, 257)], ids=str)
 @pytest.mark.parametrize("scale", [0.1, 3.0, 40.0])

@@ -53,9 +53,10 @@ def allpairs_relativistic(a: Float[Tensor, " N"], b: Float[Tensor, " M"], kind: 
         raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}: flatten them to vectors")
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}: use {', '.join(KINDS)}")
-    dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
-    a, b = a.to(dtype), b.to(dtype)
-    pairs = len(a) * len(b)
+    if a.dtype is not b.dtype or a.dtype not in (torch.float32, torch.float64):
+        dtype = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+        a, b = a.to(dtype), b.to(dtype)
+    pairs = a.numel() * b.numel()
     if not pairs or pairs < worthwhile(a, kind):
         return reference.allpairs_relativistic(a, b, kind)
     if kind == "ls":
