@@ -26,7 +26,7 @@ import torch
 from rpgan_landscape.kernels.allpairs_relativistic import allpairs_relativistic, allpairs_sums, reference
 from torch import Tensor
 
-SIDES = (16, 128, 181, 256, 362, 443, 512, 1024, 2048, 4096, 8192)
+SIDES = (16, 128, 181, 256, 443, 512, 724, 1024, 2048, 4096, 8192)
 LARGE = 8192
 NEVER_SLOWER = 0.95  # the checks of the arguments, and noise
 FASTER = {"logistic": 1.0, "hinge": 100.0, "ls": 100.0}  # at the large size

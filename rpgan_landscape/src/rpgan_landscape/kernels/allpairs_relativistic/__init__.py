@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the kernels run where only torch and triton are installed
 
 # From this many pairs on the other forms beat the definition: measured on one CPU core (benchmarks/bench_allpairs.py),
 # and for the kernel the specification's estimate.
-WORTHWHILE: dict[Kind, int] = {"logistic": 3 << 16, "hinge": 1 << 17, "ls": 1 << 15}
+WORTHWHILE: dict[Kind, int] = {"logistic": 3 << 17, "hinge": 1 << 17, "ls": 1 << 15}
 KERNEL_WORTHWHILE = 10**6
 
 
