@@ -94,7 +94,9 @@ def _nested(h: Function, weight: Float[np.ndarray, "groups groups"]) -> Float[np
         """Best value, and best next variable, when the variables `t` are known."""
         if t.shape[-1] == len(weight):
             return fixed(t), np.zeros(t.shape[:-1])
-        return maximise_concave(lambda next: over_rest(_append(t, next))[0], t.shape[:-1])
+        # An optimum lies about between the known values: look further than they did.
+        reach = 20 + 10 * t.shape[-1]
+        return maximise_concave(lambda next: over_rest(_append(t, next))[0], t.shape[:-1], reach)
 
     t = np.zeros(1)
     while len(t) < len(weight):

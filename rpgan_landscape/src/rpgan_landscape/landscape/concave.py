@@ -12,25 +12,26 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-_POWERS = 2.0 ** np.arange(-30, 61)
-_COARSE = np.concatenate([-_POWERS[::-1], [0.0], _POWERS])
 _FINE = np.linspace(0, 1, 33)
 _ZOOMS = 16  # from 2^60 to rounding: the interval shrinks 16-fold each time
 LIMIT = 1e-11  # what the last doubling of the argument may still gain, where the supremum is only approached
 
 
 def maximise_concave(
-    phi: Callable[[Float[np.ndarray, "... points"]], Float[np.ndarray, "... points"]], shape: tuple[int, ...] = ()
+    phi: Callable[[Float[np.ndarray, "... points"]], Float[np.ndarray, "... points"]],
+    shape: tuple[int, ...] = (),
+    reach: int = 60,
 ) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
     """Suprema of a batch of concave functions, and the leftmost arguments that attain them.
 
     Args:
         phi: takes arguments of shape `(*shape, points)`, one row for each function of the batch.
         shape: of the batch; `()` for one function.
+        reach: arguments up to 2^reach are looked at; below 60 only where the maximum is known to be nearer.
 
     Returns:
-        (supremum, argument), both of `shape`. The supremum is `inf` where phi still grows at 2^60. The argument is
-        `inf` or `-inf` where the supremum is approached and not attained: halving the argument costs less than 1e-10.
+        (supremum, argument), both of `shape`. The supremum is `inf` where phi still grows at 2^reach. The argument is
+        `inf` or `-inf` where the supremum is approached and not attained: half and twice it cost less than 1e-10.
     """
 
     def at(t: Float[np.ndarray, "... points"]) -> Float[np.ndarray, "... points"]:
@@ -38,7 +39,9 @@ def maximise_concave(
             # Far out a formula may overflow to inf - inf; a concave function with a finite supremum is -inf there.
             return np.nan_to_num(phi(t), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
 
-    t = np.broadcast_to(_COARSE, (*shape, len(_COARSE)))
+    powers = 2.0 ** np.arange(-30, reach + 1)
+    coarse = np.concatenate([-powers[::-1], [0.0], powers])
+    t = np.broadcast_to(coarse, (*shape, len(coarse)))
     values = at(t)
     grows = (values[..., -1] > values[..., -2] + LIMIT) | (values[..., 0] > values[..., 1] + LIMIT)
     best, where = _best(values, t)
@@ -49,8 +52,8 @@ def maximise_concave(
         found, argument = _best(values, t)
         where = np.where(found > best, argument, np.where(found == best, np.minimum(where, argument), where))
         best = np.maximum(best, found)
-    half = at(where[..., None] / 2)[..., 0]
-    runs_off = (np.abs(where) > 1) & (best - half < 1e-10)
+    half_and_twice = at(where[..., None] * np.array([0.5, 2.0])).min(-1)
+    runs_off = (np.abs(where) > 1) & (half_and_twice > best - 1e-10)
     return np.where(grows, np.inf, best), np.where(runs_off | grows, np.copysign(np.inf, where), where)
 
 

@@ -97,6 +97,10 @@ def levels(game: Game, n: int) -> tuple[Grid, Float[np.ndarray, " levels"]]:
         LandscapeError: an infinite supremum, or n outside 1..8.
     """
     require_finite(game)
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise LandscapeError(f"n is {n!r}: at least one real and one fake point are needed, n >= 1")
+    if n > MOST:
+        raise LandscapeError(f"n is {n}: (n + 1)^n states are enumerated here, so n <= {MOST}")
     kind, kinds = classify(n, "cycles" if game.family == "rp" else "occupancy")
     g = values(game, kinds)
     order = np.argsort(g, kind="stable")
@@ -108,15 +112,7 @@ def levels(game: Game, n: int) -> tuple[Grid, Float[np.ndarray, " levels"]]:
 
 @lru_cache(maxsize=2)
 def classify(n: int, by: Literal["cycles", "occupancy"]) -> tuple[Grid, Int[np.ndarray, "classes n"]]:
-    """(class of every state, one state of each class), by the number of cyclic nodes or by the sorted occupancy.
-
-    Raises:
-        LandscapeError: n outside 1..8.
-    """
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise LandscapeError(f"n is {n!r}: at least one real and one fake point are needed, n >= 1")
-    if n > MOST:
-        raise LandscapeError(f"n is {n}: (n + 1)^n states are enumerated here, so n <= {MOST}")
+    """(class of every state, one state of each class), by the number of cyclic nodes or by the sorted occupancy."""
     key_of = cyclic_nodes if by == "cycles" else occupancy_codes
     total = (n + 1) ** n
     kind = np.empty(total, np.int16)
@@ -138,15 +134,15 @@ def _by_fake(*grids: np.ndarray) -> Iterator[list[tuple[np.ndarray, np.ndarray]]
     n = grids[0].ndim
     for fake in range(n):
         moved = [np.moveaxis(grid, fake, 0) for grid in grids]
-        yield [(grid[:n], grid[n]) for grid in moved]
+        yield [(grid[:n], grid[n, ...]) for grid in moved]  # with the dots a view for n = 1 too
 
 
 def strict_minima(level: Grid) -> Bool[np.ndarray, ...]:
     """Whether g strictly increases for EVERY non-empty set of fakes moved outside; no state with one outside is.
 
     No monotonicity is assumed. First the lowest level over all sets moved, the empty one too: after the sweep of
-    fake i, `lowest` covers the sets of fakes 0..i. A non-empty set holds some fake i, so the
-    lowest over the non-empty sets is the lowest, over i, of `lowest` at the state with fake i outside.
+    fake i, `lowest` covers the sets of fakes 0..i. A non-empty set holds some fake i, so the lowest
+    over the non-empty sets is the lowest, over i, of `lowest` at the state with fake i outside.
     """
     lowest = level.copy()
     for [(on, outside)] in _by_fake(lowest):
