@@ -6,11 +6,13 @@ values      g of a state in closed form; `concave`, `allpairs`, `programme`, `wa
 inner       optimal critics, and a numerical maximum beside the closed forms
 topology    strict minima, reachability and barriers over all states
 paths       descending paths, merge trees
+lipschitz   g on the line for Lipschitz critics, for pictures with width
 """
 
 from rpgan_landscape.landscape.errors import LandscapeError
 from rpgan_landscape.landscape.games import ALIASES, GAMES, Game
 from rpgan_landscape.landscape.inner import Critic, inner_max_numeric, inner_solution
+from rpgan_landscape.landscape.lipschitz import lipschitz_values
 from rpgan_landscape.landscape.paths import MergeTree, barrier_tree, descend
 from rpgan_landscape.landscape.states import occupancy, pattern
 from rpgan_landscape.landscape.topology import Landscape, analyse
@@ -30,6 +32,7 @@ __all__ = [
     "global_minimum",
     "inner_max_numeric",
     "inner_solution",
+    "lipschitz_values",
     "occupancy",
     "pattern",
     "value",
