@@ -12,9 +12,10 @@ from forward_forward.collaboration import (
     losses,
     residuals,
 )
-from forward_forward.entropy import entropy_report, entropy_residuals, functional_entropy
+from forward_forward.entropy import entropy_objective, entropy_report, entropy_residuals, functional_entropy
 from forward_forward.goodness import normalise
 from forward_forward.labels import neutral_code, overlay
+from forward_forward.metrics import GoodnessMetrics
 from forward_forward.model import ForwardForwardNet
 from forward_forward.negatives import hard_negatives, permuted_negatives, uniform_negatives
 from hypothesis import given, settings
@@ -191,6 +192,28 @@ def test_entropy_chain_rule_and_residuals() -> None:
             terms.append(entropy / mean if scale_free else entropy)
         (expected,) = torch.autograd.grad(terms[1] - terms[0], g)
         torch.testing.assert_close(entropy_residuals(g.detach(), 5, scale_free), expected)
+        torch.testing.assert_close(entropy_objective(g.detach(), 5, scale_free), (terms[1] - terms[0]).detach())
+
+
+def test_mean_goodness_is_summed_goodness_at_another_temperature() -> None:
+    """With theta and tau divided by the width both give the same gradients: `mean` at tau = 1 is a softer sigmoid."""
+    width, draw = 8, torch.Generator().manual_seed(0)
+    h, target = torch.rand(6, width, generator=draw, dtype=torch.float64), 3
+    total = residuals(h.square().sum(1) - width, target, 1.0)
+    mean = residuals(h.square().mean(1) - 1.0, target, 1.0 / width)
+    torch.testing.assert_close(2 * total, 2 / width * mean)
+
+
+def test_smallest_gain_of_a_layer() -> None:
+    """Layer 1 errs on two of four images, layers 1 and 2 on none, all three on one."""
+    metric = GoodnessMetrics()
+    g = torch.zeros(4, 2, 3)  # label 1 wins with the scores below, label 0 is right
+    g[:2, 1, 0], g[:, 0, 1], g[0, 1, 2] = 1, 2, 5
+    metric.update(g, torch.zeros(4, dtype=torch.long))
+    found = metric.compute()
+    assert (float(found["error_prefix1"]), float(found["error_prefix2"]), float(found["error"])) == (50, 0, 25)
+    assert float(found["smallest_gain_of_a_layer"]) == -25
+    assert float(found["gain_of_later_layers"]) == 25
 
 
 def test_neutral_activities_the_long_way() -> None:

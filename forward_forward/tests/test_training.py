@@ -18,7 +18,9 @@ from forward_forward.data import EpochBatches, PairData, shifted
 from forward_forward.experiment import run
 from forward_forward.module import ForwardForward, PairModule, gain
 from forward_forward.optimiser import SmoothedSGD
+from shared.cli import train_and_test
 from shared.errors import UserError
+from shared.runs.plan import load_plan
 
 HERE = Path(__file__).resolve().parent.parent
 TRAINER: dict[str, Any] = {
@@ -209,6 +211,7 @@ def test_an_experiment_run_returns_every_metric(tmp_path: Path) -> None:
         "error_without_layer1",
         "entropy_positive_scale_free",
         "gain_of_later_layers",
+        "smallest_gain_of_a_layer",
     ):
         assert isinstance(metrics[f"test/{name}"], float)
     assert len(metrics["curve/test/error"]) == 2
@@ -217,6 +220,19 @@ def test_an_experiment_run_returns_every_metric(tmp_path: Path) -> None:
     again = run(digits_config(), 0, tmp_path / "again")
     assert metrics == again  # bit-equal: all draws follow from (seed, epoch)
     assert metrics != run(digits_config(), 1, tmp_path / "other")
+
+
+def test_what_is_logged_while_training() -> None:
+    """Speed is logged but is no result; the entropy objective logs its own loss and its own saturation."""
+    module = ForwardForward([16, 16], objective="entropy")
+    logged: dict[str, float] = {}
+    module.log = lambda name, value, **_: logged.update({name: float(value)})  # type: ignore[method-assign]
+    fit(module, epochs=1, limit_val_batches=2)
+    assert logged["test/images_per_second"] > 0
+    assert not any("per_second" in name for name in module.results())
+    assert abs(logged["train/loss_layer1"]) < 1  # the sigmoid loss at theta = width would be about 8
+    assert logged["train/loss_layer1"] == logged["train/loss_layer2"]
+    assert 0 <= logged["train/saturated_layer1"] < 50
 
 
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
@@ -250,27 +266,31 @@ if trainer.is_global_zero:
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("path", sorted((HERE / "configs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_configuration_runs_one_batch(path: Path, tmp_path: Path, toy_data: Path) -> None:
-    """Each file as a user has it, on small files in the data sets' own formats."""
-    from shared.cli import train_and_test
-
-    config = copy.deepcopy(yaml.safe_load(path.read_text()))
+def one_batch(config: dict[str, Any], run_dir: Path, root: Path) -> dict[str, Any]:
+    """A configuration as a user has it, for one batch, on small files in the data sets' own formats."""
+    config = copy.deepcopy(config)
     if config["data"]["dataset"] != "digits":
-        config["data"]["root"] = str(toy_data)
+        config["data"]["root"] = str(root)
         config["data"].pop("train_size", None)
     config["trainer"]["fast_dev_run"] = True
-    metrics = train_and_test(
-        None,
-        PairData,
-        config,
-        0,
-        tmp_path,
-        paper="forward_forward",
-        experiment=path.stem,
-        tier="test",
+    return train_and_test(
+        None, PairData, config, 0, run_dir, paper="forward_forward", experiment=run_dir.name, tier="test"
     )
-    assert 0 <= metrics["test/error"] <= 100
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_configuration_runs_one_batch(path: Path, tmp_path: Path, toy_data: Path) -> None:
+    assert 0 <= one_batch(yaml.safe_load(path.read_text()), tmp_path, toy_data)["test/error"] <= 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tier", ["gpu", "paper"])
+def test_every_experiment_of_a_large_tier_runs_one_batch(tier: str, tmp_path: Path, toy_data: Path) -> None:
+    experiments = load_plan(HERE, tier).experiments
+    assert len({experiment.name for experiment in experiments}) == len(experiments) >= 21
+    for experiment in experiments:
+        metrics = one_batch(experiment.config, tmp_path / experiment.name, toy_data)
+        assert 0 <= metrics["test/error"] <= 100, experiment.name
 
 
 @pytest.mark.parametrize(

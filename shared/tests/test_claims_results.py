@@ -94,7 +94,7 @@ WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
     ((*FIRST, "key"), "k1", "experiments.a: key k1 is counted 2 times"),
     ((*FIRST, "key"), 7, "experiments.a.runs.0.key: expected text, found 7 (put it in quotes)"),
     (("experiments", "a", "data", "kind"), "fake",
-     "experiments.a.data.kind: Input should be 'real', 'embedded' or 'synthetic'"),
+     "experiments.a.data.kind: Input should be 'real', 'embedded', 'synthetic', 'recipe' or 'exact'"),
     (("experiments", "best", "chosen"), None,
      "experiments.best: a selection needs selected_from, selected_by and chosen"),
     (("experiments", "best", "chosen"), "b", "experiments.best: b was chosen, but is not in selected_from"),

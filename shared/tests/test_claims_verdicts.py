@@ -210,6 +210,14 @@ def test_embedded_data_never_reproduce(rule: dict[str, Any], kind: str) -> None:
     assert outcome.why == f"the data are {kind}, not the paper's"
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", ["recipe", "exact"])
+def test_the_papers_own_recipe_and_enumerations_can_reproduce(rule: dict[str, Any], kind: str) -> None:
+    good = [9.0, 9.0, 9.0] if rule is AT_LEAST else [2.0, 2.0, 2.0]
+    assert verdict(rule, good, paper_setting=True, kind=kind) == "reproduced"
+    assert verdict(rule, good, kind=kind) != "reproduced"  # not at another setting
+
+
 def test_one_embedded_side_is_enough_to_refuse() -> None:
     for first, second in (("real", "embedded"), ("embedded", "real")):
         found = results(a=experiment([2, 2, 2], first), b=experiment([3, 3, 3], second))

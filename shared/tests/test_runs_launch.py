@@ -46,8 +46,9 @@ def test_jobs_end_alike_for_any_number_of_workers(job: Callable[..., Job]) -> No
     assert len({outcome.metrics["test/sum"] for outcome in alone.values() if outcome.metrics}) == 3
     stored = RunDir(jobs[0].run_dir).result()
     assert stored is not None
-    assert stored["metrics"] == alone[jobs[0].run_dir].metrics
-    assert len(stored["curves"]["curve/sum"]) == 3
+    (own,) = stored["seeds"]
+    assert (own["seed"], own["metrics"]) == (0, alone[jobs[0].run_dir].metrics)
+    assert len(own["curves"]["curve/sum"]) == 3
     assert stored["wall_seconds"] > 0
 
 
@@ -70,7 +71,7 @@ def test_failures_and_deaths_stop_no_other_job(job: Callable[..., Job], tmp_path
 def test_a_finished_run_is_not_made_again(job: Callable[..., Job]) -> None:
     done = job("done", behaviour="raise")
     run = RunDir(done.run_dir)
-    run.finish({"metrics": {"test/sum": 1.0}})
+    run.finish({"seeds": [{"seed": 0, "metrics": {"test/sum": 1.0}}]})
     assert run_jobs([done], "local", 1)[done.run_dir] == Outcome("done", metrics={"test/sum": 1.0})
 
 
@@ -129,7 +130,7 @@ def test_a_run_that_another_process_works_on_is_waited_for_and_reused(job: Calla
     def progress(ended: Job, outcome: Outcome) -> None:
         order.append(ended.experiment)
         if ended.experiment == "own":  # the other process finishes only after our own job is through
-            held.finish({"metrics": {"test/sum": 42.0}})
+            held.finish({"seeds": [{"seed": 0, "metrics": {"test/sum": 42.0}}]})
             lock.__exit__(None, None, None)
 
     lock = held.lock()

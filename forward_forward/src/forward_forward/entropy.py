@@ -36,6 +36,12 @@ def entropy_report(g: Float[Tensor, "n k"]) -> dict[str, Tensor]:
     }
 
 
+def entropy_objective(g: Float[Tensor, "n k"], positives: int, scale_free: bool) -> Float[Tensor, ""]:
+    """`-Ent(positives) + Ent(negatives)`, or the same with `Ent / E[g]`: what `entropy_residuals` descends."""
+    name = "scale_free" if scale_free else "total"
+    return entropy_report(g[positives:])[name] - entropy_report(g[:positives])[name]
+
+
 def entropy_residuals(
     g: Float[Tensor, "n k"], positives: int, scale_free: bool, batch: int | None = None
 ) -> Float[Tensor, "n k"]:

@@ -13,13 +13,13 @@ from shared.figures import COLOURS, Figure, save, use_house_style
 FLOW = {
     "quick": ("digits_ff_1", "digits_all_1"),
     "cpu": ("long_ff_1", "long_all_1"),
-    "gpu": ("mnist60k_sweep_ff_1", "mnist60k_sweep_all_1"),
+    "gpu": ("mnist_full_sweep_ff_1", "mnist_full_sweep_all_1"),
 }
 CURVES = {"quick": FLOW["quick"], "cpu": ("curve_ff", "curve_all"), "gpu": FLOW["gpu"]}
 SWEEP = {
     "quick": ("digits", ("0.1", "0.3", "1")),
     "cpu": ("short", ("0.1", "0.3", "1", "3")),
-    "gpu": ("mnist60k_sweep", ("0.1", "0.3", "1", "3")),
+    "gpu": ("mnist_full_sweep", ("0.1", "0.3", "1", "3")),
 }
 STYLE = {
     "FF": {"color": COLOURS["baseline"], "linestyle": "--", "marker": "s"},

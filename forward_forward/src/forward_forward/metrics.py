@@ -62,6 +62,9 @@ class GoodnessMetrics(Metric):
             out[f"entropy_{sign}_between_layers"] = report["between_layers"]
             out[f"entropy_{sign}_within_layers"] = report["within_per_layer"].mean()
             out[f"entropy_{sign}_scale_free"] = report["scale_free"]
-        # What each added layer takes off the error, and how much worse the best single layer is than the sum.
+        # What the later layers together, and the least helpful of them, take off the error.
         out["gain_of_later_layers"] = out["error_prefix1"] - out["error"]
+        prefixes = torch.stack([out[f"error_prefix{i + 1}"] for i in range(g.shape[2])])
+        if g.shape[2] > 1:
+            out["smallest_gain_of_a_layer"] = -prefixes.diff().max()
         return out

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from forward_forward.collaboration import Schedule, check_schedule, collaborate, gamma_mask, losses, residuals
 from forward_forward.data import PairData
-from forward_forward.entropy import entropy_residuals
+from forward_forward.entropy import entropy_objective, entropy_residuals
 from forward_forward.goodness import Goodness, Norm, absolute_theta
 from forward_forward.metrics import GoodnessMetrics, error_percent
 from forward_forward.model import ForwardForwardNet, Init, Pass
@@ -116,14 +116,23 @@ class PairModule(L.LightningModule):
     # Evaluation: the same steps for validation (followed over epochs) and test (once, at the end).
     def on_validation_epoch_start(self) -> None:
         self._metrics: dict[str, Any] = {}
+        self._speed: dict[str, tuple[int, float]] = {}
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int, dataloader_idx: int = 0) -> None:
-        self.evaluate(batch, self.split_names(False)[dataloader_idx])
+        self.timed_evaluation(batch, self.split_names(False)[dataloader_idx])
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int, dataloader_idx: int = 0) -> None:
-        self.evaluate(batch, self.split_names(True)[dataloader_idx])
+        self.timed_evaluation(batch, self.split_names(True)[dataloader_idx])
+
+    def timed_evaluation(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+        started = time.perf_counter()
+        self.evaluate(batch, split)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        images, seconds = self._speed.get(split, (0, 0.0))
+        self._speed[split] = (images + len(batch[1]), seconds + time.perf_counter() - started)
 
     def evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         raise TypeError("a PairModule states how it evaluates a batch")
@@ -131,10 +140,17 @@ class PairModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         for split, values in self.computed().items():
             self.report(split, values, curve=not self.trainer.sanity_checking)
+        self.log_speed()
 
     def on_test_epoch_end(self) -> None:
         for split, values in self.computed().items():
             self.report(split, values, curve=False)
+        self.log_speed()
+
+    def log_speed(self) -> None:
+        """Logged, not among the results: a run made twice has the same results."""
+        for split, (images, seconds) in self._speed.items():
+            self.log(f"{split}/images_per_second", images / seconds)
 
     def computed(self) -> dict[str, dict[str, Any]]:
         return {split: metric.compute() for split, metric in self._metrics.items()}
@@ -357,16 +373,19 @@ class ForwardForward(PairModule):
         positives = passed.labels.shape[1]
         if self.objective == "sigmoid":
             r = residuals(logit, positives, self.tau, batch=n)
+            loss, largest = losses(logit[:, None], positives, self.tau)[0], torch.tensor(1 / (2 * n * self.tau))
         else:
-            r = entropy_residuals(passed.goodness, positives, self.objective == "entropy")[:, layer]
+            scale_free = self.objective == "entropy"
+            r = entropy_residuals(passed.goodness, positives, scale_free)[:, layer]
+            loss, largest = entropy_objective(passed.goodness, positives, scale_free), r.abs().max()
         ungated = None
         if self.peer_form != "none":
             active = self.sum_over_processes(passed.h[layer][:positives].sum(0))
             ungated = self.peer.gradient(layer, active, n)
         dw, db = self.net.layer_gradient(passed, layer, r, ungated)
         self.step(layer, [(self.net.weights[layer], dw), (self.net.biases[layer], db)])
-        self._loss[layer] += losses(logit[:, None], positives, self.tau)[0] * len(logit)
-        self._saturated[layer] += (r.abs() < 1e-3 / (2 * n * self.tau)).sum()
+        self._loss[layer] += loss * len(logit)
+        self._saturated[layer] += (r.abs() < 1e-3 * largest).sum()
         self._fired[layer] |= (passed.h[layer] > 0).any(0)
         self._rows[layer] += len(logit)
 

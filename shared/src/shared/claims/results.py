@@ -14,6 +14,10 @@ from shared.runs.store import write_atomic
 
 Verdict = Literal["reproduced", "trend reproduced", "not reproduced", "not run"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+# What the numbers were measured on: files of the data set; a small stand-in that ships with a library; a stand-in made
+# up by us; data drawn by the paper's own recipe; nothing at all, as everything is enumerated or computed.
+Kind = Literal["real", "embedded", "synthetic", "recipe", "exact"]
+THE_PAPERS: tuple[Kind, ...] = ("real", "recipe", "exact")  # can be what the paper measured on
 Seconds = Annotated[Number, Field(ge=0)]
 
 
@@ -36,7 +40,7 @@ class ClaimOutcome(Strict):
 
 class DataUsed(Strict):
     name: Text
-    kind: Literal["real", "embedded", "synthetic"]
+    kind: Kind
     fingerprint: Text
     detail: str
 
@@ -99,6 +103,22 @@ class FigureRef(Strict):
     alt: Text
 
 
+class Table(Strict):
+    """What a claim cannot say: many settings side by side. Cells are text, the first column names the row."""
+
+    title: Text
+    columns: list[Text] = Field(min_length=2)
+    rows: list[list[str]] = Field(min_length=1)
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Table:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.title!r}: a row of {len(row)} cells under {len(self.columns)} columns")
+        return self
+
+
 class Results(Strict):
     """All that a tier of a paper measured."""
 
@@ -113,6 +133,7 @@ class Results(Strict):
     wall_seconds: Seconds
     experiments: dict[str, ExperimentResult]
     figures: list[FigureRef] = Field(default_factory=list)
+    tables: list[Table] = Field(default_factory=list)
     claims: dict[str, ClaimOutcome] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """From what was measured to a verdict. The rules are few, and each has a test that tries to get past it.
 
-reproduced        the rule holds, on real data, at the paper's setting
+reproduced        the rule holds, on the paper's data (real, drawn by its recipe, or none), at the paper's setting
 trend reproduced  the rule holds (order, shape) in a setting of ours
 not reproduced    it was measured with enough seeds, and the rule does not hold
 not run           no result, a failed run, too few seeds, or a rule that needs the paper's setting
@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Mapping
 
 from shared.claims.ledger import Claim, Order, Shape, Within
-from shared.claims.results import ClaimOutcome, ExperimentResult, Measured, Results, Verdict
+from shared.claims.results import THE_PAPERS, ClaimOutcome, ExperimentResult, Measured, Results, Verdict
 from shared.claims.schema import TIERS, Tier
 
 
@@ -41,10 +41,10 @@ def judge(claim: Claim, results: Results | None, tier: Tier) -> ClaimOutcome:
     reason = _missing(claim, results, tier, used, ours)
     if reason:
         return ClaimOutcome(verdict="not run", why=reason, ours=ours)
-    real = all(used[role].data.kind == "real" for role in claim.rule.roles)
-    verdict, why = _apply(claim, ours, at_paper_setting=test.paper_setting and real)
+    own = all(used[role].data.kind in THE_PAPERS for role in claim.rule.roles)
+    verdict, why = _apply(claim, ours, at_paper_setting=test.paper_setting and own)
     if verdict == "not run" and test.paper_setting:
-        kinds = sorted({used[role].data.kind for role in claim.rule.roles} - {"real"})
+        kinds = sorted({used[role].data.kind for role in claim.rule.roles} - set(THE_PAPERS))
         why = f"the data are {' and '.join(kinds)}, not the paper's"
     return ClaimOutcome(verdict=verdict, why=why, ours=ours)
 

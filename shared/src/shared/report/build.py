@@ -40,6 +40,12 @@ def figures(page: PaperPage) -> list[dict[str, Any]]:
     return out
 
 
+def tables(page: PaperPage) -> list[dict[str, Any]]:
+    """The tables of every tier that made some, highest tier first."""
+    found = ((tier, page.results.get(tier)) for tier in reversed(TIERS))
+    return [{"tier": tier, "tables": results.tables} for tier, results in found if results and results.tables]
+
+
 def data_of(claim: Claim, page: PaperPage, tier: Any) -> str:
     """The data behind our numbers of a claim: `mnist (real)`; empty where there are none."""
     results, test = page.results.get(tier), claim.tiers.get(tier)
@@ -68,6 +74,7 @@ def render(root: Path, pages: list[PaperPage]) -> str:
     environment.globals.update(
         text=text,
         figures=figures,
+        tables=tables,
         data_of=data_of,
         config=config,
         data_lines=data_lines,

@@ -58,6 +58,20 @@ def claims_table(page: PaperPage) -> str:
     return f"{out}\n\n{' '.join(notes)}"
 
 
+def measured_tables(page: PaperPage) -> str:
+    """The tables of the highest tier that made some."""
+    for tier in reversed(TIERS):
+        results = page.results.get(tier)
+        if results is not None and results.tables:
+            return "\n\n".join(
+                f"**{each.title}** ({tier} tier)\n\n"
+                + table(each.columns, ["l", *["r"] * (len(each.columns) - 1)], each.rows)
+                + (f"\n\n{each.note}" if each.note else "")
+                for each in results.tables
+            )
+    return "No tier has been run yet."
+
+
 def _labelled(claim: Claim, role: str, value: str) -> str:
     return f"{role}&nbsp;{value}" if len(claim.paper) > 1 else value
 
@@ -91,13 +105,20 @@ def readmes(root: Path, pages: list[PaperPage]) -> dict[Path, tuple[str, str]]:
     Raises:
         UserError: a README or its markers are missing.
     """
-    wanted = {root / "README.md": ("papers", papers_table(pages))}
-    wanted |= {page.folder / "README.md": ("claims", claims_table(page)) for page in pages}
+    wanted = [(root / "README.md", {"papers": papers_table(pages)})]
+    for page in pages:
+        tables = {"tables": measured_tables(page)} if any(results.tables for results in page.results.values()) else {}
+        wanted.append((page.folder / "README.md", {"claims": claims_table(page), **tables}))
     out = {}
-    for path, (marker, new) in wanted.items():
+    for path, parts in wanted:
         try:
             old = path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; it holds the table between the markers `{marker}`") from None
-        out[path] = (old, between(old, marker, new, path))
+            raise UserError(
+                f"{path}: no such file; it holds tables between the markers `{' and '.join(parts)}`"
+            ) from None
+        new = old
+        for marker, part in parts.items():
+            new = between(new, marker, part, path)
+        out[path] = (old, new)
     return out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import groupby
 
 from shared.claims.ledger import Claim, Metric, Order, PaperValue, Within
 from shared.claims.results import Measured, Verdict
@@ -40,6 +42,15 @@ def spread(measured: Measured) -> str:
         return ""
     places = decimals(measured.sd, measured.mean)
     return number(measured.sd, places) if places is not None else f"{measured.sd:.2g}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`0–3, 7`: whole numbers, runs of three or more by their ends."""
+    parts: list[str] = []
+    for _, group in groupby(enumerate(sorted(numbers)), key=lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in group]
+        parts += [f"{run[0]}–{run[-1]}"] if len(run) > 2 else [str(number) for number in run]
+    return ", ".join(parts)
 
 
 def seeds(n: int) -> str:

@@ -1,4 +1,4 @@
-"""One job: one seed of one experiment, executed in whichever process or node the launcher chose."""
+"""One job: one seed of an experiment, or all of them together, in whichever process or node the launcher chose."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from shared.errors import UserError, disk_error
@@ -26,11 +27,15 @@ from shared.runs.store import RunDir, write_atomic
 
 @dataclass(frozen=True)
 class Job:
-    """What `<paper>.experiment.run(config, seed, run_dir, experiment, tier)` is called with; `dry`: nothing is kept."""
+    """What `<paper>.experiment.run(config, seed, run_dir, experiment, tier)` is called with; `dry`: nothing is kept.
+
+    Seeds that train as one program are one job: then it is `run_together(config, seeds, run_dir, experiment, tier)`,
+    which returns the metrics of each seed.
+    """
 
     paper: str
     experiment: str
-    seed: int
+    seed: int | tuple[int, ...]
     config: dict[str, Any]
     run_dir: Path
     dry: bool = False
@@ -38,7 +43,9 @@ class Job:
 
     @property
     def label(self) -> str:
-        return f"{self.experiment}, seed {self.seed}"
+        if isinstance(self.seed, int):
+            return f"{self.experiment}, seed {self.seed}"
+        return f"{self.experiment}, {len(self.seed)} seeds"
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,17 @@ def split(values: dict[str, Any], key: str) -> tuple[dict[str, float], dict[str,
     return metrics, curves
 
 
+def average(runs: Iterable[tuple[dict[str, float], Any]]) -> dict[str, float]:
+    """Mean over seeds of each metric that all of them have: what the progress line shows."""
+    metrics = [metrics for metrics, _ in runs]
+    return {name: fmean(m[name] for m in metrics) for name in metrics[0] if all(name in m for m in metrics)}
+
+
+def metrics_of(result: dict[str, Any]) -> dict[str, float]:
+    """Of a stored result, over its seeds."""
+    return average((each["metrics"], None) for each in result["seeds"])
+
+
 class _Clock:
     """Seconds of work over all legs of a run: a leg that was killed counts up to its last checkpoint."""
 
@@ -160,14 +178,19 @@ def output_to(path: Path) -> Iterator[None]:
 def _run(job: Job, run: RunDir) -> dict[str, float]:
     experiment = importlib.import_module(f"{job.paper}.experiment")
     clock = _Clock(run)
-    metrics, curves = split(experiment.run(job.config, job.seed, job.run_dir, job.experiment, job.tier), run.key)
+    about = (job.run_dir, job.experiment, job.tier)
+    if isinstance(job.seed, int):
+        by_seed = {job.seed: split(experiment.run(job.config, job.seed, *about), run.key)}
+    else:
+        found = experiment.run_together(job.config, list(job.seed), *about)
+        by_seed = {seed: split(found[seed], run.key) for seed in job.seed}
     if not job.dry:
         run.finish(
             {
                 "experiment": job.experiment,
-                "seed": job.seed,
-                "metrics": metrics,
-                "curves": curves,
+                "seeds": [
+                    {"seed": seed, "metrics": metrics, "curves": curves} for seed, (metrics, curves) in by_seed.items()
+                ],
                 "wall_seconds": round(clock.seconds(), 3),
                 "device": device(job.config),
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -175,7 +198,7 @@ def _run(job: Job, run: RunDir) -> dict[str, float]:
                 "versions": versions(),
             }
         )
-    return metrics
+    return average(by_seed.values())
 
 
 def execute(job: Job, wait: bool) -> Outcome:
@@ -187,7 +210,7 @@ def execute(job: Job, wait: bool) -> Outcome:
                 return Outcome("busy")
             found = run.result()
             if found is not None:
-                return Outcome("done", metrics=found["metrics"])
+                return Outcome("done", metrics=metrics_of(found))
             log = job.run_dir / "log.txt"
             with output_to(log):
                 try:

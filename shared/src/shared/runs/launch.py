@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shared.errors import UserError
-from shared.runs.job import Job, Outcome, execute
+from shared.runs.job import Job, Outcome, execute, metrics_of
 from shared.runs.store import RunDir
 
 Launcher = Literal["local", "slurm"]
@@ -218,7 +218,7 @@ class _Task:
             if found is None:
                 unfinished.append(job)
             else:
-                ledger.ended(job, Outcome("done", metrics=found["metrics"]))
+                ledger.ended(job, Outcome("done", metrics=metrics_of(found)))
         self.chunk = unfinished
         if over:
             try:

@@ -7,6 +7,7 @@ experiments:
     set: {trainer.max_epochs: 10}      then these (dotted keys)
     grid: {gamma: {none: {model.gamma: none}}, theta: {"0.1": {model.theta: 0.1}}}   then the grid's
     seeds: [0, 1, 2]
+    together: true                 one job for all seeds: they train as one tensor program (default: a job a seed)
 selections:                            another name for the best of some experiments, chosen on validation
   - {name: best, title: "...", from: [sweep_none_0.1], by: val/error, better: lower}
 """
@@ -75,6 +76,7 @@ class _ExperimentEntry(_Strict):
     set: dict[str, Any] = {}
     grid: dict[str, dict[str, dict[str, Any]]] = {}
     seeds: list[int] = Field(min_length=1)
+    together: bool = False
 
 
 class Selection(_Strict):
@@ -96,12 +98,13 @@ class _TierFile(_Strict):
 
 @dataclass(frozen=True)
 class Experiment:
-    """One configuration, run once per seed."""
+    """One configuration, run once per seed: a job each, or all `together` in one."""
 
     name: str
     title: str
     config: dict[str, Any]
     seeds: list[int]
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def _expand(entry: _ExperimentEntry, configs: Path, where: str) -> list[Experime
             for dotted, value in entry.grid[axis][label].items():
                 override(config, dotted, value, where)
         name, title = _fill(entry.name, chosen, where), _fill(entry.title, chosen, where)
-        out.append(Experiment(name, title, config, entry.seeds))
+        out.append(Experiment(name, title, config, entry.seeds, entry.together))
     return out
 
 

@@ -16,8 +16,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,17 +26,16 @@ from rich.table import Table
 
 from shared.errors import UserError, one_line_errors
 from shared.runs.job import Job, Outcome, commit, cores, machine, versions
-from shared.runs.key import run_key
+from shared.runs.key import canonical, run_key
 from shared.runs.launch import Launcher, run_jobs
 from shared.runs.plan import Experiment, Plan, Selection, load_plan, merge
 from shared.runs.store import RunDir, RunStore
 
 if TYPE_CHECKING:
     from shared.claims.ledger import Ledger
-    from shared.claims.results import ExperimentResult, Results
+    from shared.claims.results import ExperimentResult, Kind, Results
 
-Kind = Literal["real", "embedded", "synthetic"]
-Data = tuple[str, Kind, str]  # fingerprint, kind, detail
+Data = tuple[str, "Kind", str]  # fingerprint, kind, detail
 RUNS_FAILED = 3  # exit status: some runs failed, the others' results are written (1 is a crash, 2 bad input)
 MARKS = {"reproduced": "green", "trend reproduced": "cyan", "not reproduced": "red", "not run": "bright_black"}
 
@@ -94,8 +94,7 @@ def prepare(plan: Plan, store: RunStore) -> list[Prepared]:
     found: dict[str, Data | str] = {}
     out = []
     for experiment in plan.experiments:
-        data_config = experiment.config.get("data") or {}
-        name = f"{data_config.get('dataset')} {data_config.get('root')}"
+        name = canonical(experiment.config.get("data") or {})
         if name not in found:
             try:
                 found[name] = fingerprint(experiment.config)
@@ -105,11 +104,12 @@ def prepare(plan: Plan, store: RunStore) -> list[Prepared]:
         if isinstance(data, str):
             out.append(Prepared(experiment, None, {}, missing=data))
             continue
-        packages = [plan.paper, "shared"]
-        runs = {
-            seed: store.run(run_key({"config": experiment.config, "seed": seed}, packages, data[0]))
-            for seed in experiment.seeds
-        }
+        key = partial(run_key, packages=[plan.paper, "shared"], data_fingerprint=data[0])
+        if experiment.together:
+            run = store.run(key({"config": experiment.config, "seeds": experiment.seeds}))
+            runs = dict.fromkeys(experiment.seeds, run)
+        else:
+            runs = {seed: store.run(key({"config": experiment.config, "seed": seed})) for seed in experiment.seeds}
         out.append(Prepared(experiment, data, runs))
     if all(p.missing for p in out):
         raise UserError(out[0].missing)
@@ -157,10 +157,15 @@ def experiment_result(prepared: Prepared, outcomes: dict[Path, Outcome]) -> Expe
         found = run.result()
         outcome = outcomes.get(run.path)
         if found is not None:
-            fields = ("seed", "key", "metrics", "curves", "wall_seconds", "device", "date", "commit", "versions")
-            runs.append(RunResult(**{name: found[name] for name in fields}))
+            # Seeds that trained together share a folder and, in equal parts, its time.
+            together = len(found["seeds"])
+            own = next(each for each in found["seeds"] if each["seed"] == seed)
+            key = found["key"] if together == 1 else f"{found['key']}.{seed}"
+            shared = {name: found[name] for name in ("device", "date", "commit", "versions")}
+            runs.append(RunResult(key=key, wall_seconds=found["wall_seconds"] / together, **own, **shared))
         elif outcome is not None:
-            failed.append(f"seed {seed}: {outcome.message}")
+            which = "all seeds" if experiment.together else f"seed {seed}"
+            failed.append(f"{which}: {outcome.message}")
     if not runs and not failed:
         return None
     fingerprint, kind, detail = prepared.data or ("missing", "real", prepared.missing)
@@ -278,6 +283,25 @@ def drawn(results: Results, folder: Path) -> Results:
     return results.model_copy(update={"figures": references})
 
 
+def tabulated(results: Results) -> Results:
+    """The results with the tables that the paper's `tables.tables(results)` makes of them."""
+    if importlib.util.find_spec(f"{results.paper}.tables") is None:
+        return results
+    return results.model_copy(update={"tables": importlib.import_module(f"{results.paper}.tables").tables(results)})
+
+
+def printed_tables(results: Results) -> list[Table]:
+    out = []
+    for each in results.tables:
+        table = Table(title=each.title, caption=each.note, title_justify="left", caption_justify="left", box=None)
+        for number, column in enumerate(each.columns):
+            table.add_column(column, overflow="fold", justify="right" if number else "left")
+        for row in each.rows:
+            table.add_row(*row)
+        out.append(table)
+    return out
+
+
 def verdict_table(results: Results) -> Table:
     table = Table(title=f"{results.paper}, tier {results.tier}", title_justify="left", box=None, pad_edge=False)
     for column in ("claim", "verdict", "why"):
@@ -306,7 +330,8 @@ def dry_run(plan: Plan, prepared: list[Prepared], options: argparse.Namespace, c
         jobs = []
         for each in prepared:
             if each.data:
-                name, seed = each.experiment.name, each.experiment.seeds[0]
+                name, seeds = each.experiment.name, each.experiment.seeds
+                seed = tuple(seeds[:1]) if each.experiment.together else seeds[0]
                 config = merge(each.experiment.config, {"trainer": {"fast_dev_run": True}})
                 jobs.append(Job(plan.paper, name, seed, config, Path(scratch, name), dry=True, tier=plan.tier))
         outcomes = run_all(plan, jobs, 0, options, console)
@@ -333,7 +358,14 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     if options.dry_run:
         return dry_run(plan, wanted, options, console)
     jobs = {
-        run.path: Job(paper, p.experiment.name, seed, p.experiment.config, run.path, tier=plan.tier)
+        run.path: Job(
+            paper,
+            p.experiment.name,
+            tuple(p.experiment.seeds) if p.experiment.together else seed,
+            p.experiment.config,
+            run.path,
+            tier=plan.tier,
+        )
         for p in wanted
         for seed, run in p.runs.items()
         if seed in p.unfinished
@@ -342,7 +374,7 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     outcomes = run_all(plan, list(jobs.values()), len(every) - len(jobs), options, console)
 
     folder = root / "results" / plan.tier
-    results = since_nothing_ran(assemble(plan, prepared, outcomes), folder / "results.json")
+    results = tabulated(since_nothing_ran(assemble(plan, prepared, outcomes), folder / "results.json"))
     if ledger is not None:
         results = judged(results, ledger)
     from shared.claims.results import save
@@ -351,6 +383,9 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     with_figures = drawn(results, folder)
     if with_figures.figures != results.figures:
         save(with_figures, folder / "results.json")
+    if not options.brief:
+        for table in printed_tables(results):
+            console.print(table)
     if not options.brief and results.claims:
         console.print(verdict_table(results))
     for each in wanted:
