@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from shared.data.root import ANEW, unreadable
-from shared.errors import UserError
+from shared.data.root import ANEW, DamagedData, unreadable
 
 TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST_FILE = "test_batch.bin"
@@ -26,7 +25,8 @@ def read_cifar10(folder: Path) -> tuple[Images, Labels, Images, Labels]:
     """Training images and labels, test images and labels, in the order of the files.
 
     Raises:
-        UserError: a file is missing, empty, no whole number of records, or has a label outside 0..9.
+        MissingData, DamagedData (both `UserError`): a file is missing; it is empty, no whole number of records, or has
+            a label outside 0..9.
     """
     folder = Path(folder)
     train = [_records(folder / name) for name in TRAIN_FILES]
@@ -40,14 +40,14 @@ def _records(path: Path) -> UInt8[np.ndarray, "n record"]:
         raise unreadable(path, error) from None
     records, rest = divmod(content.size, RECORD)
     if rest or not records:
-        raise UserError(
+        raise DamagedData(
             f"{path} is truncated or no binary CIFAR-10 file: {content.size} bytes are {records} records of {RECORD} "
             f"bytes and {rest} bytes more; {ANEW}"
         )
     table = content.reshape(records, RECORD)
     wrong = np.flatnonzero(table[:, 0] >= len(CLASS_NAMES))
     if wrong.size:
-        raise UserError(
+        raise DamagedData(
             f"{path}: label {table[wrong[0], 0]} of record {wrong[0]} is outside 0..{len(CLASS_NAMES) - 1}, "
             f"so this is no sound CIFAR-10 file; {ANEW}"
         )

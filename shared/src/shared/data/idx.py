@@ -15,8 +15,7 @@ from typing import IO
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from shared.data.root import ANEW, unreadable
-from shared.errors import UserError
+from shared.data.root import ANEW, DamagedData, unreadable
 
 IMAGES, LABELS = 2051, 2049
 CONTENT = {IMAGES: "images", LABELS: "labels"}
@@ -29,7 +28,9 @@ def read_idx_images(path: Path) -> UInt8[np.ndarray, "n height width"]:
     """The images of an IDX file.
 
     Raises:
-        UserError: missing, unreadable, not IDX, labels instead of images, truncated, too long, or empty.
+        MissingData, DamagedData (both `UserError`): missing; not IDX, labels instead of images, truncated, too long, or
+            empty.
+        UserError: unreadable.
     """
     return _read_idx(Path(path), IMAGES)
 
@@ -50,9 +51,9 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
             with gzip.GzipFile(fileobj=file) as plain:
                 return _parse(path, plain, magic, most)
     except EOFError:
-        raise UserError(f"{path} is truncated: the gzip stream ends early; {ANEW}") from None
+        raise DamagedData(f"{path} is truncated: the gzip stream ends early; {ANEW}") from None
     except (zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); {ANEW}") from None
+        raise DamagedData(f"{path} is damaged ({error}); {ANEW}") from None
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -62,24 +63,24 @@ def _parse(path: Path, file: IO[bytes] | gzip.GzipFile, magic: int, most: int) -
     if found != magic:
         wanted = f"{CONTENT[magic]} (IDX magic {magic})"
         if found in CONTENT:
-            raise UserError(
+            raise DamagedData(
                 f"{path} holds {CONTENT[found]} (IDX magic {found}) where {wanted} are expected: "
                 "the files of images and labels are exchanged; give them their original names"
             )
-        raise UserError(f"{path} is no IDX file of {wanted}: it begins with {found}; {ANEW}")
+        raise DamagedData(f"{path} is no IDX file of {wanted}: it begins with {found}; {ANEW}")
     axes = 3 if magic == IMAGES else 1
     shape = tuple(int.from_bytes(_header(path, file, 4), "big") for _ in range(axes))
     size = math.prod(shape)
     if size == 0:
-        raise UserError(f"{path} is empty: its header says {' x '.join(map(str, shape))}; {ANEW}")
+        raise DamagedData(f"{path} is empty: its header says {' x '.join(map(str, shape))}; {ANEW}")
     content = file.read(size) if size <= most else b""
     if len(content) < size:
-        raise UserError(
+        raise DamagedData(
             f"{path} is truncated: its header promises {size} bytes ({' x '.join(map(str, shape))}), "
             f"{'it is far shorter' if size > most else f'{len(content)} are there'}; {ANEW}"
         )
     if file.read(1):  # At the end of a gzip stream this also compares its checksum.
-        raise UserError(
+        raise DamagedData(
             f"{path} goes on after the {size} bytes that its header promises ({' x '.join(map(str, shape))}); {ANEW}"
         )
     return np.frombuffer(content, np.uint8).reshape(shape).copy()  # Writable: torch warns of what is not.
@@ -88,5 +89,5 @@ def _parse(path: Path, file: IO[bytes] | gzip.GzipFile, magic: int, most: int) -
 def _header(path: Path, file: IO[bytes] | gzip.GzipFile, size: int) -> bytes:
     content = file.read(size)
     if len(content) < size:
-        raise UserError(f"{path} is truncated: it ends within the IDX header; {ANEW}")
+        raise DamagedData(f"{path} is truncated: it ends within the IDX header; {ANEW}")
     return content

@@ -23,12 +23,13 @@ from shared.data.cifar import CLASS_NAMES, TEST_FILE, TRAIN_FILES, read_cifar10
 from shared.data.folders import read_class_folders
 from shared.data.idx import read_idx_images, read_idx_labels
 from shared.data.npz import read_npz
-from shared.data.root import data_root
+from shared.data.root import DamagedData, MissingData, data_root
 from shared.data.sources import CIFAR10_MD5, CONTENTS, SOURCES
 from shared.errors import UserError
 
 DIGIT_NAMES = tuple("0123456789")
 CIFAR10_FOLDER = "cifar-10-batches-bin"
+CIFAR10_PICKLES = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
 SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 IDX_FOLDERS = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw"}
 NAMES = ("digits", *SHAPES)
@@ -62,8 +63,9 @@ def load_images(name: str, root: Path | None = None) -> ImageDataset:
         root: where the data lie; default `data_root()`.
 
     Raises:
-        UserError: unknown name; nothing there (says where it was looked for and how to get it); a file that is
-            damaged, of another data set, or does not go with its sisters.
+        UserError: unknown name.
+        MissingData: nothing there (says where it was looked for and how to get it); a FileNotFoundError too.
+        DamagedData: a file is damaged, of another data set, or does not go with its sisters; a ValueError too.
     """
     if name == "digits":
         return _digits()
@@ -141,7 +143,7 @@ def _read_idx(name: str, files: list[Path]) -> Parts:
         images, labels = read_idx_images(images_file), read_idx_labels(labels_file)
         if images.shape[1:] != SHAPES[name][1:]:
             height, width = SHAPES[name][1:]
-            raise UserError(
+            raise DamagedData(
                 f"{images_file}: wrong image size, {images.shape[1]} x {images.shape[2]} pixels where "
                 f"{height} x {width} are expected: this file belongs to another data set"
             )
@@ -152,30 +154,30 @@ def _read_idx(name: str, files: list[Path]) -> Parts:
 
 def _check(name: str, where: str, images: np.ndarray, labels: np.ndarray) -> None:
     if len(images) != len(labels):
-        raise UserError(
+        raise DamagedData(
             f"{where}: {len(images)} images but {len(labels)} labels: they do not belong together; "
             "get both anew with `make data`, or from one source"
         )
     if not len(images):
-        raise UserError(f"{where}: no images; get them anew with `make data`")
+        raise DamagedData(f"{where}: no images; get them anew with `make data`")
     wrong = np.flatnonzero((labels < 0) | (labels >= len(DIGIT_NAMES)))
     if wrong.size:
-        raise UserError(
+        raise DamagedData(
             f"{where}: label {labels[wrong[0]]} of image {wrong[0]} is outside 0..{len(DIGIT_NAMES) - 1}: "
             f"these are not the labels of {name}"
         )
 
 
-def _missing(name: str, root: Path, original: Path, missing: list[str]) -> UserError:
+def _missing(name: str, root: Path, original: Path, missing: list[str]) -> MissingData:
     remote = SOURCES[name]
     wanted = [file for file in remote if name == "cifar10" or file.name.removesuffix(".gz") in missing]
     optional = "" if name == "cifar10" else "[.gz]"
     # One digest in full; of several the beginnings, since the line has to stay readable.
     digests = ", ".join(f"{f.name} SHA-256 {f.sha256 if len(wanted) == 1 else f.sha256[:12] + '...'}" for f in wanted)
-    pickled = root / "cifar-10-batches-py"
-    note = f" ({pickled} holds pickles, which are never read)" if name == "cifar10" and pickled.exists() else ""
+    pickles = [root / file for file in CIFAR10_PICKLES if name == "cifar10" and (root / file).exists()]
+    note = f" ({pickles[0]} holds pickles, which are never read: get the binary version)" if pickles else ""
     base = wanted[0].urls[0] if len(wanted) == 1 else wanted[0].urls[0].removesuffix(wanted[0].name)
-    return UserError(
+    return MissingData(
         f"{name} is missing: no {', '.join(file + optional for file in missing)} in {original}, no "
         f"{root / f'{name}.npz'}, no {root / name}/train/<class>/*.png{note}; run `make data` (downloads to "
         f"DATA_ROOT, default ./data), or put the files there by hand from {base} ({digests})"
