@@ -35,7 +35,7 @@ def count_modes(samples: Float[Tensor, "m d"], centres: Float[Tensor, "k d"], va
     return Modes(
         covered=int((counts >= ENOUGH * len(samples) / len(centres)).sum()),
         high_quality=(distance <= SIGMAS * variance**0.5).double().mean().item(),
-        shares=(counts / len(samples)).tolist(),
+        shares=(counts.double() / len(samples)).tolist(),
     )
 
 
