@@ -6,18 +6,19 @@ module makes an epoch of so many iterations, and at its end G is looked at.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytorch_lightning as L
 import torch
-from jaxtyping import Float
 from shared.errors import UserError
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rpgan_landscape import nets
-from rpgan_landscape.data import GanData
+from rpgan_landscape.data import VARIANCE, Batch, GanData
 from rpgan_landscape.losses import Generator, Kind, Pairing, RelativisticLoss
 from rpgan_landscape.modes import Modes, count_modes, first_covered
 from rpgan_landscape.regularisers import r1_r2, wgan_gp
@@ -79,7 +80,7 @@ class RelativisticGAN(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.loss = RelativisticLoss(kind, pairing, generator, halve_separable)
-        self.pairing, self.order, self.d_steps, self.g_steps = pairing, order, d_steps, g_steps
+        self.network, self.order, self.d_steps, self.g_steps = network, order, d_steps, g_steps
         self.optimiser, self.lr_g, self.lr_d, self.betas = optimiser, lr_g, lr_d, betas
         self.decay_from, self.gamma_end, self.weight_gp = decay_from, gamma_end, wgan_gp
         self.gammas, self.evaluation = (r1, r2), evaluation
@@ -120,10 +121,20 @@ class RelativisticGAN(L.LightningModule):
         """Batches of reals that one iteration takes."""
         return self.d_steps + self.g_steps * self.loss.g_needs_real
 
+    @property
+    def same_batch(self) -> bool:
+        """Whether both players of an iteration meet the same reals and latents, as in the reference on points."""
+        return self.order == "d_first"
+
     def setup(self, stage: str) -> None:
-        self.data.draws = self.reals_per_iteration
-        if self.order == "d_first" and (self.d_steps, self.g_steps) == (1, 1):
-            self.data.draws = 1  # on points both players of an iteration meet the same reals and latents
+        self.data.draws = 1 if self.same_batch else self.reals_per_iteration
+        wanted = (3, self.data.size) if self.data.size else ()
+        made = nets.NETWORKS[self.network].image
+        if made != wanted:
+            raise UserError(
+                f"network {self.network} makes {_in_words(made)}, {self.data.dataset} has {_in_words(wanted)}: "
+                "choose another network, or another size"
+            )
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         def make(net: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -140,33 +151,27 @@ class RelativisticGAN(L.LightningModule):
 
     # Training --------------------------------------------------------------------------------------------------
 
-    def latents(self, n: int) -> Float[Tensor, "n latent"]:
-        """Standard normal; with pairing `fixed`, those that belong to the rows of the data."""
-        if self.pairing == "fixed":
-            return self.data.fixed_latents(self.G.latent)
-        return torch.randn(n, self.G.latent, device=self.device)
-
-    def training_step(self, reals: Float[Tensor, "draws n ..."], batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
         self._schedule()
         opt_g, opt_d = self.optimizers()  # type: ignore[misc]
-        given = iter(reals) if len(reals) > 1 else None
-        n = reals.shape[1]
-        z = self.latents(n) if given is None else None  # on points both players meet the same latents
-
-        def real_for(player: str) -> Tensor | None:
-            if player == "g" and not self.loss.g_needs_real:
-                return None
-            return next(given) if given is not None else reals[0]
-
+        single = self.data.draws == 1
+        # On points both players of an iteration meet one batch and its latents; on images every step has its own.
+        reals = itertools.repeat(batch.x) if single else iter(batch.x)
+        n = batch.x.shape[0 if single else 1]
+        latents: Iterator[Tensor]
+        if batch.z is not None:
+            latents = itertools.repeat(batch.z) if single else iter(batch.z)
+        elif self.same_batch:
+            latents = itertools.repeat(torch.randn(n, self.G.latent, device=self.device))
+        else:
+            latents = (torch.randn(n, self.G.latent, device=self.device) for _ in itertools.count())
         for player in "gd" if self.order == "g_first" else "dg":
             for _ in range(self.g_steps if player == "g" else self.d_steps):
-                latent = self.latents(n) if z is None else z
-                if player == "g":
-                    g_loss = self.step_generator(opt_g, real_for("g"), latent)
+                if player == "d":
+                    d_loss = self.step_critic(opt_d, next(reals), next(latents))
                 else:
-                    real = real_for("d")
-                    assert real is not None
-                    d_loss = self.step_critic(opt_d, real, latent)
+                    real = next(reals) if self.loss.g_needs_real else None
+                    g_loss = self.step_generator(opt_g, real, next(latents))
         self.iteration += 1
         if self.iteration % LOG_EVERY == 0:
             self._log(d_loss, g_loss)
@@ -260,9 +265,12 @@ class RelativisticGAN(L.LightningModule):
         samples = self.sampler(torch.randn(SAMPLES, self.G.latent, device=self.device))
         if not (samples.abs().amax(1) <= FAR * centres.abs().max()).double().mean() > 0.5:
             self._stop()
-        return count_modes(samples, centres, self.data.variance)
+        return count_modes(samples, centres, VARIANCE)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Everything at the first batch: samples are compared with the whole reference part."""
+        if batch_idx:
+            return
         if self.data.centres is not None:
             self._test_points()
         elif self.evaluation is not None:
@@ -305,6 +313,10 @@ class RelativisticGAN(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["gan"]
         self.iteration, self.curves, self.diverged_at = saved["iteration"], saved["curves"], saved["diverged_at"]
+
+
+def _in_words(image: tuple[int, ...]) -> str:
+    return f"images of {image[1]} x {image[1]} pixels" if image else "points"
 
 
 def _gradient_norm(net: nn.Module) -> Tensor:
