@@ -276,7 +276,8 @@ class RelativisticGAN(L.LightningModule):
         elif self.evaluation is not None:
             from rpgan_landscape.evaluation import evaluate
 
-            self.final |= evaluate(self.sampler, self.data, **self.evaluation)
+            with torch.inference_mode(False), torch.enable_grad():  # a classifier may be trained on the spot
+                self.final |= evaluate(self.sampler, self.data, **self.evaluation)
         lately = self.curves.get("d_loss", [])[-20:]
         if lately and all(math.isfinite(v) for v in lately):
             self.final["d_loss"] = sum(lately) / len(lately)

@@ -1,0 +1,1 @@
+"""How samples are compared with data: distances, scores and coverage, over the features of any extractor."""
