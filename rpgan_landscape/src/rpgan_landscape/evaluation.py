@@ -20,6 +20,7 @@ from shared.metrics.features import Classifier, Extractor, Inception, train_clas
 from torch import Tensor, nn
 
 from rpgan_landscape.data import GanData, Points
+from rpgan_landscape.nets import Generator
 
 Kind = Literal["images", "classes", "stacked"]
 BATCH = 500  # of samples; with batch statistics it matters
@@ -50,7 +51,7 @@ def normalising_by(generator: nn.Module, bn_mode: Literal["eval", "batch"]) -> I
 
 @torch.no_grad()
 def sample(
-    generator: nn.Module, n: int, bn_mode: Literal["eval", "batch"] = "eval", seed: int = 0
+    generator: Generator, n: int, bn_mode: Literal["eval", "batch"] = "eval", seed: int = 0
 ) -> UInt8[Tensor, "n 3 h w"]:
     """n images on the CPU, in batches of 500 (the reference's, which normalises by them: `bn_mode` batch).
 
@@ -63,7 +64,7 @@ def sample(
     random = torch.Generator().manual_seed(seed)
     with normalising_by(generator, bn_mode):
         parts = [
-            to_bytes(generator(torch.randn(min(BATCH, n - start), generator.latent, generator=random).to(device))).cpu()  # type: ignore[arg-type]
+            to_bytes(generator(torch.randn(min(BATCH, n - start), generator.latent, generator=random).to(device))).cpu()
             for start in range(0, n, BATCH)
         ]
     return torch.cat(parts)
@@ -96,7 +97,7 @@ def classifier(data: GanData, device: torch.device | str = "cpu") -> Classifier:
 
 
 def evaluate(
-    generator: nn.Module,
+    generator: Generator,
     data: GanData,
     kind: Kind = "images",
     samples: int = 10_000,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as L
 import torch
@@ -21,6 +21,7 @@ from rpgan_landscape import nets
 from rpgan_landscape.data import VARIANCE, Batch, GanData
 from rpgan_landscape.losses import Generator, Kind, Pairing, RelativisticLoss
 from rpgan_landscape.modes import Modes, count_modes, first_covered
+from rpgan_landscape.nets.toy import Points
 from rpgan_landscape.regularisers import r1_r2, wgan_gp
 
 LOG_EVERY = 50  # iterations
@@ -96,9 +97,11 @@ class RelativisticGAN(L.LightningModule):
             raise UserError(f"r1 = {r1}, r2 = {r2}, wgan_gp = {wgan_gp}: a penalty's weight is not negative")
         self.G, self.D = nets.build(network, width)
         relativistic = pairing != "separable"
-        self.normalize_last = normalize_last == "on" or (
-            normalize_last == "auto" and network == "gaussians" and relativistic
-        )
+        normalized = normalize_last == "on" or (normalize_last == "auto" and network == "gaussians" and relativistic)
+        if normalized and not isinstance(self.D, Points):
+            raise UserError(f"normalize_last is for the networks on points, not for {network}: leave it at auto")
+        # In a tuple, so that it is not taken for one more part of the module.
+        self.normalized = (self.D.last,) if normalized and isinstance(self.D, Points) else ()
         self.average = AveragedModel(self.G, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True) if ema else None
         self.iteration = 0
         self.curves: dict[str, list[float]] = {}
@@ -153,7 +156,7 @@ class RelativisticGAN(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         self._schedule()
-        opt_g, opt_d = self.optimizers()  # type: ignore[misc]
+        opt_g, opt_d = cast(list[Any], self.optimizers())
         single = self.data.draws == 1
         # On points both players of an iteration meet one batch and its latents; on images every step has its own.
         reals = itertools.repeat(batch.x) if single else iter(batch.x)
@@ -193,9 +196,9 @@ class RelativisticGAN(L.LightningModule):
         opt.zero_grad()
         self.manual_backward(total)
         opt.step()
-        if self.normalize_last:
-            with torch.no_grad():
-                self.D.last.weight.div_(self.D.last.weight.norm())
+        with torch.no_grad():
+            for layer in self.normalized:
+                layer.weight.div_(layer.weight.norm())
         return loss.detach()
 
     def step_generator(self, opt: Any, real: Tensor | None, z: Tensor) -> Tensor:
@@ -222,7 +225,7 @@ class RelativisticGAN(L.LightningModule):
         if self.iteration < first or first >= self.iterations:
             return
         left = (self.iterations - self.iteration) / (self.iterations - first)
-        for optimiser in self.optimizers():  # type: ignore[union-attr]
+        for optimiser in cast(list[Any], self.optimizers()):
             for group in optimiser.param_groups:
                 group["lr"] = group.setdefault("base_lr", group["lr"]) * left
 
@@ -243,9 +246,9 @@ class RelativisticGAN(L.LightningModule):
     # Looking at G ----------------------------------------------------------------------------------------------
 
     @property
-    def sampler(self) -> nn.Module:
+    def sampler(self) -> nets.Generator:
         """The generator that is evaluated: the average, where one is kept."""
-        return self.G if self.average is None else self.average.module
+        return self.G if self.average is None else cast(nets.Generator, self.average.module)
 
     def on_train_epoch_end(self) -> None:
         if self.data.centres is None:

@@ -11,8 +11,9 @@ from shared.errors import UserError
 from torch import nn
 
 from rpgan_landscape.nets import cnn, cnn256, plain_resnet, resnet, toy
+from rpgan_landscape.nets.common import Generator
 
-__all__ = ["NETWORKS", "build", "parameters"]
+__all__ = ["NETWORKS", "Generator", "build", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Network:
     image: (channels, side) of what G makes, or () for points.
     """
 
-    make: Callable[[int], tuple[nn.Module, nn.Module]]
+    make: Callable[[int], tuple[Generator, nn.Module]]
     width: int
     image: tuple[int, ...] = ()
 
 
-def _cnn(size: int, width: int) -> tuple[nn.Module, nn.Module]:
+def _cnn(size: int, width: int) -> tuple[Generator, nn.Module]:
     return cnn.Generator(width, size), cnn.Critic(width, size)
 
 
@@ -46,7 +47,7 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-def build(name: str, width: int | None = None) -> tuple[nn.Module, nn.Module]:
+def build(name: str, width: int | None = None) -> tuple[Generator, nn.Module]:
     """(G, D) of a name; width None: the regular one.
 
     Raises:

@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
+from rpgan_landscape.nets import common
 from rpgan_landscape.nets.common import LEAK, normalise, xavier
 
 
-class Generator(nn.Module):
+class Generator(common.Generator):
     """Latents to images in [-1, 1].
 
     Args:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rpgan_landscape.nets import common
 from rpgan_landscape.nets.common import LEAK, normalise, xavier
 
 
-class Generator(nn.Module):
+class Generator(common.Generator):
     """Latents to images in [-1, 1]; no biases."""
 
     def __init__(self, width: int = 32, latent: int = 128) -> None:

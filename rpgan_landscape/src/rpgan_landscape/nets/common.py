@@ -10,6 +10,12 @@ M = TypeVar("M", bound=nn.Module)
 LEAK = 0.1  # of LeakyReLU in the image critics
 
 
+class Generator(nn.Module):
+    """A network that makes samples of latents; `latent` is the number of entries of one."""
+
+    latent: int
+
+
 def normalised(layer: M) -> M:
     """`layer` with spectral normalisation: one power iteration in every forward pass in training, none in eval mode.
 

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
+from rpgan_landscape.nets import common
+
 LEAK = 0.2
 
 
@@ -25,7 +27,7 @@ class Residual(nn.Module):
         return x + self.c2(leaky_relu(self.c1(leaky_relu(x, LEAK)), LEAK))
 
 
-class Generator(nn.Module):
+class Generator(common.Generator):
     """Latents to images (no tanh, as in R3GAN)."""
 
     def __init__(self, width: int = 64, latent: int = 64) -> None:

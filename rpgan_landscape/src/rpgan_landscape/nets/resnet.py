@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, relu
 
+from rpgan_landscape.nets import common
 from rpgan_landscape.nets.common import LEAK, normalise
 
 
@@ -59,7 +60,7 @@ class FirstBlock(nn.Module):
         return self.c_sc(avg_pool2d(x, 2)) + avg_pool2d(self.c2(leaky_relu(self.c1(x), LEAK)), 2)
 
 
-class Generator(nn.Module):
+class Generator(common.Generator):
     """Latents to images in [-1, 1]; `widths` are the channels before, between and after the three up-blocks."""
 
     def __init__(self, widths: list[int], side: int, bottleneck: bool, latent: int = 128) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rpgan_landscape.nets.common import Generator
 
-class Points(nn.Sequential):
+
+class Points(nn.Sequential, Generator):
     """A stack of layers; `latent` is the number of entries of its input, `last` its last layer."""
 
     def __init__(self, *layers: nn.Module) -> None:

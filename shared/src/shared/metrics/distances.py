@@ -23,7 +23,9 @@ def _quietly(make: Callable[[], M]) -> M:
     """Without torchmetrics' warning that all features are kept."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Metric .* will save all extracted features")
-        return make().set_dtype(torch.float64)
+        metric = make()
+    metric.set_dtype(torch.float64)
+    return metric
 
 
 class _Given(nn.Module):
