@@ -77,6 +77,8 @@ def verify(check: Check) -> list[str]:
     """What is wrong with a kernel on this device, by mode, shape and tensor; empty where nothing is."""
     wrong = []
     for mode, dtype, precision, _ in MODES:
+        if mode not in check.modes:
+            continue
         torch.set_float32_matmul_precision(precision)
         for shape in check.small:
             errors = compare(check, draw(check, shape, "cuda", dtype))
@@ -104,8 +106,9 @@ def measure(check: Check, shape: Shape, mode: str) -> dict[str, Any]:
         ours = seconds(lambda: check.function(*operands))
         others = {"eager": seconds(lambda: check.definition(*operands))}
         try:
-            compiled = torch.compile(check.definition, dynamic=False)
-            others["compile"] = seconds(lambda: compiled(*operands))
+            if check.compiled:
+                compiled = torch.compile(check.definition, dynamic=False)
+                others["compile"] = seconds(lambda: compiled(*operands))
         except Exception as failure:  # an alternative that this installation cannot build is no fault of the kernel
             print(f"  torch.compile of {check.name}: {type(failure).__name__}")
     torch.set_float32_matmul_precision("highest")
@@ -170,7 +173,7 @@ def run(papers: Sequence[str]) -> int:
     rows, left = [], 0
     for paper, check in checks:
         for shape in check.timed:
-            for mode in ("fp32", "tf32", "bf16"):
+            for mode in (m for m in ("fp32", "tf32", "bf16") if m in check.modes):
                 if time.perf_counter() - started > SECONDS:
                     left += 1
                     continue

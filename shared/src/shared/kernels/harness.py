@@ -29,6 +29,9 @@ class Check:
         small: shapes for the comparison; timed: shapes for the benchmark.
         cost: `(**shape)` to FLOPs and number of entries that have to be moved.
         part: which of a folder's operators, where it has several.
+        gradients: whether it has any.
+        modes: the arithmetic that it is checked in, of fp32, tf32, bf16, fp16.
+        compiled: whether `torch.compile` of the definition is an alternative worth timing.
     """
 
     kernel: str
@@ -39,6 +42,9 @@ class Check:
     timed: list[Shape]
     cost: Callable[..., tuple[float, float]]
     part: str = ""
+    gradients: bool = True
+    modes: tuple[str, ...] = ("fp32", "tf32", "bf16", "fp16")
+    compiled: bool = True
 
     @property
     def name(self) -> str:
@@ -72,6 +78,7 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 
 def compare(check: Check, operands: Sequence[Any], gradients: bool = True, seed: int = 1) -> dict[str, float]:
     """Relative errors by name: `out0`, ..., and `grad0`, ... for every real operand."""
+    gradients = gradients and check.gradients
     ours = [x.detach().requires_grad_(gradients) if is_real(x) else x for x in operands]
     exact = [x.detach().double().requires_grad_(gradients) if is_real(x) else x for x in operands]
     got, expected = check.function(*ours), check.definition(*exact)

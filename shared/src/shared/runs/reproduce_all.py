@@ -68,11 +68,12 @@ def run(root: Path, tier: str, passed_on: list[str], console: Console) -> int:
             table.add_row(paper.name, *[str(count[v]) for v in VERDICTS], took + ("  (runs failed)" if code else ""))
         else:
             table.add_row(paper.name, *["-"] * len(VERDICTS), f"{took}  (stopped)")
-    built = subprocess.run([sys.executable, "-m", "shared.report", "build"], cwd=root, capture_output=True, text=True)
     console.print(table)
-    if built.returncode:
-        print(built.stdout + built.stderr, file=sys.stderr)
-        return status or built.returncode
+    for part in ("readme", "build"):  # the tables in the READMEs follow the results too
+        done = subprocess.run([sys.executable, "-m", "shared.report", part], cwd=root, capture_output=True, text=True)
+        if done.returncode:
+            print(done.stdout + done.stderr, file=sys.stderr)
+            return status or done.returncode
     print("report: report/index.html")
     return status
 
