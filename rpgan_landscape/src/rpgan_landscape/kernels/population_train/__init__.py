@@ -59,7 +59,7 @@ def population_train(
     """
     args = (x, z, windows, lr_d, lr_g, seeds, recipe, first, iterations)
     if use_triton(x):
-        from . import triton
+        from .triton import population_train as on_gpu
 
-        return triton.population_train(players, *args)
+        return on_gpu(players, *args)
     return reference.population_train(players, *args)
