@@ -104,7 +104,7 @@ def gaussians(results: Results, folder: Path) -> Figure:
     }
     for name, (colour, line) in styles.items():
         experiment = results.experiments[f"gaussians5_{name}"]
-        every = experiment.config["data"]["iterations_per_epoch"]
+        every = experiment.config["data"]["iterations"]
         curves = np.array([run.curves["curve/modes"] for run in experiment.runs])
         axes.plot(
             every * np.arange(1, curves.shape[1] + 1),
