@@ -16,6 +16,7 @@ import torch
 from shared.errors import UserError
 from torch import Tensor
 
+from forward_forward.captured import CapturedStep, check_capturable
 from forward_forward.collaboration import Schedule, check_schedule, collaborate, gamma_mask, losses, residuals
 from forward_forward.data import PairData
 from forward_forward.entropy import entropy_objective, entropy_residuals
@@ -69,7 +70,11 @@ class PairModule(L.LightningModule):
         factor = gain(self.decay, epoch, epochs)
         for optimiser in self.all_optimisers():
             for group in optimiser.param_groups:
-                group["lr"] = group.setdefault("base_lr", group["lr"]) * factor
+                rate = group.setdefault("base_lr", float(group["lr"])) * factor
+                if isinstance(group["lr"], Tensor):  # a captured step reads it where it is
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
     def all_optimisers(self) -> list[Any]:
         optimisers = self.optimizers()
@@ -177,6 +182,7 @@ class ForwardForward(PairModule):
         peer: peer normalisation: `none`, `hinton` or `loss`.
         freeze_after: epoch from which each layer stops learning (None: never).
         dropout: share of the hidden activities dropped on their way to the next layer, in training.
+        cuda_graph: replay the step as one CUDA graph (one GPU, Adam); see `captured`.
 
     Raises:
         UserError: any setting that the method does not allow, named with what it may be.
@@ -209,8 +215,11 @@ class ForwardForward(PairModule):
         peer: Peer = "none",
         freeze_after: list[int | None] | None = None,
         dropout: float = 0.0,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__(hidden, decay)
+        if cuda_graph and optimiser != "adam":
+            raise UserError(f"cuda_graph needs the optimiser `adam`: the step size of `{optimiser}` is a number")
         if tau is None:
             if tau_unit == "width":
                 raise UserError("tau_unit is given without tau: name the temperature, for example tau: 0.1")
@@ -219,8 +228,10 @@ class ForwardForward(PairModule):
         check_positive(theta=theta, tau=tau, lr=lr, strength=strength)
         if not 0 <= dropout < 1:
             raise UserError(f"dropout is {dropout}: it has to be in [0, 1)")
-        self.mask = gamma_mask(gamma, len(hidden))
-        check_schedule(schedule, self.mask)
+        mask = gamma_mask(gamma, len(hidden))
+        check_schedule(schedule, mask)
+        self.register_buffer("mask", mask, persistent=False)  # where the step is: it copies nothing to the device
+        self.seen = [[i, *torch.nonzero(row).flatten().tolist()] for i, row in enumerate(mask)]
         if stale_gamma and schedule != "alternate":
             raise UserError("stale_gamma is an ablation of the schedule `alternate` only")
         if stale_gamma and (negatives == "hard" or dropout):
@@ -236,13 +247,19 @@ class ForwardForward(PairModule):
         if objective != "sigmoid" and schedule != "simultaneous":
             raise UserError("the entropy objective is over all layers at once: use the schedule `simultaneous`")
         self.gamma_weight, self.schedule, self.stale_gamma = gamma_weight, schedule, stale_gamma
-        self.theta = torch.tensor([absolute_theta(theta, theta_unit, w, kind) for w in hidden])
+        thresholds = torch.tensor([absolute_theta(theta, theta_unit, w, kind) for w in hidden])
+        self.register_buffer("theta", thresholds, persistent=False)
         self.tau = tau * hidden[0] if tau_unit == "width" and kind == "sum" else tau
         self.norm, self.kind, self.init, self.strength = norm, kind, init, strength
         self.negatives, self.objective, self.dropout = negatives, objective, dropout
         self.optimiser, self.lr, self.weight_decay = optimiser, lr, weight_decay
         self.with_head, self.head_lr, self.head_decay = head, head_lr, head_decay
         self.peer_form, self.freeze_after = peer, freeze_after
+        self.cuda_graph, self.captured = cuda_graph, dict[tuple[int, ...], CapturedStep]()
+        self.dropout_draws: torch.Generator | None = None
+
+    mask: Tensor
+    theta: Tensor
 
     def configure_model(self) -> None:
         if hasattr(self, "net"):
@@ -258,6 +275,8 @@ class ForwardForward(PairModule):
         data.streams = len(self.hidden) if self.schedule == "alternate" else 1
         if self.objective != "sigmoid" and self.trainer.world_size > 1:
             raise UserError("the entropy objective needs the whole minibatch in one process: use --trainer.devices 1")
+        if self.cuda_graph and stage == "fit":
+            check_capturable(self.trainer.strategy.root_device, self.trainer.world_size)
         epochs = self.trainer.max_epochs or 1
         dry = getattr(self.trainer, "fast_dev_run", False)
         if self.schedule == "greedy" and epochs % len(self.hidden) and not dry:
@@ -275,7 +294,8 @@ class ForwardForward(PairModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         def build(params: list[Tensor], lr: float, decay: float) -> torch.optim.Optimizer:
             if self.optimiser == "adam":
-                return torch.optim.Adam(params, lr=lr, weight_decay=decay, fused=True)
+                rate = torch.tensor(lr, device=params[0].device) if self.cuda_graph else lr
+                return torch.optim.Adam(params, rate, weight_decay=decay, fused=True, capturable=self.cuda_graph)
             if self.optimiser == "sgd":
                 return torch.optim.SGD(params, lr=lr, weight_decay=decay)
             return SmoothedSGD(params, lr=lr, weight_decay=decay)
@@ -309,16 +329,41 @@ class ForwardForward(PairModule):
         super().on_train_epoch_start()
         if self.schedule == "greedy":
             self.set_step_size(self.current_epoch % self.layer_epochs, self.layer_epochs)
-        seed = (torch.initial_seed() * 1_000_003 + self.current_epoch) % 2**63
-        self.dropout_draws = torch.Generator(self.device).manual_seed(seed) if self.dropout else None
-        k, device = len(self.hidden), self.device
-        self._loss, self._saturated = torch.zeros(k, device=device), torch.zeros(k, device=device)
-        self._fired = [torch.zeros(w, dtype=torch.bool, device=device) for w in self.hidden]
-        self._rows = torch.zeros(k, device=device)
+        if self.dropout:
+            self.dropout_draws = self.dropout_draws or torch.Generator(self.device)
+            self.dropout_draws.manual_seed((torch.initial_seed() * 1_000_003 + self.current_epoch) % 2**63)
+        self.reset_counts()
+
+    def reset_counts(self) -> None:
+        """Zero what is counted over an epoch, where it lies: a captured step adds to these very tensors."""
+        if not hasattr(self, "_rows"):
+            k, device = len(self.hidden), self.device
+            self._loss, self._saturated, self._rows = (torch.zeros(k, device=device) for _ in range(3))
+            self._fired = [torch.zeros(w, dtype=torch.bool, device=device) for w in self.hidden]
+        for counted in (self._loss, self._saturated, self._rows, *self._fired):
+            counted.zero_()
 
     # One minibatch ---------------------------------------------------------------------------------------------
     @torch.no_grad()
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
+        if not self.cuda_graph:
+            self.one_step(batch)
+            return
+        active = tuple(self.active_layers())
+        if active not in self.captured:
+            draws = [self.dropout_draws] if self.dropout_draws is not None else []
+            self.captured[active] = CapturedStep(lambda *tensors: self.one_step(tensors), draws, self.count_steps)
+        self.captured[active](*batch)
+
+    def count_steps(self) -> None:
+        """Tell Lightning of the optimiser steps that a replay has made."""
+        optimisers = self.all_optimisers()
+        for i in [*self.active_layers(), *([len(self.hidden)] if self.with_head else [])]:
+            optimisers[i]._on_before_step()
+            optimisers[i]._on_after_step()
+
+    def one_step(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        """What happens with a minibatch; captured or not, it is this. Nothing in it waits for the device."""
         if self.schedule == "alternate":
             self.sweep(batch)
             return
@@ -338,8 +383,7 @@ class ForwardForward(PairModule):
         stale = [self.forward_pairs(x, y, u)[0].goodness for x, y, u in batches] if self.stale_gamma else None
         for i in self.active_layers():
             x, y, u = batches[i]
-            seen = [i, *torch.nonzero(self.mask[i]).flatten().tolist()]
-            passed, n = self.forward_pairs(x, y, u, up_to=max(seen) + 1)
+            passed, n = self.forward_pairs(x, y, u, up_to=max(self.seen[i]) + 1)
             logits = self.logits(passed.goodness)[:, i]
             if stale is not None:
                 logits = self.logits(stale[i])[:, i] - stale[i][:, i] + passed.goodness[:, i]
@@ -366,7 +410,7 @@ class ForwardForward(PairModule):
 
     def logits(self, g: Tensor) -> Tensor:
         k = g.shape[1]
-        return collaborate(g, self.mask[:k, :k].to(g.device), self.gamma_weight, self.theta[:k].to(g.device))
+        return collaborate(g, self.mask[:k, :k], self.gamma_weight, self.theta[:k])
 
     def update(self, passed: Pass, layer: int, logit: Tensor, n: int) -> None:
         """Closed-form gradient (section 2.2) and optimiser step of one layer; n is N of the whole minibatch."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib
+import importlib.util
 import statistics
 import sys
 import time
@@ -161,10 +162,16 @@ def papers_with_kernels(root: Path) -> list[str]:
     return sorted(path.parents[1].name for path in root.glob("*/src/*/kernels/checks.py"))
 
 
+def check_modules(paper: str) -> list[Any]:
+    """`kernels.checks`, and `gpu_checks` where a paper has more to compare than kernels."""
+    names = [f"{paper}.kernels.checks", f"{paper}.gpu_checks"]
+    return [importlib.import_module(name) for name in names if importlib.util.find_spec(name) is not None]
+
+
 def run(papers: Sequence[str]) -> int:
     """All checks, then measurements while time is left."""
     started, wrong = time.perf_counter(), list[str]()
-    checks = [(p, check) for p in papers for check in importlib.import_module(f"{p}.kernels.checks").CHECKS]
+    checks = [(p, check) for p in papers for module in check_modules(p) for check in module.CHECKS]
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}: {len(checks)} operators")
     for paper, check in checks:
         found = verify(check)
