@@ -135,7 +135,18 @@ OPERATORS = {
 }
 
 
-@every_check
+def test_opcheck_of_the_fused_step() -> None:
+    """Its schema says what it changes, and changes nothing else; it has no gradient."""
+    check = next(c for c in CHECKS if c.kernel == "ff_wgrad_step")
+    operands = draw(check, {"N": 5, "K": 4, "M": 3, "C": 3}, "cpu", torch.float32)
+
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    operator = torch.ops.forward_forward.ff_wgrad_step_.default
+    outcome = torch.library.opcheck(operator, (*operands, "adam"), test_utils=("test_schema", "test_faketensor"))
+    assert set(outcome.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("check", [c for c in CHECKS if c.gradients], ids=lambda check: check.name)
 def test_opcheck(check: Check) -> None:
     operator = getattr(torch.ops.forward_forward, OPERATORS[check.name])
     operands = draw(check, {"N": 5, "K": 4, "M": 3, "C": 3}, "cpu", torch.float32)

@@ -358,3 +358,26 @@ def test_a_resumed_run_ends_with_the_same_bits(options: dict[str, Any], tmp_path
     trainer.fit(resumed, data, ckpt_path=str(last), weights_only=True)
     assert epochs == [3]  # neither repeated from the start nor skipped
     assert torch.equal(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "smoothed"])
+def test_the_fused_step_is_the_step(optimiser: Any) -> None:
+    """K2b on the optimiser's own state: the same weights, and a run may switch from one to the other."""
+    options: dict[str, Any] = {"optimiser": optimiser, "weight_decay": 1e-3, "lr": 1e-2}
+    plain, fused = (fit(ForwardForward([16, 12, 8], fused_step=f, **options), epochs=2) for f in (False, True))
+    assert torch.allclose(weights(plain), weights(fused), atol=1e-5)
+    other = fit(ForwardForward([16, 12, 8], fused_step=True, **{**options, "lr": 2e-2}), epochs=2)
+    assert not torch.allclose(weights(plain), weights(other), atol=1e-3)
+
+    def switch(self: ForwardForward) -> None:
+        self.fused_step = self.current_epoch == 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        original = ForwardForward.on_train_epoch_start
+        patch.setattr(ForwardForward, "on_train_epoch_start", lambda self: (original(self), switch(self))[0])
+        mixed = fit(ForwardForward([16, 12, 8], **options), epochs=2)
+    assert torch.allclose(weights(plain), weights(mixed), atol=1e-5)
+    with pytest.raises(UserError, match="fused_step is for the optimisers"):
+        ForwardForward([8], optimiser="sgd", fused_step=True)
+    with pytest.raises(UserError, match="without peer normalisation"):
+        ForwardForward([8], peer="hinton", fused_step=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,8 +62,8 @@ def cost(N: int, D: int) -> tuple[float, float]:
 CHECKS = [
     Check(
         "captured_step",
-        lambda *given: train(*given, cuda_graph=True),
-        lambda *given: train(*given, cuda_graph=False),
+        partial(train, cuda_graph=True),
+        partial(train, cuda_graph=False),
         operands,
         small=[{"N": 1000, "D": 774}],
         timed=[{"N": 1000, "D": 774}],

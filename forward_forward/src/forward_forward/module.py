@@ -20,7 +20,8 @@ from forward_forward.captured import CapturedStep, check_capturable
 from forward_forward.collaboration import Schedule, check_schedule, collaborate, gamma_mask, losses, residuals
 from forward_forward.data import PairData
 from forward_forward.entropy import entropy_objective, entropy_residuals
-from forward_forward.goodness import Goodness, Norm, absolute_theta
+from forward_forward.goodness import Goodness, Norm, absolute_theta, goodness_slope
+from forward_forward.kernels.ff_wgrad_step import Rule, ff_wgrad_step_, numbers_of
 from forward_forward.metrics import GoodnessMetrics, error_percent
 from forward_forward.model import ForwardForwardNet, Init, Pass
 from forward_forward.negatives import Negatives, hard_negatives, permuted_negatives, uniform_negatives
@@ -182,6 +183,8 @@ class ForwardForward(PairModule):
         peer: peer normalisation: `none`, `hinton` or `loss`.
         freeze_after: epoch from which each layer stops learning (None: never).
         dropout: share of the hidden activities dropped on their way to the next layer, in training.
+        fused_step: weight gradient and optimiser in one pass (kernel K2b) for every layer but the first; one process,
+            `adam` or `smoothed`, no peer normalisation.
         cuda_graph: replay the step as one CUDA graph (one GPU, Adam); see `captured`.
 
     Raises:
@@ -215,9 +218,12 @@ class ForwardForward(PairModule):
         peer: Peer = "none",
         freeze_after: list[int | None] | None = None,
         dropout: float = 0.0,
+        fused_step: bool = False,
         cuda_graph: bool = False,
     ) -> None:
         super().__init__(hidden, decay)
+        if fused_step and (optimiser == "sgd" or peer != "none"):
+            raise UserError("fused_step is for the optimisers `adam` and `smoothed`, without peer normalisation")
         if cuda_graph and optimiser != "adam":
             raise UserError(f"cuda_graph needs the optimiser `adam`: the step size of `{optimiser}` is a number")
         if tau is None:
@@ -255,6 +261,7 @@ class ForwardForward(PairModule):
         self.optimiser, self.lr, self.weight_decay = optimiser, lr, weight_decay
         self.with_head, self.head_lr, self.head_decay = head, head_lr, head_decay
         self.peer_form, self.freeze_after = peer, freeze_after
+        self.fused_step = fused_step
         self.cuda_graph, self.captured = cuda_graph, dict[tuple[int, ...], CapturedStep]()
         self.dropout_draws: torch.Generator | None = None
 
@@ -275,6 +282,8 @@ class ForwardForward(PairModule):
         data.streams = len(self.hidden) if self.schedule == "alternate" else 1
         if self.objective != "sigmoid" and self.trainer.world_size > 1:
             raise UserError("the entropy objective needs the whole minibatch in one process: use --trainer.devices 1")
+        if self.fused_step and self.trainer.world_size > 1:
+            raise UserError("fused_step never has the gradient that processes would add up: use --trainer.devices 1")
         if self.cuda_graph and stage == "fit":
             check_capturable(self.trainer.strategy.root_device, self.trainer.world_size)
         epochs = self.trainer.max_epochs or 1
@@ -426,12 +435,41 @@ class ForwardForward(PairModule):
         if self.peer_form != "none":
             active = self.sum_over_processes(passed.h[layer][:positives].sum(0))
             ungated = self.peer.gradient(layer, active, n)
-        dw, db = self.net.layer_gradient(passed, layer, r, ungated)
-        self.step(layer, [(self.net.weights[layer], dw), (self.net.biases[layer], db)])
+        if self.fused_step and layer > 0:
+            self.fused_update(passed, layer, r)
+        else:
+            dw, db = self.net.layer_gradient(passed, layer, r, ungated)
+            self.step(layer, [(self.net.weights[layer], dw), (self.net.biases[layer], db)])
         self._loss[layer] += loss * len(logit)
         self._saturated[layer] += (r.abs() < 1e-3 * largest).sum()
         self._fired[layer] |= (passed.h[layer] > 0).any(0)
         self._rows[layer] += len(logit)
+
+    def fused_update(self, passed: Pass, layer: int, r: Tensor) -> None:
+        """Gradient and update of a layer in one pass, on the optimiser's own state (a run may switch either way)."""
+        optimiser = self.all_optimisers()[layer]
+        rule: Rule = "adam" if self.optimiser == "adam" else "smoothed"
+        names = ("exp_avg", "exp_avg_sq") if rule == "adam" else ("v", "v")
+        moments = []
+        for parameter in (self.net.weights[layer], self.net.biases[layer]):
+            state = optimiser.state[parameter]
+            if not state:
+                state.update({name: torch.zeros_like(parameter) for name in names})
+                if rule == "adam":
+                    state["step"] = torch.zeros((), device=parameter.device)
+            if rule == "adam":
+                state["step"] += 1
+            moments += [state[name] for name in names]
+        step = optimiser.state[self.net.weights[layer]].get("step", torch.zeros((), device=r.device))
+        cr = goodness_slope(passed.h[layer].shape[1], self.kind) * r
+        optimiser._on_before_step()
+        m_weight, v_weight, m_bias, v_bias = moments
+        ff_wgrad_step_(
+            passed.fed[layer], passed.h[layer], cr * passed.s[layer], cr,
+            self.net.weights[layer].data, self.net.biases[layer].data, m_weight, v_weight, m_bias, v_bias,
+            numbers_of(optimiser.param_groups[0], step, rule, r.device), rule,
+        )  # fmt: skip
+        optimiser._on_after_step()
 
     def step(self, optimiser: int, gradients: list[tuple[torch.nn.Parameter, Tensor]]) -> None:
         for parameter, gradient in gradients:

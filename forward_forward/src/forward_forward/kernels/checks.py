@@ -20,6 +20,8 @@ from .ff_shared_first import ff_shared_first_fwd, ff_shared_first_wgrad
 from .ff_shared_first import reference as shared_first
 from .ff_wgrad import ff_wgrad
 from .ff_wgrad import reference as wgrad
+from .ff_wgrad_step import ff_wgrad_step_
+from .ff_wgrad_step import reference as wgrad_step
 
 Shape = dict[str, int]
 SMALL: list[Shape] = [
@@ -63,6 +65,31 @@ def shared_operands(g: torch.Generator, N: int, K: int, M: int, C: int) -> tuple
 def shared_wgrad_operands(g: torch.Generator, N: int, K: int, M: int, C: int) -> tuple[Any, ...]:
     labels = torch.randint(0, C, (2, N), generator=g)
     return normal(g, N, K), rows(g, N), activities(g, 2 * N, M), normal(g, 2 * N) / N, labels, 1.25, C
+
+
+def step_operands(g: torch.Generator, N: int, K: int, M: int, C: int) -> tuple[Any, ...]:
+    # Second moments away from 0, where Adam divides by them and rounding of any size shows.
+    state = (normal(g, K, M) / K**0.5, normal(g, M), 0.1 * normal(g, K, M), normal(g, K, M).square() + 0.1)
+    vectors = (0.1 * normal(g, M), normal(g, M).square() + 0.1)
+    numbers = torch.tensor([1e-2, 0.9, 0.999, 1e-8, 0.27, 0.003, 1e-2], dtype=torch.float64)
+    return *wgrad_operands(g, N, K, M, C), *state, *vectors, numbers
+
+
+def stepped(function: Callable[..., None], rule: str) -> Callable[..., tuple[Tensor, ...]]:
+    """The operator on copies: a check calls it several times on the same operands. State is float32, as in training."""
+
+    def run(*operands: Any) -> tuple[Tensor, ...]:
+        gradient, state, numbers = operands[:4], operands[4:10], operands[10]
+        copies = [x.double() if x.dtype is torch.float64 else x.float() for x in state]
+        copies = [x.clone(memory_format=torch.contiguous_format) for x in copies]
+        function(*gradient, *copies, numbers, rule)
+        return tuple(copies)
+
+    return run
+
+
+def step_cost(N: int, K: int, M: int, C: int) -> tuple[float, float]:
+    return 2.0 * N * K * M, N * K + N * M + 6.0 * K * M
 
 
 def product(N: int, K: int, M: int, C: int) -> tuple[float, float]:
@@ -111,5 +138,19 @@ CHECKS = [
         [BATCH, STEP],
         shared_wgrad_cost,
         part="wgrad",
+    ),
+    *(
+        Check(
+            "ff_wgrad_step",
+            stepped(ff_wgrad_step_, rule),
+            stepped(wgrad_step.ff_wgrad_step_, rule),
+            step_operands,
+            SMALL,
+            [BATCH, STEP] if rule == "adam" else [],
+            step_cost,
+            part=rule,
+            gradients=False,
+        )
+        for rule in ("adam", "smoothed")
     ),
 ]
