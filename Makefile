@@ -11,7 +11,7 @@ RUN := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-% lint build build-% reproduce reproduce-% train-% bench bench-% gpu-check report dashboard data clean
+.PHONY: help setup test test-fast test-% lint build build-% reproduce reproduce-% train-% bench bench-% gpu-check report dashboard new data clean
 .NOTPARALLEL:
 
 help:  ## this list
@@ -87,6 +87,10 @@ report: $(STAMP)  ## report/index.html and the README tables, from ledgers and r
 dashboard: $(STAMP)  ## compare runs in W&B (with a key), or in its terminal viewer
 	@echo "dashboard: W&B"
 	@$(RUN) -m shared.dashboard $(ARGS)
+
+new: $(STAMP)  ## lay a small, complete paper to start from: PAPER=name
+	@echo "new: $(PAPER)"
+	@$(RUN) -m shared.new_paper "$(PAPER)"
 
 data: $(STAMP)  ## fetch and verify the public data sets into DATA_ROOT (default ./data)
 	@echo "data: into $${DATA_ROOT:-data}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -166,6 +167,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise UserError("interpreted kernels cannot be compiled: unset TRITON_INTERPRET")
+    if importlib.util.find_spec(args.paper) and not importlib.util.find_spec(f"{args.paper}.kernels"):
+        print(f"{args.paper} has no kernels of its own: nothing to compile")
+        return 0
     rows = compile_paper(args.paper, args.arch, args.jobs)
     show(rows)
     failed = [(row, problem) for row in rows for problem in row.problems()]
