@@ -1,6 +1,10 @@
 """The key of a run changes with what its numbers depend on, and with nothing else."""
 
 import importlib
+import importlib.util
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,3 +74,38 @@ def test_a_package_that_is_not_there() -> None:
 def test_a_configuration_with_nan_has_no_key(package: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         key({"theta": float("nan")})
+
+
+RUNS = {
+    "forward_forward": {
+        "model": {"class_path": "forward_forward.module.ForwardForward", "init_args": {"hidden": [8]}},
+        "data": {"dataset": "digits", "label_slots": "prepend"},
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+    },
+    "rpgan_landscape": {
+        "model": {"network": "cnn32", "width": 4, "evaluation": {"samples": 30, "score_samples": 30}},
+        "data": {"dataset": "digits", "iterations": 1},
+        "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+    },
+}
+
+
+@pytest.mark.parametrize("paper", RUNS)
+def test_a_run_imports_nothing_that_its_key_leaves_out(paper: str, tmp_path: Path) -> None:
+    """On a GPU a run imports the kernels' `triton.py` too, and these `aot`: a list of what to compile ahead of time."""
+    if importlib.util.find_spec(paper) is None:
+        pytest.skip(f"{paper} is not installed here")
+    code = (
+        "import json, sys\nfrom pathlib import Path\n"
+        f"from {paper}.experiment import data_fingerprint, run\n"
+        "config = json.loads(sys.argv[1])\ndata_fingerprint(config)\nrun(config, 0, Path(sys.argv[2]))\n"
+        f"print(*(m for m in sys.modules if m.split('.')[0] in ('shared', '{paper}')))\n"
+    )
+    command = [sys.executable, "-c", code, json.dumps(RUNS[paper]), str(tmp_path)]
+    environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = {m.partition(".")[2].replace(".", "/") for m in done.stdout.splitlines()[-1].split()}
+    assert {"cli", "module"} <= imported
+    left_out = {part.removesuffix(".py") for part in keys.NOT_IN_A_RUN}
+    assert not {m for m in imported if any(m == part or m.startswith(part + "/") for part in left_out)}
