@@ -16,12 +16,11 @@ from shared.claims.ledger import load_ledger
 from shared.claims.results import load_results, save
 from shared.claims.verdicts import judge
 from shared.errors import UserError
-from shared.figures import COLOURS, GRID, INK, mean_band, paper_line, use_house_style
+from shared.figures import COLOURS, mean_band, paper_line, use_house_style
 from shared.figures import save as save_figure
-from shared.report import build, kernels, text
+from shared.report import build, text
 from shared.report.collect import read_papers
 from shared.report.readme import between
-from shared.report.svg import inline
 
 LEDGER = """
 paper:
@@ -129,7 +128,11 @@ def results(name: str, tier: str, kind: str) -> dict[str, Any]:
         "experiments": experiments,
         "figures": [{"file": "curve.svg", "caption": "Ours falls faster.", "alt": 'Error over "epochs" & <layers>'}],
         "claims": {},
-    }
+        "tables": [
+            {"title": "Side & side", "columns": ["variant", "error"], "rows": [["fast", "2.3"], ["a|b", "<3>"]],
+             "note": "Means."}
+        ],
+    }  # fmt: skip
 
 
 def draw(path: Path) -> None:
@@ -155,7 +158,10 @@ def make_repository(root: Path, names: dict[str, str]) -> Path:
         (folder / "configs" / "tiers").mkdir(parents=True)
         (folder / "configs" / "a.yaml").write_text("model: {width: 256}\n")
         (folder / "claims.yaml").write_text(LEDGER.format(title=json.dumps(title)))
-        (folder / "README.md").write_text(README.format(title=title, marker="claims"))
+        markers = README.format(title=title, marker="claims").replace(
+            "\n\nWords after.", "\n\n<!-- tables:begin -->\n<!-- tables:end -->\n\nWords after."
+        )
+        (folder / "README.md").write_text(markers)
         for kernel in ("scan", "gather"):
             (folder / "src" / name / "kernels" / kernel).mkdir(parents=True)
         for tier, kind in (("quick", "embedded"), ("cpu", "real")):
@@ -347,6 +353,38 @@ def test_readme_tables(made: Path) -> None:
     assert large.endswith("| 12 † |  |  | ○ not run: needs eight GPUs |")
 
 
+def test_tables_stand_in_the_readme_and_in_the_report(made: Path) -> None:
+    lines = (made / "alpha" / "README.md").read_text().splitlines()
+    start = lines.index("**Side & side** (cpu tier)")  # of the highest tier that made some
+    assert lines[start + 2 : start + 6] == [
+        "| variant | error |", "| --- | ---: |", "| fast | 2.3 |", "| a\\|b | <3> |",
+    ]  # fmt: skip
+    assert lines[start + 7] == "Means."
+    source = (made / "report" / "index.html").read_text()
+    section = source[source.index('<section id="alpha"') : source.index('<section id="beta"')]
+    assert section.index('id="alpha.tables"') < section.index('id="alpha.claims"')
+    assert section.count("<h4>Side &amp; side</h4>") == 2  # cpu, and quick below it
+    assert "&lt;3&gt;" in section
+    assert 'data-label="error"' in section
+
+
+def test_a_paper_without_tables_needs_no_markers(own: Path) -> None:
+    for file in own.glob("alpha/results/*/results.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "tables": []}))
+    readme = own / "alpha" / "README.md"
+    text = readme.read_text()
+    readme.write_text(text[: text.index("<!-- tables:begin")] + text[text.index("<!-- tables:end -->") + 19 :])
+    build.refresh(own)
+    assert build.problems(own) == []
+    assert 'id="alpha.tables"' not in build.build(own).read_text()
+
+
+def test_seeds_are_written_as_ranges() -> None:
+    assert text.ranges([0, 1, 2, 3, 7, 9, 10]) == "0–3, 7, 9, 10"
+    assert text.ranges([5]) == "5"
+    assert text.ranges([]) == ""
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "<!-- a:begin -->", "<!-- a:end --><!-- a:begin -->", "<!-- a:begin --><!-- a:begin --><!-- a:end -->"],
@@ -364,106 +402,3 @@ def test_without_results_every_claim_is_not_run(own: Path) -> None:
     source = build.build(own).read_text()
     assert "No tier has been run" in source
     assert "gpu-evidence.md" not in source
-
-
-# --- the parts
-
-
-def test_inlined_figures_keep_their_references_apart(tmp_path: Path) -> None:
-    draw(tmp_path / "a.svg")
-    one, width = inline(tmp_path / "a.svg", "one", 'a "b" <c>')
-    two, _ = inline(tmp_path / "a.svg", "two", "d")
-    assert width == 672  # 7 inches of 96 pixels
-    assert 'aria-label="a &quot;b&quot; &lt;c>"' in one
-    ids = [set(re.findall(r'\bid="([^"]+)', part)) for part in (one, two)]
-    assert ids[0]
-    assert not ids[0] & ids[1]
-    for part, own_ids in zip((one, two), ids):
-        references = set(re.findall(r'href="#([^"]+)', part)) | set(re.findall(r"url\(#([^)]+)", part))
-        assert references
-        assert references <= own_ids
-        assert "<style" not in part  # matplotlib's rule for `*` would restyle the page
-        assert INK not in part
-        assert GRID not in part
-        assert COLOURS["ours"] in part
-        assert "var(--ink)" in part
-
-
-@pytest.mark.parametrize(
-    ("inside", "message"),
-    [
-        ("<script>1</script>", "holds <script>; a figure only draws"),
-        ('<g onclick="x()"/>', "holds onclick=...; a figure only draws"),
-        (
-            '<image href="https://example.org/a.png"/>',
-            "loads https://example.org/a.png; a figure must stand on its own",
-        ),
-        ("<g>", "not an SVG file"),
-    ],
-)
-def test_inline_refuses_what_runs_or_loads(inside: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.svg"
-    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9">{inside}</svg>')
-    with pytest.raises(UserError) as caught:
-        inline(path, "x", "y")
-    assert message in str(caught.value)
-    path.write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g/></svg>')
-    assert inline(path, "x", "y")[1] == 12
-    path.write_text('<svg xmlns="http://www.w3.org/2000/svg"><g/></svg>')
-    with pytest.raises(UserError, match="has no viewBox"):
-        inline(path, "x", "y")
-
-
-def test_figures_are_the_same_bytes_with_text_as_text(tmp_path: Path) -> None:
-    draw(tmp_path / "a.svg")
-    draw(tmp_path / "b.svg")
-    source = (tmp_path / "a.svg").read_text()
-    assert source == (tmp_path / "b.svg").read_text()
-    assert ">test error (%)</text>" in source
-    assert ">paper</text>" in source
-    assert "<dc:date>" not in source
-    assert "font-family: system-ui" in source
-    assert "DejaVu" not in source
-
-
-def test_evidence_file_errors_and_escapes(tmp_path: Path) -> None:
-    path = tmp_path / "gpu-evidence.md"
-    assert kernels.read_evidence(path) == []
-    path.write_text("# nothing\n")
-    with pytest.raises(UserError, match=r"no table with the columns kernel \| shapes"):
-        kernels.read_evidence(path)
-    path.write_text(EVIDENCE + "| a | b |\n")
-    with pytest.raises(UserError, match=r"line 6: 2 cells, the table has 9 columns"):
-        kernels.read_evidence(path)
-    path.write_text(EVIDENCE + "|  | x | x | x | x | x | x | x | x |\n")
-    with pytest.raises(UserError, match=r"line 6: the row names no kernel"):
-        kernels.read_evidence(path)
-    path.write_text(EVIDENCE + "\nWords.\n\n| another | table |\n|---|---|\n| 1 | 2 |\n")
-    assert [row.kernel for row in kernels.read_evidence(path)] == ["alpha/scan"]
-    assert kernels.cells(r"| a \| b | c |") == ["a | b", "c"]
-
-
-@pytest.mark.parametrize(
-    ("value", "places", "written"),
-    [
-        (2.25333, 3, "2.253"), (-0.5, 1, "−0.5"), (-0.0001, 2, "0.00"), (0.0, None, "0"),
-        (12345.6, None, "1.235e+04"), (2.0, None, "2"),
-    ],
-)  # fmt: skip
-def test_numbers(value: float, places: int | None, written: str) -> None:
-    assert text.number(value, places) == written
-
-
-@pytest.mark.parametrize(
-    ("spread", "places"),
-    [(0.055, 3), (0.12, 2), (1.5, 1), (12.0, 0), (340.0, 0), (0.0, None), (6.9e-5, 6), (1e-9, None)],
-)
-def test_decimals_show_two_digits_of_the_spread(spread: float, places: int | None) -> None:
-    assert text.decimals(spread) == places
-
-
-@pytest.mark.parametrize(
-    ("seconds", "written"), [(3.4, "3 s"), (59.4, "59 s"), (71, "1 min"), (3600, "1 h 00 min"), (5400, "1 h 30 min")]
-)
-def test_durations(seconds: float, written: str) -> None:
-    assert text.duration(seconds) == written

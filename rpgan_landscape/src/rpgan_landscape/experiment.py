@@ -115,8 +115,9 @@ def population_metrics(run: Run, plateau: float) -> list[dict[str, Any]]:
                 "windows_off_plateau": float(sum(_outside(w.mean_d_loss / plateau, MEAN_RANGE) for w in own)),
                 "windows_ending_off_plateau": float(sum(_outside(w.last_d_loss / plateau, LAST_RANGE) for w in own)),
                 "final_d_loss": run.d_loss[gan, -100:].double().mean().item(),
-                "curve/d_loss": run.d_loss[gan, ::THIN].tolist(),
-                "curve/largest_share": share[gan, ::THIN].tolist(),
+                # For pictures: more digits than a line has pixels would only make results.json large.
+                "curve/d_loss": [round(v, 4) for v in run.d_loss[gan, ::THIN].tolist()],
+                "curve/largest_share": [round(v, 2) for v in share[gan, ::THIN].tolist()],
                 "window/length": [float(w.length) for w in own],
                 "window/mean_d_loss": [w.mean_d_loss for w in own],
                 "window/last_d_loss": [w.last_d_loss for w in own],
