@@ -145,7 +145,7 @@ def landscapes(results: Results) -> Table | None:
             "unreachable states",
             "of them on data",
             "largest barrier",
-            "descents that reach a minimum",
+            "descents that succeed",
         ],
         rows=rows,
         note=f"n^n − n! = {most**most - math.factorial(most):,}. "
