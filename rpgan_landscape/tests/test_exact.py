@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from rpgan_landscape.exact import formula, landscape_metrics
+from rpgan_landscape.exact import count_metrics, formula, landscape_metrics
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +41,15 @@ def test_paths(metrics: dict[str, dict[str, float]]) -> None:
     assert metrics["rs"]["paths/found"] == metrics["hinge"]["paths/found"] == 1
     assert 0 < metrics["js"]["paths/found"] < 1
     assert all(m["paths/largest_rise"] <= 1e-9 for m in metrics.values())
+
+
+def test_states_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = count_metrics(4)
+    assert (found["states"], found["off_cycles"], found["off_cycles_on_data"]) == (5**4, 0, 0)
+    from rpgan_landscape import exact
+
+    original = exact.enumerate_states
+    broken = original(4)
+    broken.cycles[1] += 1
+    monkeypatch.setattr(exact, "enumerate_states", lambda n: broken)
+    assert count_metrics(4)["off_cycles"] == 1

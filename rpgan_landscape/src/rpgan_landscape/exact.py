@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rpgan_landscape.kernels.enumerate_states import enumerate_states
 from rpgan_landscape.landscape import Landscape, analyse, descend, value
 
 PATHS = 200  # random states from which a descending path is sought
@@ -52,6 +53,23 @@ def landscape_metrics(loss: str, most: int) -> dict[str, Any]:
     }.items():
         out[f"d_loss/{name}"] = 0.0 - value(loss, state)
     return out | path_metrics(loss)
+
+
+def count_metrics(n: int) -> dict[str, float]:
+    """Every state of n points counted (kernel K2) against section 3's closed forms.
+
+    Returns:
+        `states`; `off_cycles`, `off_cycles_on_data`: numbers c of cyclic nodes whose count is not the closed form's.
+    """
+    found = enumerate_states(n)
+    falling = [math.perm(n, c) for c in range(n + 1)]
+    every = [falling[c] * (c + 1) * (n + 1) ** (n - c - 1) if c < n else falling[n] for c in range(n + 1)]
+    on_data = [falling[c] * c * n ** (n - c - 1) if c < n else falling[n] for c in range(n + 1)]
+    return {
+        "states": float(sum(found.cycles)),
+        "off_cycles": float(sum(a != b for a, b in zip(found.cycles, every))),
+        "off_cycles_on_data": float(sum(a != b for a, b in zip(found.cycles_on_data, on_data))),
+    }
 
 
 def path_metrics(loss: str) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """One experiment, as the launcher calls it. The configuration says which kind: one of the sections
 
 landscape     exact enumeration of one loss; nothing is drawn, so it has one seed
+counts        states by what their value depends on (kernel K2): as far as n = 9 on a GPU
 population    two-cluster GANs, all seeds as one tensor program
 model         a GAN trained by Lightning
 """
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     """(hash, kind, what it is) of what `config` is measured on."""
-    if "landscape" in config:
+    if "landscape" in config or "counts" in config:
         return "exact", "exact", "every state is enumerated"
     dataset, root = config["data"]["dataset"], config["data"].get("root")
     if dataset in ("two_cluster", "gaussians"):
@@ -38,6 +39,11 @@ def _described(dataset: str, root: str | None) -> tuple[str, str, str]:
 
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
     """Metrics by name, curves as lists. Training resumes from the run's last checkpoint."""
+    if "counts" in config:
+        from rpgan_landscape.exact import count_metrics
+
+        section = _section(config, "counts", {"n"})
+        return count_metrics(3 if _dry(config) else section["n"])
     if "landscape" in config:
         from rpgan_landscape.exact import landscape_metrics
 
@@ -48,9 +54,12 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
     from rpgan_landscape.data import GanData
     from rpgan_landscape.module import RelativisticGAN
 
-    return train_and_test(
+    out = train_and_test(
         RelativisticGAN, GanData, config, seed, run_dir, paper="rpgan_landscape", experiment=experiment, tier=tier
     )
+    if _dry(config):
+        out["plan/hours here"] = out.pop("plan/seconds an epoch") * config["trainer"].get("max_epochs", 1) / 3600
+    return out
 
 
 POPULATION = {"loss", "pairing", "halved", "generator", "d_steps", "g_steps", "momentum"}

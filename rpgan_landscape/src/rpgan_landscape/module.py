@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
@@ -26,6 +27,7 @@ from rpgan_landscape.regularisers import r1_r2, wgan_gp
 
 LOG_EVERY = 50  # iterations
 SAMPLES = 2500  # of a look at G on points
+DRY_SAMPLES = 32  # images that a dry run evaluates
 FAR = 10.0  # times the data's largest coordinate: samples beyond have diverged
 
 
@@ -103,7 +105,7 @@ class RelativisticGAN(L.LightningModule):
         # In a tuple, so that it is not taken for one more part of the module.
         self.normalized = (self.D.last,) if normalized and isinstance(self.D, Points) else ()
         self.average = AveragedModel(self.G, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True) if ema else None
-        self.iteration = 0
+        self.iteration, self.seconds = 0, 0.0
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
         self.diverged_at: int | None = None
@@ -155,6 +157,12 @@ class RelativisticGAN(L.LightningModule):
     # Training --------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        started = time.perf_counter()
+        self.iterate(batch)
+        self.seconds = time.perf_counter() - started
+
+    def iterate(self, batch: Batch) -> None:
+        """One iteration."""
         self._schedule()
         opt_g, opt_d = cast(list[Any], self.optimizers())
         single = self.data.draws == 1
@@ -279,8 +287,11 @@ class RelativisticGAN(L.LightningModule):
         elif self.evaluation is not None:
             from rpgan_landscape.evaluation import evaluate
 
+            settings = dict(self.evaluation)
+            if getattr(self.trainer, "fast_dev_run", False):
+                settings |= {"samples": DRY_SAMPLES, "score_samples": DRY_SAMPLES}
             with torch.inference_mode(False), torch.enable_grad():  # a classifier may be trained on the spot
-                self.final |= evaluate(self.sampler, self.data, **self.evaluation)
+                self.final |= evaluate(self.sampler, self.data, **settings)
         lately = self.curves.get("d_loss", [])[-20:]
         if lately and all(math.isfinite(v) for v in lately):
             self.final["d_loss"] = sum(lately) / len(lately)
@@ -307,7 +318,16 @@ class RelativisticGAN(L.LightningModule):
     def results(self) -> dict[str, Any]:
         """Final metrics, and curves over epochs (`modes`, `high_quality`) or every 50 iterations (`d_loss`)."""
         curves = {f"curve/{name}": [v for v in values if math.isfinite(v)] for name, values in self.curves.items()}
-        return {**self.final, **curves}
+        return {**self.final, **curves, **self.planned()}
+
+    def planned(self) -> dict[str, float]:
+        """Of a dry run: sizes of the networks, and seconds that an epoch would take by the one step that was made."""
+        if not getattr(self.trainer, "fast_dev_run", False):
+            return {}
+        sizes = {
+            f"plan/parameters of {name}": float(nets.parameters(net)) for name, net in (("G", self.G), ("D", self.D))
+        }
+        return {**sizes, "plan/seconds an epoch": self.seconds * self.data.iterations_per_epoch}
 
     # Checkpoints -----------------------------------------------------------------------------------------------
 

@@ -335,7 +335,25 @@ def dry_run(plan: Plan, prepared: list[Prepared], options: argparse.Namespace, c
                 config = merge(each.experiment.config, {"trainer": {"fast_dev_run": True}})
                 jobs.append(Job(plan.paper, name, seed, config, Path(scratch, name), dry=True, tier=plan.tier))
         outcomes = run_all(plan, jobs, 0, options, console)
+        print_estimates(jobs, outcomes, console)
         return report_failures(jobs, outcomes)
+
+
+def print_estimates(jobs: list[Job], outcomes: dict[Path, Outcome], console: Console) -> None:
+    """What the runs said of the whole: metrics named `plan/...`, where there are some."""
+    found = {job.experiment: outcomes[job.run_dir].metrics or {} for job in jobs}
+    columns = sorted({name for metrics in found.values() for name in metrics if name.startswith("plan/")}, reverse=True)
+    if not columns:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("experiment", *(name.removeprefix("plan/") for name in columns)):
+        table.add_column(column, overflow="fold", justify="left" if column == "experiment" else "right")
+    for experiment, metrics in found.items():
+        cells = [
+            f"{metrics[name]:,.{0 if metrics[name] >= 100 else 2}f}" if name in metrics else "–" for name in columns
+        ]
+        table.add_row(experiment, *cells)
+    console.print(table)
 
 
 def report_failures(jobs: list[Job], outcomes: dict[Path, Outcome]) -> int:
