@@ -40,17 +40,16 @@ def nearest_neighbours(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], k
         raise UserError(f"k is {k} for {len(real)} real and {len(fake)} generated samples: 1 <= k < both is needed")
     real, fake = real.double(), fake.double()
     real_reach, fake_reach = _reach(real, k), _reach(fake, k)
-    precise = density = 0.0
-    recalled, covered = 0, 0
+    precise, reached, recalled, covered = 0, 0, 0, 0
     for rows in torch.arange(len(real)).split(CHUNK):
         distance = torch.cdist(real[rows], fake)
         recalled += int((distance <= fake_reach).any(1).sum())
         covered += int((distance.amin(1) <= real_reach[rows]).sum())
     for rows in torch.arange(len(fake)).split(CHUNK):
         within = torch.cdist(fake[rows], real) <= real_reach
-        precise += float(within.any(1).sum())
-        density += float(within.sum()) / k
-    return Coverage(precise / len(fake), recalled / len(real), density / len(fake), covered / len(real))
+        precise += int(within.any(1).sum())
+        reached += int(within.sum())
+    return Coverage(precise / len(fake), recalled / len(real), reached / (k * len(fake)), covered / len(real))
 
 
 def _reach(points: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
