@@ -71,6 +71,7 @@ def test_real_digits_are_better_than_noise_in_every_number(
     assert set(good) == set(bad)
     (title,) = [key for key in good if key.startswith("features/digits-cnn-")]
     assert good[title] == bad[title] == net.accuracy > 0.85
+    assert good["normalised by batch"] == 0
     for lower in ("frechet", "kernel"):
         assert good[lower] < bad[lower] / 5
     for higher in ("precision", "recall", "coverage", "prd_f8", "prd_f1_8", "inception_score"):

@@ -123,17 +123,19 @@ def evaluate(
     net = classifier(data, device) if inception is None or kind != "images" else None
     extractor: Extractor = Inception(inception, device) if inception and kind == "images" else net  # type: ignore[assignment]
     fakes = sample(generator, samples, bn_mode, seed)
+    how = {"normalised by batch": float(bn_mode == "batch")}  # outputs differ visibly: no number without it
     if kind == "stacked":
         assert net is not None
         digits = net.extract(fakes.flatten(0, 1)[:, None].expand(-1, 3, -1, -1))[1].argmax(1).view(-1, 3)
         modes, kl = modes_and_kl(digits @ torch.tensor([100, 10, 1]), 1000)
-        return {"modes": float(modes), "kl": kl, f"features/{net.title}": net.accuracy}
+        return {"modes": float(modes), "kl": kl, f"features/{net.title}": net.accuracy, **how}
     reals = real_images(data.reference, samples)
     (real, _), (fake, logits) = extractor.extract(reals), extractor.extract(fakes)
     out = {
         f"features/{extractor.title}": net.accuracy if net else 1.0,
         "frechet": frechet_distance(real, fake),
         "kernel": kernel_distance(real, fake),
+        **how,
     }
     if kind == "classes":
         assert logits is not None
