@@ -174,7 +174,7 @@ def test_two_clusters_train_with_fixed_pairs(tmp_path: Path) -> None:
         ({"model__network": "cnn32", "model__width": 4, "data__dataset": "digits", "model__normalize_last": "on"},
          "normalize_last is for the networks on points"),
         ({"model__colour": "red"}, "unknown key 'model.colour'"),
-        ({"model__pairing": "fixed"}, "model.pairing is fixed and data.pairing batch: fixed pairs need data in a fixed"),
+        ({"model__pairing": "fixed"}, "model.pairing is fixed and data.pairing batch: fixed pairs need data in a"),
         ({"data__dataset": "gausians"}, "did you mean gaussians"),
     ],
 )  # fmt: skip

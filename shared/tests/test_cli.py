@@ -14,7 +14,6 @@ import torch
 import yaml
 from shared.cli import HouseCLI, train_and_test
 from shared.errors import UserError, one_line_errors
-from shared.tracking import wandb_key_configured
 from toy_training import CONFIG, Rows, TwoLayers, WithResults
 
 TOY = Path(__file__).parent / "toy_training.py"
@@ -186,17 +185,3 @@ def test_fit_as_a_user_types_it(tmp_path: Path) -> None:
 def test_fast_dev_run_leaves_nothing(tmp_path: Path) -> None:
     HouseCLI(TwoLayers, Rows, paper="toy", root=tmp_path, quiet=True, args=["fit", "--trainer.fast_dev_run=true"])
     assert not list(tmp_path.iterdir())
-
-
-def test_a_key_is_found_where_wandb_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not wandb_key_configured()
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password abc\n")
-    (tmp_path / "netrc").chmod(0o600)
-    assert wandb_key_configured()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not wandb_key_configured()
-    monkeypatch.setenv("WANDB_API_KEY", "abc")
-    assert wandb_key_configured()

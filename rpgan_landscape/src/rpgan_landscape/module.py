@@ -135,8 +135,8 @@ class RelativisticGAN(L.LightningModule):
         self.data.draws = 1 if self.same_batch else self.reals_per_iteration
         if (self.loss.pairing == "fixed") != (self.data.pairing == "fixed") and self.loss.pairing != "separable":
             raise UserError(
-                f"model.pairing is {self.loss.pairing} and data.pairing {self.data.pairing}: fixed pairs need data in a "
-                "fixed order, and the others shuffled ones; set both to fixed, or neither"
+                f"model.pairing is {self.loss.pairing} and data.pairing {self.data.pairing}: fixed pairs need data in "
+                "a fixed order, and the others shuffled ones; set both to fixed, or neither"
             )
         wanted = (3, self.data.size) if self.data.size else ()
         made = nets.NETWORKS[self.network].image

@@ -28,7 +28,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from shared.errors import UserError
 from shared.resume import ResumeCheckpoint, check_readable
 from shared.runs.store import write_atomic
-from shared.tracking import house_logger, silence
+from shared.tracking import finish, house_logger, silence
 
 __all__ = ["HouseCLI", "ResumeCheckpoint", "train_and_test"]
 
@@ -166,7 +166,7 @@ class HouseCLI(LightningCLI):
         if self.trainer.is_global_zero:
             (self.run_dir / "last.ckpt").unlink(missing_ok=True)
             print(f"run: {self.run_dir}  {_in_words(self.metrics())}")
-        _finish_logger(self.trainer)
+        finish()
 
     def metrics(self) -> dict[str, float]:
         return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
@@ -201,39 +201,38 @@ def train_and_test(
     Raises:
         UserError: unknown key, wrong type, missing data, damaged checkpoint, full disk.
     """
-    cli = cli_class(
-        model_class,
-        data_class,
-        paper=paper,
-        experiment=experiment,
-        tier=tier,
-        run_dir=Path(run_dir),
-        args={**config, "seed_everything": seed},
-        run=False,
-        quiet=True,
-        every_seconds=every_seconds,
-    )
-    trainer, model, data = cli.trainer, cli.model, cli.datamodule
-    with silence():
-        try:
-            trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
-            metrics: dict[str, Any] = dict(cli.metrics())
-            trainer.test(model, datamodule=data, verbose=False)
-            results = getattr(model, "results", None)
-            metrics = dict(results()) if callable(results) else metrics | cli.metrics()
-            if trainer.logger and callable(results):  # the numbers that the claims are about, beside the curves
-                trainer.logger.log_metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
-        finally:
-            _finish_logger(trainer)
+    exit_code = 1
+    try:
+        cli = cli_class(
+            model_class,
+            data_class,
+            paper=paper,
+            experiment=experiment,
+            tier=tier,
+            run_dir=Path(run_dir),
+            args={**config, "seed_everything": seed},
+            run=False,
+            quiet=True,
+            every_seconds=every_seconds,
+        )
+        with silence():
+            metrics = _fit_and_test(cli)
+        exit_code = 0
+    finally:
+        finish(exit_code)
     return metrics
 
 
-def _finish_logger(trainer: L.Trainer) -> None:
-    """Close the W&B run, so that the next one in this process is one of its own."""
-    for logger in trainer.loggers:
-        run = getattr(logger, "_experiment", None)
-        if run is not None and hasattr(run, "finish"):
-            run.finish()
+def _fit_and_test(cli: HouseCLI) -> dict[str, Any]:
+    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    trainer.fit(model, datamodule=data, ckpt_path=cli.resume_from, weights_only=True)
+    metrics: dict[str, Any] = dict(cli.metrics())
+    trainer.test(model, datamodule=data, verbose=False)
+    results = getattr(model, "results", None)
+    metrics = dict(results()) if callable(results) else metrics | cli.metrics()
+    if trainer.logger and callable(results):  # the numbers that the claims are about, beside the curves
+        trainer.logger.log_metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
+    return metrics
 
 
 def _in_words(metrics: dict[str, float]) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
+from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 LIGHTNING_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 
@@ -65,15 +66,23 @@ def house_logger(run_dir: Path, paper: str, experiment: str, tier: str, config: 
     chosen = os.environ.get("WANDB_MODE")
     if chosen not in ("offline", "dryrun") and (chosen is not None or wandb_key_configured()):
         try:
-            return _started(_Logger(**about))
-        except Exception as error:  # whatever it is, a run is worth more than its log
+            return _started(about)
+        except wandb.Error as error:  # no answer, a bad key, no such project: a run is worth more than its log
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             print(f"W&B does not answer ({first}): logging offline, see `make dashboard`", file=sys.stderr)
-    try:
-        return _started(_Logger(**about, mode="offline"))
-    except Exception:  # the id is held by a process that was killed, as far as W&B's service knows
-        about["id"] = f"{run_dir.name}-{uuid.uuid4().hex[:6]}"
-        return _started(_Logger(**about, mode="offline"))
+    return _started({**about, "mode": "offline"})
+
+
+def finish(exit_code: int = 0) -> None:
+    """End this process's W&B run, if it has one; when this returns, the log is whole on the disk.
+
+    `wandb.finish` alone returns while W&B's own process still writes, and a run that is left open takes in the next.
+
+    Args:
+        exit_code: 0 for a run that ended well; another for one that W&B should show as failed.
+    """
+    wandb.finish(exit_code)
+    wandb.teardown()
 
 
 class _Logger(WandbLogger):
@@ -84,9 +93,14 @@ class _Logger(WandbLogger):
         self._wandb_init.pop("anonymous", None)
 
 
-def _started(logger: WandbLogger) -> WandbLogger:
-    """Start the run now, where a failure can be answered, not at the first metric."""
-    _ = logger.experiment
+def _started(about: dict[str, Any]) -> WandbLogger:
+    """A logger whose run has begun: a failure can be answered here, and not at the first metric."""
+    try:
+        logger = _Logger(**about)
+        _ = logger.experiment
+    except ServerResponseError:  # W&B's service still holds the id for a process that was killed
+        logger = _Logger(**{**about, "id": f"{about['id']}-{uuid.uuid4().hex[:6]}"})
+        _ = logger.experiment
     return logger
 
 
