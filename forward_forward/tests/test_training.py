@@ -16,8 +16,9 @@ import yaml
 from forward_forward.baselines import Backprop
 from forward_forward.data import EpochBatches, PairData, shifted
 from forward_forward.experiment import run
-from forward_forward.module import ForwardForward, PairModule, gain
+from forward_forward.module import ForwardForward
 from forward_forward.optimiser import SmoothedSGD
+from forward_forward.pair_module import PairModule, gain
 from shared.cli import train_and_test
 from shared.errors import UserError
 from shared.runs.plan import load_plan

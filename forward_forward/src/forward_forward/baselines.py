@@ -17,8 +17,8 @@ from forward_forward.goodness import Goodness, Norm, absolute_theta
 from forward_forward.labels import overlay
 from forward_forward.metrics import GoodnessMetrics, error_percent
 from forward_forward.model import ForwardForwardNet, LabelNet
-from forward_forward.module import Decay, PairModule, check_positive
 from forward_forward.negatives import uniform_negatives
+from forward_forward.pair_module import Decay, PairModule, check_positive
 
 
 class Backprop(PairModule):
