@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,13 +43,22 @@ def test_a_run_that_fails_keeps_its_log_and_leaves_the_next_its_own(tmp_path: Pa
     assert not [r for r in log_of(tmp_path / "first") if r.WhichOneof("record_type") == "history"]
 
 
-def test_an_id_that_is_still_held_gets_an_ending(tmp_path: Path) -> None:
-    held = wandb.init(id="0123", dir=tmp_path, settings=wandb.Settings(silent=True, reinit="create_new"))
-    try:
-        logger = house_logger(tmp_path / "0123", "toy", "first", "quick", {})
-        assert logger.experiment.id.startswith("0123-")
-    finally:
-        held.finish()
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from shared.tracking import house_logger
+house_logger(Path(sys.argv[1]), "toy", "first", "quick", {})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_run_goes_on_though_wandb_holds_its_id_for_a_process_that_was_killed(tmp_path: Path) -> None:
+    house_logger(tmp_path / "parent", "toy", "first", "quick", {})  # its service is that of its children too
+    wandb.finish()
+    killed = subprocess.run([sys.executable, "-c", DIES, str(tmp_path / "0123")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    logger = house_logger(tmp_path / "0123", "toy", "first", "quick", {})
+    assert logger.experiment.id.startswith("0123-")
 
 
 def test_a_key_that_wandb_refuses_means_offline(

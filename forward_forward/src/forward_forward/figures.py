@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from shared.claims.results import ExperimentResult, Results
-from shared.figures import COLOURS, Figure, save, use_house_style
+from shared.figures import COLOURS, Figure, finish, use_house_style
 
 # tier -> experiments at theta = width: for the flow, and with curves over the epochs
 FLOW = {
@@ -57,7 +57,7 @@ def information_flow(results: Results, folder: Path) -> Figure:
     prefix.set(xlabel="sum of layers 1 to ...")
     alone.set_ylim(bottom=0)
     prefix.legend(frameon=False)
-    return save_figure(
+    return finish(
         figure, folder, "information_flow.svg",
         "In FF the first layer alone already has the error of the whole net; in collaborative FF single layers "
         "are worse and every added layer lowers the error (theta = width, mean over seeds, band: one s.d.).",
@@ -77,7 +77,7 @@ def entropy_over_epochs(results: Results, folder: Path) -> Figure:
             ax.set(xlabel="epoch", title=f"{sign} pairs", yscale="log")
     axes[0].set_ylabel("entropy of goodness / mean")
     axes[0].legend(frameon=False)
-    return save_figure(
+    return finish(
         figure, folder, "entropy.svg",
         "How unevenly goodness is spread over samples and layers, for pairs with the true and with a wrong label "
         "(scale-free functional entropy, theta = width, mean over seeds, band: one standard deviation).",
@@ -98,18 +98,12 @@ def threshold_sweep(results: Results, folder: Path) -> Figure:
     ticks = [t for t in (2, 3, 5, 10, 20, 50, 90) if axes.get_ylim()[0] <= t <= axes.get_ylim()[1]]
     axes.set_yticks(ticks, [str(t) for t in ticks])
     axes.legend(frameon=False)
-    return save_figure(
+    return finish(
         figure, folder, "threshold.svg",
         "Which of the two is better depends on the threshold: compare at equal theta, and each at its own best "
         "(mean over seeds, band: one standard deviation).",
         "Test error against the threshold for FF and collaborative FF",
     )  # fmt: skip
-
-
-def save_figure(figure: plt.Figure, folder: Path, file: str, caption: str, alt: str) -> Figure:
-    save(figure, folder / file)
-    plt.close(figure)
-    return Figure(file, caption, alt)
 
 
 def draw(results: Results, folder: Path) -> list[Figure]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from shared.claims.results import Results
-from shared.figures import COLOURS, Figure, save, use_house_style
+from shared.figures import COLOURS, Figure, finish, use_house_style
 
 from rpgan_landscape import landscape_figures
 from rpgan_landscape.experiment import THIN
@@ -62,7 +62,7 @@ def escape(results: Results, folder: Path) -> Figure:
     seen = "Under the reference's settings RS-GAN covers both clusters sooner than JS-GAN"
     if len(panels) > 1:
         seen += "; where the D step is matched, or only the pairing changes, the curves lie in each other's bands"
-    return _save(
+    return finish(
         figure, folder, "escape.svg", f"{seen} ({n} seeds, band: pointwise 95 % intervals).",
         "Share of runs that have covered both clusters against iterations, for variants of the two-cluster experiment",
     )  # fmt: skip
@@ -85,7 +85,7 @@ def d_losses(results: Results, folder: Path) -> Figure:
         axes.set(title=title, xlabel="iteration", ylim=(0.2, 0.8))
     all_axes[0].set_ylabel("D loss")
     n = len(results.experiments[PREFIX + "js"].runs)
-    return _save(
+    return finish(
         figure, folder, "d_loss.svg",
         "While all fakes sit in one cluster (orange) the D loss stays on its predicted plateau, 0.4774 for JS-GAN and "
         f"0.3466 for RS-GAN; when both are covered it is log 2. A line for each of {n} seeds, every {THIN} iterations.",
@@ -115,7 +115,7 @@ def gaussians(results: Results, folder: Path) -> Figure:
         )
     axes.set(xlabel="iteration", ylabel="modes covered (of 5)", ylim=(0, 5.2))
     axes.legend(frameon=False, fontsize=7, loc="lower right")
-    return _save(
+    return finish(
         figure, folder, "gaussians.svg",
         "Five Gaussians: modes found over training by JS and RS, with and without the last-layer normalisation that "
         "only the RS runs of the reference have (mean over seeds).",
@@ -126,12 +126,6 @@ def gaussians(results: Results, folder: Path) -> Figure:
 def _there(results: Results, name: str) -> bool:
     experiment = results.experiments.get(PREFIX + name)
     return experiment is not None and bool(experiment.runs)
-
-
-def _save(figure: plt.Figure, folder: Path, file: str, caption: str, alt: str) -> Figure:
-    save(figure, folder / file)
-    plt.close(figure)
-    return Figure(file, caption, alt)
 
 
 def draw(results: Results, folder: Path) -> list[Figure]:

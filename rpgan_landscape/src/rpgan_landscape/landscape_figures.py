@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from shared.figures import COLOURS, GRID, INK, Figure, save, use_house_style
+from shared.figures import COLOURS, GRID, INK, Figure, finish, use_house_style
 from shared.runs.store import write_atomic
 
 from rpgan_landscape.landscape import (
@@ -77,7 +77,7 @@ def pair_landscapes(folder: Path, points: int = 41) -> Figure:
         ax.set_ylabel("$y_2$", labelpad=0)
     for ax in axes[-1, :4]:
         ax.set_xlabel("$y_1$", labelpad=0)
-    return _save(
+    return finish(
         figure, folder, "pair_landscapes.svg",
         "g over the places of two fakes: for every critic (left of each pair) it is flat but for lines and points, "
         f"for {LIPSCHITZ:g}-Lipschitz critics (right) these have width. Blue is low, a ring is a global minimum, a red "
@@ -148,7 +148,7 @@ def barrier_trees(folder: Path) -> Figure:
             ax.spines["bottom"].set_visible(False)
             ax.set_title(TITLES[loss] if n == 3 else "")
         row[0].set_ylabel(f"$g\\,/\\,|\\min g|$,  n = {n}")
-    return _save(
+    return finish(
         figure, folder, "barrier_trees.svg",
         "Every line ends below in a strict minimum and meets another where the lowest path between the two passes. "
         "JS and the all-pairs loss have a minimum for each collapse (red), shallower the larger the crowd; the hinge "
@@ -191,7 +191,7 @@ def histograms(folder: Path, n: int = 5) -> Figure:
     for ax in axes[:, 0]:
         ax.set_ylabel("states")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    return _save(
+    return finish(
         figure, folder, "value_histograms.svg",
         f"The values of g over the {(n + 1) ** n:,} states of n = {n}: losses that count fakes one by one have many "
         "levels, the hinge (modes covered) and the paired loss (pairs on cycles) have n + 1.",
@@ -279,12 +279,6 @@ def _animation(path: list[State], curves: dict[str, np.ndarray], seconds: float 
     font = "font: 9px system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
     head = '<svg xmlns="http://www.w3.org/2000/svg" width="480pt" height="150pt" viewBox="0 0 480 150"'
     return "\n".join([f'{head} style="{font}">', *drawn, "</svg>"]) + "\n"
-
-
-def _save(figure: plt.Figure, folder: Path, file: str, caption: str, alt: str) -> Figure:
-    save(figure, folder / file)
-    plt.close(figure)
-    return Figure(file, caption, alt)
 
 
 def draw(folder: Path) -> list[Figure]:

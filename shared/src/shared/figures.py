@@ -68,6 +68,15 @@ def save(figure: MatplotlibFigure, path: Path | str) -> None:
     write_atomic(Path(path), "\n".join(line.rstrip() for line in text.splitlines()) + "\n")
 
 
+def finish(figure: MatplotlibFigure, folder: Path, file: str, caption: str, alt: str) -> Figure:
+    """Save a figure in `folder`, close it, and return what a page says of it."""
+    import matplotlib.pyplot as plt
+
+    save(figure, folder / file)
+    plt.close(figure)
+    return Figure(file, caption, alt)
+
+
 def paper_line(axes: Axes, value: float, label: str = "paper") -> None:
     """The paper's value as a dashed grey line that says so."""
     axes.axhline(value, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1, zorder=1)
