@@ -143,7 +143,7 @@ def _log(
     run: Run, plateau: float, covered: float, config: dict[str, Any], run_dir: Path, experiment: str, tier: str
 ) -> None:
     """The population's mean curves in W&B, with the predicted plateaus as lines."""
-    from shared.tracking import house_logger
+    from shared.tracking import finish, house_logger
 
     logger = house_logger(run_dir, "rpgan_landscape", experiment, tier, config)
     n = run.population.x.shape[1]
@@ -159,7 +159,7 @@ def _log(
             },
             step=step,
         )
-    logger.experiment.finish()
+    finish()
 
 
 def _dry(config: dict[str, Any]) -> bool:
