@@ -197,7 +197,8 @@ def test_a_dry_run_leaves_nothing(toy: Path) -> None:
 
 def test_an_interrupt_says_how_to_go_on(toy: Path) -> None:
     edit(toy / "configs" / "base.yaml", "gain: 0.2", "gain: 0.2, behaviour: hold")
-    process = start(toy, "--jobs", "1")
+    # What a shell starts in the background ignores Ctrl-C, and so do its children: not this one.
+    process = start(toy, "--jobs", "1", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while not list(toy.glob("runs/*/died")):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
