@@ -1,0 +1,226 @@
+"""How the two networks play (sections 2 and 5): updates of D and of G, the schedule of the penalty, G's average.
+
+Serves a single pair of networks and several that train side by side (`population`): images are [..., B, *] and latents
+[..., B, latent], with the axes of the networks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from shared.errors import UserError
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from diggan.kernels.fused_diffaugment import Draws, fused_diffaugment
+from diggan.losses import Adversarial, d_losses, g_loss
+from diggan.losses import check as check_loss
+from diggan.regulariser import Random, Regulariser, Seen, When, discriminate
+
+
+@dataclass
+class Batch:
+    """What one G iteration takes; of each tensor the first axis is the update: D's in order, then G's.
+
+    Args:
+        x: reals [d_steps, ..., B, *]; y: their classes, or None.
+        z: latents [d_steps + 1, ..., B, latent]; gy: classes of the fakes, or None.
+        augment: DiffAugment's draws: of [fake; real] for each update of D, of the fakes for G's (None: none).
+        random: what GP, DRAGAN and CR draw from.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    z: Tensor
+    gy: Tensor | None
+    augment: Sequence[Draws] | None = None
+    random: Random | None = None
+
+
+@dataclass
+class Terms:
+    """Loss terms of the last update of each kind, one for each network; `penalty` of the last that had one."""
+
+    d_real: Tensor
+    d_fake: Tensor
+    penalty: Tensor | None
+    weight: float
+    g: Tensor
+    real_logits: Tensor
+    fake_logits: Tensor
+
+
+class AutoWeight(nn.Module):
+    """A weight that keeps the penalty at `target` times the adversarial loss, both averaged (ours, off by default).
+
+    Args:
+        target: the ratio.
+        decay: of both averages, from one penalised update to the next.
+    """
+
+    averages: Tensor
+
+    def __init__(self, target: float = 0.1, decay: float = 0.99) -> None:
+        super().__init__()
+        if not target > 0:
+            raise UserError(f"the target of an automatic weight is {target}: it has to be > 0")
+        self.target, self.decay = target, decay
+        self.register_buffer("averages", torch.full((2,), float("nan")))
+
+    def forward(self, adversarial: Tensor, penalty: Tensor) -> float:
+        new = torch.stack([adversarial.detach().mean(), penalty.detach().mean()]).to(self.averages)
+        first = self.averages.isnan().any()
+        self.averages.copy_(torch.where(first, new, self.decay * self.averages + (1 - self.decay) * new))
+        loss, size = self.averages.tolist()
+        return self.target * abs(loss) / max(size, 1e-12)
+
+
+class Game(nn.Module):
+    """Two networks, what regularises D, and the average of G.
+
+    Args:
+        g, d: called as g(z) and d(x), or with classes g(z, y) and d(x, y).
+        regularisers: of D.
+        loss: `hinge` or `nonsaturating`.
+        policy: DiffAugment's, of every image that D gets; empty: none.
+        grad_wrt: see `discriminate`.
+        ema: decay of the average of G's parameters and buffers; 0: none.
+        ema_start: iteration (from 1) before which the average is a copy.
+        axis: the batch's; 1 where networks train side by side.
+        auto: sets the first regulariser's weight.
+    """
+
+    def __init__(
+        self,
+        g: nn.Module,
+        d: nn.Module,
+        regularisers: Sequence[Regulariser] = (),
+        loss: Adversarial = "hinge",
+        policy: str = "",
+        grad_wrt: Any = "augmented",
+        ema: float = 0.9999,
+        ema_start: int = 1000,
+        axis: int = 0,
+        auto: AutoWeight | None = None,
+    ) -> None:
+        super().__init__()
+        check_loss(loss)
+        if not 0 <= ema < 1:
+            raise UserError(f"ema is {ema}: a decay lies in [0, 1)")
+        self.g, self.d, self.regularisers = g, d, nn.ModuleList(regularisers)
+        self.loss, self.policy, self.grad_wrt, self.axis, self.auto = loss, policy, grad_wrt, axis, auto
+        self.average = AveragedModel(g, multi_avg_fn=average_from(ema_start, ema), use_buffers=True) if ema else None
+        if self.average is not None:
+            self.average.requires_grad_(False)
+        self.iteration = 0  # G iterations done
+
+    @property
+    def sampler(self) -> nn.Module:
+        """The generator that is looked at: the average."""
+        return self.g if self.average is None else self.average.module
+
+    def generate(self, z: Tensor, y: Tensor | None) -> Tensor:
+        return self.g(z) if y is None else self.g(z, y)
+
+    def iterate(
+        self,
+        batch: Batch,
+        opt_g: Any,
+        opt_d: Any,
+        backward: Callable[[Tensor], Any] = lambda loss: loss.backward(),
+    ) -> Terms:
+        """One G iteration: an update of D for each of the batch's reals, then one of G."""
+        self.iteration += 1
+        d_steps = len(batch.x)
+        penalty, weight = None, 0.0
+        self.g.requires_grad_(False)
+        self.d.requires_grad_(True)
+        for step in range(d_steps):
+            seen, terms, own, used = self.update_d(batch, step, opt_d, backward)
+            if own is not None:
+                penalty, weight = own, used
+        self.g.requires_grad_(True)
+        self.d.requires_grad_(False)
+        loss = self.update_g(batch, opt_g, backward)
+        self.d.requires_grad_(True)
+        if self.average is not None:
+            self.average.update_parameters(self.g)
+        return Terms(*terms, penalty, weight, loss, seen.real.detach(), seen.fake.detach())
+
+    def update_d(
+        self, batch: Batch, step: int, opt: Any, backward: Callable[[Tensor], Any]
+    ) -> tuple[Seen, tuple[Tensor, Tensor], Tensor | None, float]:
+        """Logits, D's loss at reals and fakes, and the first regulariser's penalty and weight where it is due."""
+        when = When(self.iteration, step)
+        y = None if batch.y is None else batch.y[step]
+        gy = None if batch.gy is None else batch.gy[step]
+        with torch.no_grad():  # G stays in training mode: batch statistics and power iterations go on
+            fake = self.generate(batch.z[step], gy)
+        regularisers = [reg for reg in self.regularisers if isinstance(reg, Regulariser)]
+        seen = discriminate(
+            self.d, fake, batch.x[step], gy, y,
+            regularisers=regularisers, when=when, augment=self._augment(batch, step), wrt=self.grad_wrt,
+            random=batch.random, axis=self.axis,
+        )  # fmt: skip
+        at_real, at_fake = d_losses(seen.real, seen.fake, self.loss)
+        total = (at_real + at_fake).sum()
+        due = [reg.due(when) for reg in regularisers]
+        if self.auto is not None and due[0]:
+            regularisers[0].weight = self.auto(at_real + at_fake, seen.penalties[0])
+        for go, reg, value in zip(due, regularisers, seen.penalties):
+            if go:
+                total = total + reg.weight * value.sum()
+        opt.zero_grad()
+        backward(total)
+        opt.step()
+        own = (seen.penalties[0].detach(), regularisers[0].weight) if due and due[0] else (None, 0.0)
+        return seen, (at_real.detach(), at_fake.detach()), *own
+
+    def update_g(self, batch: Batch, opt: Any, backward: Callable[[Tensor], Any]) -> Tensor:
+        """G's loss. No penalty is in it, and D's parameters get no gradient."""
+        gy = None if batch.gy is None else batch.gy[-1]
+        x = self.generate(batch.z[-1], gy)
+        augment = self._augment(batch, -1)
+        x = x if augment is None else augment(x)
+        logits = self.d(x) if gy is None else self.d(x, gy)
+        loss = g_loss(logits.flatten(self.axis), self.loss)
+        opt.zero_grad()
+        backward(loss.sum())
+        opt.step()
+        return loss.detach()
+
+    def _augment(self, batch: Batch, update: int) -> Callable[[Tensor], Tensor] | None:
+        if not self.policy:
+            return None
+        assert batch.augment is not None
+        draws, image = batch.augment[update], self.d.image
+
+        def augment(x: Tensor) -> Tensor:
+            return fused_diffaugment(x.reshape(-1, *image), self.policy, draws).reshape(x.shape)  # type: ignore[misc]
+
+        return augment
+
+
+def average_from(start: int, decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
+    """For `AveragedModel`: a copy before iteration `start` (from 1), an average with this decay from it on.
+
+    Whole-number buffers (batches seen) are copied.
+    """
+
+    @torch.no_grad()
+    def update(average: Sequence[Tensor], current: Sequence[Tensor], done: Any) -> None:
+        share = 1.0 if int(done) + 1 < start else 1 - decay
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(list(average), list(current), share)
+        else:
+            torch._foreach_copy_(list(average), list(current))
+
+    return update  # type: ignore[return-value]
+
+
+def adam(net: nn.Module, lr: float, betas: tuple[float, float] = (0.0, 0.999), eps: float = 1e-8) -> torch.optim.Adam:
+    """The authors' optimiser; betas as floats."""
+    return torch.optim.Adam(net.parameters(), lr, betas=(float(betas[0]), float(betas[1])), eps=eps, fused=True)

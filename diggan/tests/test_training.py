@@ -1,0 +1,182 @@
+"""The loop: two iterations of the authors' training, the average of G, what may and may not get gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from diggan.gradient_gap import DIGRegularizer
+from diggan.kernels.fused_diffaugment import draw
+from diggan.losses import d_losses, g_loss
+from diggan.rivals import LeCam
+from diggan.training import AutoWeight, Batch, Game, adam
+from shared.errors import UserError
+
+from diggan import nets
+
+
+def test_two_iterations_are_the_authors(golden, loaded) -> None:
+    file = golden("train_two_iterations")
+    g, d = nets.build("biggan_cifar", width=2, classes=4, latent=8)
+    g, d = loaded(file, "dig/G0/", g), loaded(file, "dig/D0/", d)
+    reg = DIGRegularizer("official", float(file["lam"]))
+    game = Game(g, d, [reg], ema=0.0)
+    betas = (float(file["beta1"]), float(file["beta2"]))
+    opt_g, opt_d = (adam(net, float(file["lr"]), betas, float(file["eps"])) for net in (g, d))
+    for i in range(2):
+        x, y = file["dig/x"][i].unflatten(0, (2, 2)), file["dig/y"][i].unflatten(0, (2, 2))
+        terms = game.iterate(Batch(x, y, file["dig/z"][i], file["dig/gy"][i]), opt_g, opt_d)
+        got = torch.stack([terms.d_real, terms.d_fake, terms.g])
+        torch.testing.assert_close(got, file["dig/metrics"][i], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(reg.s_real, file["dig/ema_real"], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(reg.s_fake, file["dig/ema_fake"], rtol=1e-5, atol=1e-7)
+    checked = 0
+    for prefix, net in (("dig/G1/", g), ("dig/D1/", d)):
+        for name, value in net.state_dict().items():
+            expected = file[prefix + name]
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+            checked += 1
+    assert checked == sum(key.startswith(("dig/G1/", "dig/D1/")) for key in file)
+
+
+def toy(seed: int = 0, weight: float | None = None, policy: str = "", ema: float = 0.0, **kwargs) -> Game:
+    torch.manual_seed(seed)
+    g, d = nets.build("mlp64", 16)
+    return Game(g, d, [] if weight is None else [DIGRegularizer(weight=weight)], policy=policy, ema=ema, **kwargs)
+
+
+def batch(k: int, steps: int = 2, policy: str = "", n: int = 6) -> Batch:
+    generator = torch.Generator().manual_seed(k)
+    x = torch.rand(steps, n, 1, 8, 8, generator=generator) * 2 - 1
+    z = torch.randn(steps + 1, n, 32, generator=generator)
+    augment = [draw(policy, 2 * n if s < steps else n, 8, 8, generator) for s in range(steps + 1)]
+    return Batch(x, None, z, None, augment)
+
+
+def play(game: Game, iterations: int, policy: str = "") -> Game:
+    opts = adam(game.g, 1e-3), adam(game.d, 1e-3)
+    for k in range(iterations):
+        game.iterate(batch(k, policy=policy), *opts)
+    return game
+
+
+def test_weight_zero_is_bit_identical_to_none() -> None:
+    plain, zero, some = play(toy(), 50), play(toy(weight=0.0), 50), play(toy(weight=1.0), 50)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), zero.parameters()))
+    assert not all(torch.equal(a, b) for a, b in zip(plain.parameters(), some.parameters()))
+
+
+def test_the_penalty_reaches_d_only_and_only_at_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    game = toy(weight=1.0)
+    calls = []
+    monkeypatch.setattr(DIGRegularizer, "penalty", lambda self, at: calls.append(game.iteration) or at.fake.sum() * 0)
+    play(game, 3)
+    assert calls == [1, 2, 3]
+
+
+def test_g_is_untouched_by_d_updates_and_d_by_g_updates() -> None:
+    game = toy(weight=1.0)
+    before = copy.deepcopy(game.g.state_dict())
+    opts = adam(game.g, 1e-3), adam(game.d, 1e-3)
+    step, seen = game.update_g, []
+
+    def update_g(*args):
+        assert all(torch.equal(before[k], v) for k, v in game.g.state_dict().items())
+        d_before = copy.deepcopy(game.d.state_dict())
+        out = step(*args)
+        assert all(torch.equal(d_before[k], v) for k, v in game.d.state_dict().items())
+        seen.append(True)
+        return out
+
+    game.update_g = update_g  # type: ignore[method-assign]
+    game.iterate(batch(0), *opts)
+    assert seen
+    assert not all(torch.equal(before[k], v) for k, v in game.g.state_dict().items())
+
+
+def test_g_learns_through_the_augmentation() -> None:
+    """With a hole over the whole image nothing comes through."""
+    game = toy(policy="cutout")
+    one = batch(0, policy="cutout")
+    middle = [torch.full_like(d.offset_h, 4) for d in one.augment]
+    whole = [d._replace(offset_h=four, offset_w=four) for d, four in zip(one.augment, middle)]
+    import diggan.kernels.fused_diffaugment.reference as reference
+
+    before = reference.HOLE
+    try:
+        reference.HOLE = 1.0
+        game.iterate(Batch(one.x, None, one.z, None, whole), adam(game.g, 1e-3), adam(game.d, 1e-3))
+        assert all((p.grad == 0).all() for p in game.g.parameters())
+    finally:
+        reference.HOLE = before
+    game.iterate(one, adam(game.g, 1e-3), adam(game.d, 1e-3))
+    assert any((p.grad != 0).any() for p in game.g.parameters())
+
+
+def test_the_average_is_a_copy_before_its_start_and_covers_buffers() -> None:
+    torch.manual_seed(0)
+    g, d = nets.build("biggan_cifar", width=2, classes=3, latent=8)
+    game = Game(g, d, ema=0.9, ema_start=3)
+    opts = adam(g, 1e-2), adam(d, 1e-2)
+    expected: dict[str, torch.Tensor] = {}
+    for t in range(1, 6):
+        y = torch.tensor([[0, 1], [2, 0]])
+        game.iterate(Batch(torch.rand(1, 2, 3, 32, 32), y[:1], torch.randn(2, 2, 8), y), *opts)
+        for name, value in g.state_dict().items():
+            old = expected.get(name, value)
+            expected[name] = value.clone() if t < 3 else 0.9 * old + 0.1 * value
+    for name, value in game.average.module.state_dict().items():
+        torch.testing.assert_close(value, expected[name], msg=lambda m, n=name: f"{n}: {m}")
+    assert not torch.allclose(game.sampler.blocks[0][0].bn1.stored_mean, g.blocks[0][0].bn1.stored_mean)
+
+
+def test_losses(golden) -> None:
+    file = golden("losses_metrics")
+    real, fake = file["lecam_d_real"].flatten(), file["lecam_d_fake"].flatten()
+    for kind, prefix in (("hinge", "hinge"), ("nonsaturating", "ns")):
+        at_real, at_fake = d_losses(real, fake, kind)
+        for got, key in ((at_real, "d_real"), (at_fake, "d_fake"), (g_loss(fake, kind), "g")):
+            torch.testing.assert_close(got, file[f"{prefix}_{key}"], rtol=1e-10, atol=1e-12)
+
+
+def test_an_automatic_weight_keeps_the_ratio() -> None:
+    auto = AutoWeight(0.25, decay=0.5)
+    assert auto(torch.tensor(2.0), torch.tensor(0.1)) == pytest.approx(0.25 * 2 / 0.1)
+    assert auto(torch.tensor(4.0), torch.tensor(0.3)) == pytest.approx(0.25 * 3 / 0.2)
+    game = toy(weight=1.0, auto=AutoWeight(0.25, decay=0.0))
+    terms = game.iterate(batch(0, steps=1), adam(game.g, 1e-3), adam(game.d, 1e-3))
+    assert (terms.weight * terms.penalty / (terms.d_real + terms.d_fake)).item() == pytest.approx(0.25, rel=1e-5)
+
+
+def test_lecam_sees_every_update_of_d() -> None:
+    game = toy()
+    lecam = LeCam(decay=0.5, start=2)
+    game.regularisers.append(lecam)
+    opts = adam(game.g, 1e-3), adam(game.d, 1e-3)
+    calls = 0
+    observe = lecam.observe
+
+    def counted(*args):
+        nonlocal calls
+        calls += 1
+        observe(*args)
+
+    lecam.observe = counted  # type: ignore[method-assign]
+    for k in range(3):
+        game.iterate(batch(k), *opts)
+    assert calls == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"loss": "wasserstein"}, "unknown loss 'wasserstein': there are hinge, nonsaturating"),
+        ({"ema": 1.0}, "ema is 1.0"),
+    ],
+)
+def test_bad_settings(settings: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Game(*nets.build("mlp64", 4), **settings)
+    with pytest.raises(UserError, match="target of an automatic weight is 0"):
+        AutoWeight(0)
