@@ -112,6 +112,7 @@ class Game(nn.Module):
             raise UserError(f"ema is {ema}: a decay lies in [0, 1)")
         self.g, self.d, self.regularisers = g, d, nn.ModuleList(regularisers)
         self.loss, self.policy, self.grad_wrt, self.axis, self.auto = loss, policy, grad_wrt, axis, auto
+        self.ema, self.ema_start = ema, ema_start
         self.average = AveragedModel(g, multi_avg_fn=average_from(ema_start, ema), use_buffers=True) if ema else None
         if self.average is not None:
             self.average.requires_grad_(False)

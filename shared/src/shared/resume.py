@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import random
 import time
 import zipfile
@@ -21,6 +22,7 @@ import pytorch_lightning as L
 import torch
 
 from shared.errors import UserError, disk_error
+from shared.runs.store import write_atomic
 
 
 def random_state() -> dict[str, Any]:
@@ -107,6 +109,37 @@ class ResumeCheckpoint(L.Callback):
         batches = loop["epoch_loop.batch_progress"]
         batches["current"] = dict.fromkeys(batches["current"], 0)
         batches["is_last_batch"] = False
+
+
+def save_state(path: Path, made_with: dict[str, Any], state: dict[str, Any]) -> None:
+    """Replace a checkpoint of one's own form by one rename: whenever the process dies, the file is whole.
+
+    Args:
+        made_with: what a run has to have in common with this one to go on from it; plain values.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    content = io.BytesIO()
+    torch.save({"made with": made_with, **state}, content)
+    write_atomic(path, content.getvalue())
+
+
+def load_state(path: Path, made_with: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `save_state` saved, of a run made with the same.
+
+    Raises:
+        UserError: a damaged file, or another run's.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        saved = state.pop("made with")
+    except (RuntimeError, EOFError, KeyError, AttributeError, TypeError, pickle.UnpicklingError):
+        raise UserError(f"{path} is damaged: delete it and run the same command again") from None
+    other = sorted(key for key in made_with if saved.get(key) != made_with[key])
+    if other:
+        raise UserError(f"{path} is of a run with other {', '.join(other)}: choose another directory, or delete it")
+    return state
 
 
 def check_readable(path: Path) -> None:

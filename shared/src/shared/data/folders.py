@@ -71,17 +71,57 @@ def read_image_folder(folder: Path, size: int, limit: int | None = None) -> UInt
             f"{folder}: {len(files)} images of {size} x {size} pixels are {needed / 1e9:.1f} GB, this machine has "
             f"{memory / 1e9:.1f} GB of memory: take at most {memory // (3 * size**2)} of them"
         )
-    from PIL.Image import Resampling
-
     images = np.empty((len(files), 3, size, size), np.uint8)
     for row, file in enumerate(files):
         with _opened(folder / file) as image:
-            width, height = image.size
-            side = min(width, height)
-            left, top = (width - side) // 2, (height - side) // 2
-            square = image.convert("RGB").crop((left, top, left + side, top + side))
-            images[row] = np.asarray(square.resize((size, size), Resampling.BILINEAR)).transpose(2, 0, 1)
+            images[row] = _square(image, size)
     return images
+
+
+def read_labelled_folder(
+    folder: Path, size: int | None = None, names: tuple[str, ...] = ()
+) -> tuple[UInt8[np.ndarray, "n 3 h w"], np.ndarray, tuple[str, ...]]:
+    """Images, labels (int64) and the classes' names of `<folder>/<class>/*.png`, in the order of the names.
+
+    Args:
+        size: cut to the largest square and resized bilinearly to this side (None: all have to be of one size).
+        names: the classes that are expected (empty: those that are there).
+
+    Raises:
+        MissingData, DamagedData (both `UserError`): no such folder, or no class in it; an empty or unknown class; an
+            image is damaged, or of another size than the first.
+    """
+    if not folder.is_dir():
+        raise MissingData(f"{folder} is missing: a folder for each class is expected in it")
+    found = tuple(entry.name for entry in _entries(folder) if entry.is_dir())
+    if not found or (names and found != names):
+        expected = ", ".join(names) or "a folder for each class"
+        raise DamagedData(f"{folder} has the classes {', '.join(found) or '(none)'}: expected are {expected}")
+    rows, labels = [], []
+    for label, name in enumerate(found):
+        files = _entries(folder / name)
+        if not files:
+            raise DamagedData(f"{folder / name} has no image in it")
+        for file in files:
+            with _opened(file) as image:
+                rows.append(_square(image, size))
+            if rows[-1].shape != rows[0].shape:
+                (_, h, w), (_, height, width) = rows[-1].shape, rows[0].shape
+                raise DamagedData(f"{file}: {w} x {h} pixels, the first image has {width} x {height}: set `resize`")
+            labels.append(label)
+    return np.stack(rows), np.array(labels, np.int64), found
+
+
+def _square(image: Image, size: int | None) -> UInt8[np.ndarray, "3 h w"]:
+    from PIL.Image import Resampling
+
+    image = image.convert("RGB")
+    if size is not None and image.size != (size, size):
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side)).resize((size, size), Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def _part(folder: Path, shape: tuple[int, int, int], names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,188 @@
+"""What is looked at during training and after it (section 9): G by its samples, D by its gradients and logits.
+
+Looking changes nothing: buffers that a pass in training mode moves are put back, and random numbers are of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from jaxtyping import Float
+from shared.errors import UserError
+from shared.metrics.coverage import nearest_neighbours
+from shared.metrics.distances import frechet_distance
+from torch import Tensor, nn
+
+from diggan.data.draws import stream
+from diggan.features import quantised
+from diggan.kernels.grad_gap import norms
+from diggan.nets.layers import BatchNorm
+from diggan.scores import inception_score, kernel_distance, leaks, nearest_training_distance
+
+EvalBN = Literal["batch", "running", "standing"]
+STANDING_PASSES = 16
+NEIGHBOURS = 5
+TAIL = 3  # looks that a tail mean is over
+FINITE = 1e6  # features beyond have diverged
+
+
+class Extractor(Protocol):
+    """What makes features (and class probabilities, or None) of images in [-1, 1], and says which it is."""
+
+    accuracy: float
+
+    @property
+    def title(self) -> str: ...
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]: ...
+
+
+@contextmanager
+def untouched(net: nn.Module, mode: EvalBN, passes: Callable[[], Any] | None = None) -> Iterator[None]:
+    """A generator as it samples, put back to the last bit afterwards.
+
+    Args:
+        mode: normalise by the `batch` (the authors'), by the `running` averages, or by statistics collected over
+            passes made now (`standing`).
+        passes: one pass of `standing`.
+    """
+    if mode not in get_args(EvalBN):
+        raise UserError(f"unknown eval_bn {mode!r}: there are {', '.join(get_args(EvalBN))}")
+    training = net.training
+    kept = {name: value.clone() for name, value in net.named_buffers()}
+    norms_ = [m for m in net.modules() if isinstance(m, BatchNorm | nn.modules.batchnorm._BatchNorm)]
+    momenta = [m.momentum for m in norms_]
+    try:
+        if mode == "standing" and norms_:
+            assert passes is not None
+            net.train()
+            for i in range(STANDING_PASSES):  # the mean of all passes, by momentum 1, 1/2, 1/3, ...
+                for m in norms_:
+                    m.momentum = 1 / (i + 1)
+                passes()
+        net.train(mode == "batch")
+        yield
+    finally:
+        for m, momentum in zip(norms_, momenta):
+            m.momentum = momentum  # type: ignore[assignment]
+        with torch.no_grad():
+            for name, value in net.named_buffers():
+                value.copy_(kept[name])
+        net.train(training)
+
+
+@torch.no_grad()
+def sample(
+    g: nn.Module, count: int, eval_bn: EvalBN = "batch", batch: int = 50, seed: int = 0
+) -> Float[Tensor, "count c h w"]:
+    """Images of a generator on the CPU, as a file would hold them, in batches (which matter to `batch`).
+
+    Classes are uniform, latents and classes of a fixed stream.
+
+    Raises:
+        UserError: an unknown eval_bn (the known are listed).
+    """
+    device = next(g.parameters()).device
+    random = stream(seed, "samples")
+    z = torch.randn(count, g.latent, generator=random)  # type: ignore[arg-type]
+    y = torch.randint(int(g.classes), (count,), generator=random) if g.classes else None  # type: ignore[arg-type]
+
+    def make(rows: slice) -> Tensor:
+        own = z[rows].to(device)
+        return g(own) if y is None else g(own, y[rows].to(device))
+
+    with untouched(g, eval_bn, lambda: make(slice(0, batch))):
+        parts = [make(slice(i, min(i + batch, count))).float().cpu() for i in range(0, count, batch)]
+    return quantised(torch.cat(parts))
+
+
+def d_statistics(
+    d: nn.Module,
+    train: Tensor,
+    held_out: Tensor,
+    fake: Tensor,
+    labels: Sequence[Tensor | None] = (None, None, None),
+    axis: int = 0,
+    batch: int = 2500,
+) -> dict[str, Tensor]:
+    """D's gradient norms and logits on training images, held-out images and fakes [..., n, *]; one number a network.
+
+    `gap` = |mean norm on training images - mean norm on fakes|; accuracies are shares of logits above 0 (below for
+    fakes); `overfitting` is the difference of D's accuracies on training and on held-out images.
+    """
+    training = d.training
+    d.eval()
+    frozen = [p for p in d.parameters() if p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(False)
+    out = {}
+    try:
+        for name, images, y in zip(("real", "held_out", "fake"), (train, held_out, fake), labels):
+            sizes, logits = [], []
+            for start in range(0, images.shape[axis], batch):
+                x = images.narrow(axis, start, min(batch, images.shape[axis] - start)).detach().requires_grad_()
+                with torch.enable_grad():
+                    value = d(x) if y is None else d(x, y[start : start + batch])
+                    (grad,) = torch.autograd.grad(value.sum(), x)
+                sizes.append(norms(grad, axis + 1))
+                logits.append(value.detach().flatten(axis))
+            out[f"norm_{name}"] = torch.cat(sizes, axis).mean(-1)
+            joined = torch.cat(logits, axis)
+            out[f"logit_{name}"] = joined.mean(-1)
+            if name != "fake":
+                out[f"accuracy_{name}"] = (joined > 0).float().mean(-1)
+    finally:
+        d.train(training)
+        for p in frozen:
+            p.requires_grad_(True)
+    out["gap"] = (out["norm_real"] - out["norm_fake"]).abs()
+    out["overfitting"] = out["accuracy_real"] - out["accuracy_held_out"]
+    return out
+
+
+class Judge:
+    """Compares samples with reference images by an extractor's features.
+
+    Args:
+        reference: what results are measured against.
+    """
+
+    def __init__(self, extractor: Extractor, reference: Tensor) -> None:
+        self.extractor = extractor
+        self.reference = extractor.extract(reference)[0]
+
+    def frechet(self, fake: Tensor, reference: Tensor | None = None) -> float:
+        """Distance of features [n, d] to the reference's; infinite where samples have diverged."""
+        if not fake.isfinite().all() or fake.abs().max() > FINITE:
+            return math.inf
+        return frechet_distance(self.reference if reference is None else reference, fake)
+
+    def scores(self, samples: Tensor, training: Tensor, subsets: int = 100) -> dict[str, float]:
+        """Everything that is asked of a finished generator; `training` are the images that it was trained on."""
+        fake, probabilities = self.extractor.extract(samples)
+        out = {f"features/{self.extractor.title}": self.extractor.accuracy, "fid": self.frechet(fake)}
+        out["kid"], out["kid_sd"] = kernel_distance(self.reference, fake, subsets)
+        near = nearest_neighbours(self.reference, fake, NEIGHBOURS)
+        out |= {"precision": near.precision, "recall": near.recall, "density": near.density, "coverage": near.coverage}
+        if probabilities is not None:
+            out["is"], out["is_sd"] = inception_score(probabilities)
+        out["nearest_training"] = float(nearest_training_distance(samples, training).mean())
+        out["leak"], out["leak_training"] = float(leaks(samples).mean()), float(leaks(training).mean())
+        return out
+
+
+def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Best and last FID, and tail means of FID, validation FID, gap and overfitting (the mean of the last three looks).
+
+    The best is over looks at the reference set itself, so it is optimistic; the last and the tail are not.
+    """
+    fid = curves["fid"]
+    tail = {name: sum(curves[name][-TAIL:]) / len(curves[name][-TAIL:]) for name in TAILED if name in curves}
+    return {"best/fid": min(fid), "last/fid": fid[-1], **{f"tail/{name}": value for name, value in tail.items()}}
+
+
+TAILED = ("fid", "val_fid", "gap", "norm_real", "norm_fake", "overfitting", "accuracy_held_out")

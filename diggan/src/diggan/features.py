@@ -1,0 +1,139 @@
+"""What samples are judged by: features of a small classifier trained on the spot, or of Inception (section 9).
+
+A distance means nothing without its extractor: scores of the first kind are FID-local and IS-local, and every result
+carries the extractor's title, which ends in the hash of its weights. Images are [n, c, h, w] in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from shared.errors import UserError
+from shared.metrics.features import Inception
+from shared.runs.store import write_atomic
+from torch import Tensor, nn
+
+from diggan.data.images import Source
+
+BATCH = 500
+NOISE = 0.1  # standard deviation of the noise on the classifier's training images
+
+
+def quantised(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """As a file would hold them: uint8(floor((x/2 + 1/2) 255 + 1/2)), in [-1, 1] again."""
+    return ((images / 2 + 0.5) * 255 + 0.5).floor().clamp(0, 255) / 127.5 - 1
+
+
+class LocalFeatures(nn.Module):
+    """A classifier of two convolutions and a hidden layer, whose activations are the features.
+
+    8 x 8 and 28 x 28 are the specification's; larger images get one more convolution for each halving down to 8.
+
+    Args:
+        source: the data it is trained on.
+    """
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        channels, size, _ = source.shape
+        self.name, self.accuracy = source.name, 0.0
+        if size == 8:
+            self.steps, sizes, strides = 300, (channels, 32, 64), (1, 2)
+        elif size == 28:
+            self.steps, sizes, strides = 1500, (channels, 16, 32), (2, 2)
+        else:
+            halvings = max(2, (size // 8).bit_length())
+            widths = [min(32 * 2**i, 128) for i in range(halvings)]
+            self.steps, sizes, strides = 3000, (channels, *widths), (2,) * halvings
+        layers: list[nn.Module] = []
+        for inputs, outputs, stride in zip(sizes, sizes[1:], strides):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.ReLU()]
+        side = size
+        for stride in strides:
+            side = -(-side // stride)
+        width = 64 if size <= 28 else 128
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(sizes[-1] * side**2, width), nn.ReLU())
+        self.head = nn.Linear(width, source.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+    @property
+    def title(self) -> str:
+        digest = hashlib.sha256()
+        for value in self.state_dict().values():
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return f"{self.name}-cnn-{digest.hexdigest()[:8]}"
+
+    @torch.no_grad()
+    def extract(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, Tensor]:
+        """(features, class probabilities) in float32 on the CPU."""
+        device = self.head.weight.device
+        features = torch.cat([self.body(part.to(device)) for part in images.split(BATCH)])
+        return features.cpu(), self.head(features).softmax(1).cpu()
+
+
+class InceptionFeatures:
+    """Inception weights from a TorchScript file; no probabilities. Grey images are shown as three equal channels."""
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+        self.net, self.accuracy = Inception(path, device), 1.0
+
+    @property
+    def title(self) -> str:
+        return self.net.title
+
+    def extract(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, None]:
+        pixels = ((quantised(images) + 1) * 127.5).round().to(torch.uint8)
+        return self.net.extract(pixels.expand(-1, 3, -1, -1))[0], None
+
+
+def train(source: Source, seed: int = 0, device: torch.device | str = "cpu") -> LocalFeatures:
+    """Adam(1e-3) on batches of 64 with noise on the images, to measure on the reference images; deterministic on a CPU.
+
+    The global random numbers are left as they were.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = LocalFeatures(source).to(device)
+        n = len(source.labels)
+        order = torch.cat([torch.randperm(n) for _ in range(-(-net.steps * 64 // n))])
+        optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+        for rows in order[: net.steps * 64].split(64):
+            x = source.scaled(source.images[rows])
+            x = (x + NOISE * torch.randn_like(x)).to(device)
+            loss = F.cross_entropy(net(x), source.labels[rows].to(device))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    net.eval().requires_grad_(False)
+    return net
+
+
+def local_features(source: Source, folder: Path | None = None, device: torch.device | str = "cpu") -> LocalFeatures:
+    """`train`'s classifier, kept in `folder` by the contents that it was trained on, and its accuracy measured."""
+    recipe = f"{source.fingerprint} {source.shape} {source.classes} {LocalFeatures(source)} {NOISE}"
+    path = folder and folder / f"features-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.pt"
+    net = None
+    if path is not None and path.is_file():
+        try:
+            net = LocalFeatures(source)
+            net.load_state_dict(torch.load(path, weights_only=True))
+            net = net.to(device).eval().requires_grad_(False)
+        except Exception as error:
+            raise UserError(f"{path} is damaged ({type(error).__name__}): delete it and run again") from None
+    if net is None:
+        net = train(source, device=device)
+        if path is not None:
+            buffer = io.BytesIO()
+            torch.save(net.state_dict(), buffer)
+            write_atomic(path, buffer.getvalue())
+    test = source.scaled(source.test_images[:10_000])
+    probabilities = net.extract(test)[1]
+    net.accuracy = float((probabilities.argmax(1) == source.test_labels[:10_000]).double().mean())
+    return net

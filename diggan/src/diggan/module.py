@@ -1,0 +1,248 @@
+"""How DigGAN trains (sections 2, 5 and 9): the game of `training`, as a Lightning module with its looks and its log."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as L
+import torch
+from shared.errors import UserError
+from torch import Tensor
+
+from diggan import nets
+from diggan.data import LimitedImages
+from diggan.evaluation import EvalBN, Judge, d_statistics, sample, summary
+from diggan.features import InceptionFeatures, local_features
+from diggan.gradient_gap import WRT, Variant
+from diggan.kernels.fused_diffaugment import parse_policy
+from diggan.losses import Adversarial
+from diggan.nets import Network
+from diggan.regulariser import Every
+from diggan.rivals import Name, build
+from diggan.training import AutoWeight, Batch, Game, Terms, adam
+
+LOG_EVERY = 50
+LOOKED_AT = 1000  # training and held-out images that D's statistics are over, at most
+
+
+class DigGAN(L.LightningModule):
+    """A GAN on any data of `LimitedImages`.
+
+    Args:
+        network, width, classes, latent, shared_embedding, attention: see `nets.build` (classes default: the data's).
+        regulariser: `none`, `dig`, `lecam`, `r1`, `r2`, `gp`, `dragan` or `cr`.
+        weight: of its penalty (default: `rivals.WEIGHTS`); `auto`: see `AutoWeight`, with the ratio `auto_target`.
+        variant, smoothing, every, grad_wrt: see `DIGRegularizer` (and `every` of all).
+        loss: `hinge` or `nonsaturating`.
+        policy: DiffAugment's, such as `translation,cutout`; empty: none.
+        d_steps: updates of D in a G iteration.
+        lr_g, lr_d, betas: of Adam.
+        ema, ema_start: of G's average, see `Game`.
+        eval_bn: how the sampled generator normalises, see `evaluation.untouched`.
+        samples: images of a look; `final_samples`: at the end.
+        inception: TorchScript file of Inception weights (None: a classifier trained on the data, FID-local).
+        precision: see Lightning; penalties are computed in float32 in any case.
+
+    Raises:
+        UserError: a name that does not exist, or a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        network: Network = "mlp64",
+        width: int | None = None,
+        classes: int | None = None,
+        latent: int | None = None,
+        shared_embedding: bool = False,
+        attention: bool = False,
+        regulariser: Name = "none",
+        weight: float | str | None = None,
+        auto_target: float = 0.1,
+        variant: Variant = "official",
+        smoothing: float = 0.5,
+        every: Every | None = None,
+        grad_wrt: WRT = "augmented",
+        loss: Adversarial = "hinge",
+        policy: str = "",
+        d_steps: int = 2,
+        lr_g: float = 5e-4,
+        lr_d: float = 5e-4,
+        betas: tuple[float, float] = (0.0, 0.999),
+        ema: float = 0.99,
+        ema_start: int = 100,
+        eval_bn: EvalBN = "batch",
+        samples: int = 2000,
+        final_samples: int = 2000,
+        inception: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if d_steps < 1:
+            raise UserError(f"d_steps is {d_steps}: it has to be at least 1")
+        if not (lr_g > 0 and lr_d > 0):
+            raise UserError(f"lr_g is {lr_g} and lr_d {lr_d}: both have to be > 0")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise UserError(f"betas is {betas}: both lie in [0, 1)")
+        if min(samples, final_samples) < 2:
+            raise UserError(f"samples is {samples} and final_samples {final_samples}: distances need at least 2")
+        if isinstance(weight, str) and weight != "auto":
+            raise UserError(f"weight is {weight!r}: give a number, or auto")
+        parse_policy(policy)
+        self.d_steps, self.lr_g, self.lr_d, self.betas = d_steps, lr_g, lr_d, betas
+        self.eval_bn, self.samples, self.final_samples, self.inception = eval_bn, samples, final_samples, inception
+        self.given_classes = classes
+        g, d = nets.build(network, width, 10 if classes is None else classes, latent, shared_embedding, attention)
+        auto = AutoWeight(auto_target) if weight == "auto" else None
+        first = 1.0 if weight == "auto" else cast("float | None", weight)
+        # CR moves images by whole pixels and mirrors those whose mirror image is one of them, too.
+        flip, image = network.startswith("biggan"), cast(tuple[int, int, int], d.image)
+        own = build(regulariser, first, variant, smoothing, every, grad_wrt, flip, image)
+        self.game = Game(g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto)
+        self.network, self.regulariser = network, own
+        self.curves: dict[str, list[float]] = {}
+        self.final: dict[str, float] = {}
+        self.seconds = 0.0
+
+    # Set-up ----------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> LimitedImages:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def plan_options(self) -> dict[str, Any]:
+        """What the batches have to hold."""
+        g = self.game.g
+        return {"d_steps": self.d_steps, "latent": g.latent, "classes": g.classes, "policy": self.game.policy}
+
+    def setup(self, stage: str) -> None:
+        source, wanted = self.data.source, tuple(self.game.d.image)  # type: ignore[arg-type]
+        if source.shape != wanted:
+            raise UserError(
+                f"network {self.network} takes images of {_in_words(wanted)}, {source.name} has "
+                f"{_in_words(source.shape)}: choose another network, or set data.resize or data.to_rgb"
+            )
+        if self.game.d.classes and int(self.game.d.classes) < source.classes:  # type: ignore[arg-type]
+            raise UserError(f"classes is {self.game.d.classes}: {source.name} has {source.classes}; set model.classes")
+        self.data.plan_options = self.plan_options()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [adam(self.game.g, self.lr_g, self.betas), adam(self.game.d, self.lr_d, self.betas)]
+
+    def on_fit_start(self) -> None:
+        self.data.to_device(self.device)
+        if self.trainer.world_size > 1:  # every process has batches and latents of its own
+            self.data.seed += 1_000_003 * self.global_rank
+        if self.global_rank == 0 and not getattr(self.trainer, "fast_dev_run", False):
+            self.data.save_subset(Path(self.trainer.default_root_dir))
+
+    def on_test_start(self) -> None:
+        self.data.to_device(self.device)
+
+    # Training --------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        if not self.curves:
+            self.look()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        started = time.perf_counter()
+        opt_g, opt_d = cast(list[Any], self.optimizers())
+        terms = self.game.iterate(batch, opt_g, opt_d, self.manual_backward)
+        self.seconds = time.perf_counter() - started
+        if self.game.iteration % LOG_EVERY == 0:
+            self._log(terms, len(batch.x) * batch.x.shape[1] / self.seconds)
+
+    def _log(self, terms: Terms, rate: float) -> None:
+        out = {
+            "train/d_real": terms.d_real,
+            "train/d_fake": terms.d_fake,
+            "train/g": terms.g,
+            "train/logit_real": terms.real_logits.mean(),
+            "train/logit_fake": terms.fake_logits.mean(),
+            "train/images_per_second": rate,
+        }
+        if terms.penalty is not None:
+            out |= {"train/penalty": terms.penalty, "train/weight": terms.weight}
+        self.log_dict(out, batch_size=1)
+
+    def on_train_epoch_end(self) -> None:
+        self.look()
+
+    # Looks -----------------------------------------------------------------------------------------------------
+
+    def judge(self) -> Judge:
+        if not hasattr(self, "_judge"):
+            if self.inception:
+                extractor: Any = InceptionFeatures(Path(self.inception), self.device)
+            else:
+                folder = Path(self.trainer.default_root_dir).parent / "features"
+                extractor = local_features(self.data.source, folder, self.device)
+            # In a tuple, so that it is not taken for a part of the module.
+            self._judge = (Judge(extractor, self.data.reference()),)
+            validation = self.data.validation()
+            self._validation = extractor.extract(validation)[0] if len(validation) > 1 else None
+        return self._judge[0]
+
+    def look(self) -> None:
+        """Samples against the reference (and validation) images, and D's statistics; appended to the curves."""
+        dry = bool(getattr(self.trainer, "fast_dev_run", False))
+        count = 64 if dry else self.samples
+        values = self.looked(count)
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append(value)
+        self.log_dict({f"val/{name}": value for name, value in values.items() if math.isfinite(value)}, batch_size=1)
+
+    def looked(self, count: int) -> dict[str, float]:
+        judge = self.judge()
+        fakes = sample(self.game.sampler, count, self.eval_bn, self.data.batch_size, self.data.seed)
+        features = judge.extractor.extract(fakes)[0]
+        out = {"fid": judge.frechet(features)}
+        if self._validation is not None:
+            out["val_fid"] = judge.frechet(features, self._validation)
+        n = min(len(self.data.images), LOOKED_AT, count)
+        held_out = self.data.reference()[:LOOKED_AT].to(self.device)
+        labels: list[Tensor | None] = [None, None, None]
+        if self.game.d.classes:
+            random = torch.Generator().manual_seed(0)
+            drawn = torch.randint(int(self.game.d.classes), (n,), generator=random)  # type: ignore[arg-type]
+            test_labels = self.data.source.test_labels[:LOOKED_AT]
+            labels = [self.data.labels[:n], test_labels.to(self.device), drawn.to(self.device)]
+        statistics = d_statistics(
+            self.game.d, self.data.images[:n], held_out, fakes[:n].to(self.device), labels, batch=250
+        )
+        return out | {name: value.item() for name, value in statistics.items()}
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        count = 64 if getattr(self.trainer, "fast_dev_run", False) else self.final_samples
+        fakes = sample(self.game.sampler, count, self.eval_bn, self.data.batch_size, self.data.seed)
+        self.final = self.judge().scores(fakes, self.data.images.cpu())
+        self.log_dict(
+            {f"test/{name}": value for name, value in self.final.items() if "features/" not in name}, batch_size=1
+        )
+
+    def results(self) -> dict[str, Any]:
+        """Final metrics, and curves over looks: one before training, one after each epoch."""
+        curves = {f"curve/{name}": values for name, values in self.curves.items()}
+        out: dict[str, Any] = {**self.final, **(summary(self.curves) if self.curves else {}), **curves}
+        out["subset"] = float(self.data.subset_crc)
+        if getattr(self.trainer, "fast_dev_run", False):
+            for name, net in (("G", self.game.g), ("D", self.game.d)):
+                out[f"plan/parameters of {name}"] = float(nets.parameters(net))
+            out["plan/seconds an iteration"] = self.seconds
+        return out
+
+    # Checkpoints -----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gan"] = {"iteration": self.game.iteration, "curves": self.curves}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.game.iteration, self.curves = checkpoint["gan"]["iteration"], checkpoint["gan"]["curves"]
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{height} x {width} pixels in {channels} channel{'s' * (channels != 1)}"
