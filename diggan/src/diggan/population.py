@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from shared.errors import UserError
 from shared.resume import load_state, save_state
@@ -23,7 +22,7 @@ from diggan.evaluation import Judge, d_statistics, summary
 from diggan.features import local_features, quantised
 from diggan.kernels.fused_diffaugment import Draws
 from diggan.module import LOOKED_AT, DigGAN
-from diggan.nets.small import SLOPE, MLPDiscriminator, MLPGenerator
+from diggan.nets.small import MLPDiscriminator, MLPGenerator
 from diggan.regulariser import Random
 from diggan.training import Batch, Game, adam
 
@@ -40,6 +39,7 @@ class SideBySide(nn.Module):
             raise UserError("only mlp64 and mlp784 train side by side: leave out `together` for other networks")
         self.generates, self.classes, self.image = isinstance(first, MLPGenerator), 0, first.image
         self.latent = first.latent if isinstance(first, MLPGenerator) else 0
+        self.hidden, self.output = first.hidden, first.output
         rows = [list(net.layers) for net in networks]  # type: ignore[attr-defined]
         self.weights = nn.ParameterList(torch.stack([m.weight.T for m in layer]).detach() for layer in zip(*rows))
         self.biases = nn.ParameterList(torch.stack([m.bias[None] for m in layer]).detach() for layer in zip(*rows))
@@ -48,9 +48,8 @@ class SideBySide(nn.Module):
         x = x.flatten(2)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases)):
             x = torch.baddbmm(bias, x, weight)
-            if i < 2:
-                x = F.relu(x) if self.generates else F.leaky_relu(x, SLOPE)
-        return torch.tanh(x).unflatten(2, self.image) if self.generates else x[..., 0]
+            x = self.hidden(x) if i < len(self.weights) - 1 else self.output(x)
+        return x.unflatten(2, self.image) if self.generates else x[..., 0]
 
 
 class Draw:

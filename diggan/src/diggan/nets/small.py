@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ LATENT, SLOPE = 32, 0.2
 class MLPGenerator(nn.Module):
     """z [n, 32] to images [n, *image] in [-1, 1] by two hidden layers of ReLUs."""
 
+    hidden, output = staticmethod(F.relu), staticmethod(torch.tanh)
+
     def __init__(self, hidden: int = 128, image: tuple[int, int, int] = (1, 8, 8)) -> None:
         super().__init__()
         self.latent, self.classes, self.image = LATENT, 0, image
@@ -26,11 +29,13 @@ class MLPGenerator(nn.Module):
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n c h w"]:
         first, second, last = self.layers
-        return torch.tanh(last(F.relu(second(F.relu(first(z)))))).view(len(z), *self.image)
+        return self.output(last(self.hidden(second(self.hidden(first(z)))))).view(len(z), *self.image)
 
 
 class MLPDiscriminator(nn.Module):
     """Images [n, *image] to logits [n, 1] by two hidden layers of leaky ReLUs."""
+
+    hidden, output = staticmethod(partial(F.leaky_relu, negative_slope=SLOPE)), staticmethod(lambda x: x)
 
     def __init__(self, hidden: int = 128, image: tuple[int, int, int] = (1, 8, 8)) -> None:
         super().__init__()
@@ -40,7 +45,7 @@ class MLPDiscriminator(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1"]:
         first, second, last = self.layers
-        return last(F.leaky_relu(second(F.leaky_relu(first(x.flatten(1)), SLOPE)), SLOPE))
+        return last(self.hidden(second(self.hidden(first(x.flatten(1))))))
 
 
 class ConvGenerator(nn.Module):

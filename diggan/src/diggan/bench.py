@@ -1,0 +1,114 @@
+"""What the penalty and the operators cost: `python -m diggan.bench {cost,kernels,step}`.
+
+cost      D's update and a whole G iteration with the penalty, in one pass and with a forward pass of its own
+kernels   launches and bytes of the fused operators against the eager chains; times, of the kernels on a GPU only
+step      one G iteration of BigGAN-CIFAR: milliseconds, images/s, achieved FLOP/s
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+from shared.errors import one_line_errors
+
+from diggan import cost, nets
+from diggan.gradient_gap import DIGRegularizer
+from diggan.kernels.fused_diffaugment import draw, fused_diffaugment
+from diggan.kernels.grad_gap import grad_gap
+from diggan.kernels.grouped_spectral_norm import grouped_spectral_norm
+from diggan.nets.layers import spectral_layers
+from diggan.training import Batch, Game, adam
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    out = Table(title=title)
+    for place, column in enumerate(columns):
+        out.add_column(column, justify="left" if place == 0 else "right")
+    for row in rows:
+        out.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 110).print(out)
+
+
+def show_cost(args: argparse.Namespace) -> None:
+    rows = []
+    for ch in args.ch:
+        out = cost.measure(ch, args.batch, args.d_steps, args.repeats, args.device)
+        times = [f"{out[f'{name}_ms']:.1f}" for name in ("d_plain", "d_dig", "d_separate", "g_plain", "g_dig")]
+        rows.append([str(ch), *times, *(f"{out[name]:.2f}" for name in ("d_ratio", "d_ratio_separate", "g_ratio"))])
+    columns = ["ch", "D", "D + DIG", "separate", "G it.", "G it. + DIG", "D ratio", "separate", "G it. ratio"]
+    table(f"BigGAN-CIFAR, batch {args.batch}+{args.batch}, least of {args.repeats}: ms and ratios", columns, rows)
+
+
+def show_kernels(args: argparse.Namespace) -> None:
+    device = torch.device(args.device)
+    d = nets.build("biggan_cifar", args.ch[0])[1].to(device)
+    layers = spectral_layers(d)
+    n, image = 2 * args.batch, (3, 32, 32)
+    x = torch.rand(n, *image, device=device)
+    policy = "color,translation,cutout"
+    draws = draw(policy, n, 32, 32, torch.Generator(device).manual_seed(0))
+    weights = [m.weight.detach() for m in layers]
+    image_bytes, weight_bytes = 4.0 * x.numel(), 4.0 * sum(w.numel() for w in weights)
+    # Launches and bytes of the eager chains: counted from the definitions, one launch and one pass for each operation.
+    rows = []
+    for name, call, launches, moved, eager_launches, eager_moved in (
+        ("fused_diffaugment", lambda: fused_diffaugment(x, policy, draws), 1, 2 * image_bytes, 30, 15 * image_bytes),
+        (
+            "grouped_spectral_norm", lambda: grouped_spectral_norm(weights, [m.u0 for m in layers]), 4,
+            3 * weight_bytes, 10 * len(layers), 5 * weight_bytes,
+        ),
+        ("grad_gap", lambda: grad_gap(x, None, 0.5), 2, image_bytes, 12, 3 * image_bytes),
+    ):  # fmt: skip
+        seconds = cost.median_seconds(call, args.repeats, device)[0]
+        rate = f"{moved / seconds / 1e9:.1f}"
+        rows.append([
+            name, str(launches), str(eager_launches), f"{moved / 1e6:.2f}", f"{eager_moved / 1e6:.2f}",
+            f"{eager_moved / moved:.1f}", f"{1e3 * seconds:.3f}", rate,
+        ])  # fmt: skip
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "definitions on the CPU, not the kernels"
+    columns = ["operator", "launches", "eager", "MB", "eager", "ratio of bytes", "ms", "GB/s"]
+    table(f"{n} images of 32 x 32, {len(layers)} layers ({where})", columns, rows)
+
+
+def show_step(args: argparse.Namespace) -> None:
+    rows = []
+    for ch in args.ch:
+        for name, regularisers in (("plain", []), ("DIG", [DIGRegularizer(weight=1000.0)])):
+            torch.manual_seed(0)
+            g, d = (net.to(args.device) for net in nets.build("biggan_cifar", ch))
+            game, opts = Game(g, d, regularisers), (adam(g, 2e-4), adam(d, 2e-4))
+            b, s = args.batch, args.d_steps
+            batch = Batch(
+                torch.rand(s, b, 3, 32, 32, device=args.device), torch.randint(10, (s, b), device=args.device),
+                torch.randn(s + 1, b, 128, device=args.device), torch.randint(10, (s + 1, b), device=args.device),
+            )  # fmt: skip
+            seconds = cost.median_seconds(lambda: game.iterate(batch, *opts), args.repeats, args.device)[0]  # noqa: B023
+            rate = cost.flops_of_iteration(ch, b, s, bool(regularisers)) / seconds
+            rows.append([f"ch {ch}, {name}", f"{1e3 * seconds:.0f}", f"{s * b / seconds:.0f}", f"{rate / 1e12:.3f}"])
+    columns = ["", "ms an iteration", "reals/s", "TFLOP/s"]
+    table(f"One G iteration, batch {args.batch}, {args.d_steps} updates of D", columns, rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m diggan.bench", description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=("cost", "kernels", "step"))
+    parser.add_argument("--ch", type=int, nargs="+", default=[8], help="width of BigGAN-CIFAR (default: 8)")
+    parser.add_argument("--batch", type=int, default=16, help="images of an update (default: 16)")
+    parser.add_argument("--d-steps", type=int, default=4, help="updates of D in an iteration (default: 4)")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(argv)
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    {"cost": show_cost, "kernels": show_kernels, "step": show_step}[args.what](args)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

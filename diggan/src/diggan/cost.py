@@ -1,0 +1,117 @@
+"""What the penalty costs (section 10, C1): times of D's update and of a G iteration, with it and without.
+
+A pass of D forward and back is 3 units (forward, gradient by activations, gradient by weights); the penalty adds the
+gradient by inputs and its own double backward, about 3 more, on the first of `d_steps` updates only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from shared.errors import UserError
+
+from diggan import nets
+from diggan.gradient_gap import DIGRegularizer
+from diggan.losses import d_losses
+from diggan.regulariser import discriminate
+from diggan.training import Batch, Game, adam
+
+KEYS = {"ch", "batch", "d_steps", "repeats"}
+# Multiply-adds of BigGAN-CIFAR at ch 64, for one image (section 4).
+G_MACS, D_MACS = 1.681e9, 1.081e9
+
+
+def flops_of_iteration(ch: int, batch: int, d_steps: int, dig: bool) -> float:
+    """Of one G iteration: `d_steps` updates of D over 2B images, one of G over B, at 2 FLOPs a multiply-add.
+
+    The convolutions' share grows with ch^2; the penalised update costs twice an ordinary one.
+    """
+    scale = (ch / 64) ** 2
+    d = 2 * batch * D_MACS * 3 * (d_steps + dig)
+    fakes = batch * G_MACS * d_steps
+    g = batch * (G_MACS * 3 + D_MACS * 2)
+    return 2 * scale * (d + fakes + g)
+
+
+def median_seconds(step: Callable[[], Any], repeats: int, device: torch.device | str = "cpu") -> tuple[float, float]:
+    """(median, least) time of a call, after one to warm up."""
+    step()
+    times = []
+    for _ in range(repeats):
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        step()
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    times.sort()
+    return times[len(times) // 2], times[0]
+
+
+def measure(
+    ch: int = 8, batch: int = 16, d_steps: int = 4, repeats: int = 3, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """Milliseconds (the least of `repeats`) and ratios. `separate`: the penalty with a forward pass of its own."""
+    torch.manual_seed(0)
+    g, d = nets.build("biggan_cifar", ch)
+    g, d = g.to(device), d.to(device)
+    opts = adam(g, 2e-4), adam(d, 2e-4)
+    x = torch.rand(d_steps, batch, 3, 32, 32, device=device) * 2 - 1
+    y = torch.randint(10, (d_steps, batch), device=device)
+    z, gy = (
+        torch.randn(d_steps + 1, batch, 128, device=device),
+        torch.randint(10, (d_steps + 1, batch), device=device),
+    )
+    plain, dig = Game(g, d, ema=0.0), Game(g, d, [DIGRegularizer(weight=1000.0)], ema=0.0)
+    reg = DIGRegularizer(weight=1000.0)
+
+    def update(game: Game) -> Callable[[], Any]:
+        def step() -> None:
+            game.iteration = 1
+            g.requires_grad_(False)
+            game.update_d(Batch(x, y, z, gy), 0, opts[1], torch.Tensor.backward)
+            g.requires_grad_(True)
+
+        return step
+
+    def separate() -> None:
+        with torch.no_grad():
+            fake = g(z[0], gy[0])
+        seen = discriminate(d, fake, x[0], gy[0], y[0])
+        loss = sum(d_losses(seen.real, seen.fake)) + reg(d, fake, x[0], gy[0], y[0])
+        opts[1].zero_grad()
+        loss.backward()  # type: ignore[union-attr]
+        opts[1].step()
+
+    steps = {
+        "d_plain": update(plain),
+        "d_dig": update(dig),
+        "d_separate": separate,
+        "g_plain": lambda: plain.iterate(Batch(x, y, z, gy), *opts),
+        "g_dig": lambda: dig.iterate(Batch(x, y, z, gy), *opts),
+    }
+    out = {f"{name}_ms": 1e3 * median_seconds(step, repeats, device)[1] for name, step in steps.items()}
+    out["d_ratio"] = out["d_dig_ms"] / out["d_plain_ms"]
+    out["d_ratio_separate"] = out["d_separate_ms"] / out["d_plain_ms"]
+    out["g_ratio"] = out["g_dig_ms"] / out["g_plain_ms"]
+    out["gflops_plain"], out["gflops_dig"] = (
+        flops_of_iteration(ch, batch, d_steps, with_dig) / out[f"{name}_ms"] / 1e6
+        for name, with_dig in (("g_plain", False), ("g_dig", True))
+    )
+    return out
+
+
+def cost_metrics(section: dict[str, Any], seed: int, quick: bool = False) -> dict[str, float]:
+    """`measure` as an experiment; the seed says nothing but which repetition this is.
+
+    Raises:
+        UserError: an unknown key (the known are listed).
+    """
+    for key in section:
+        if key not in KEYS:
+            raise UserError(f"configuration: unknown key 'cost.{key}'; it has: {', '.join(sorted(KEYS))}")
+    return measure(**{**section, **({"ch": 2, "batch": 2, "repeats": 1} if quick else {})})
