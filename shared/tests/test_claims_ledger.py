@@ -90,12 +90,14 @@ WRONG = [
     ("spread: 0.1", "sd: 0.1", "claim table1.a.paper.ours.sd: no such key"),
     ("base: 3.4", "1: 3.4", "claim table1.a.paper.1: expected text, found 1 (put it in quotes)"),
     ("paper: {ours: 1e-1}", "paper: {}", "claim table1.b.paper: is empty"),
-    ("kind: order, ", "", "claim table1.a.rule: `kind` is missing: within, order or shape"),
+    ("kind: order, ", "", "claim table1.a.rule: `kind` is missing: within, order, shape or ratio"),
     ("kind: order", "kind: sort", "claim table1.a.rule: Input tag 'sort' found using 'kind' does not match any of the "
-     "expected tags: 'within', 'order', 'shape'"),
+     "expected tags: 'within', 'order', 'shape', 'ratio'"),
     ("larger: base", "larger: bass", "claim table1.a: rule: the role bass has no value under `paper` "
      "(n/a where the paper gives none)"),
     ("larger: base", "larger: ours", "claim table1.a: rule: order compares ours with itself"),
+    ("kind: order, smaller: ours, larger: base", "kind: ratio, numerator: ours, denominator: ours, at_most: 1",
+     "claim table1.a: rule: ratio compares ours with itself"),
     ("larger: base}", "larger: base, min_seeds: 2}",
      "claim table1.a.rule.min_seeds: Input should be greater than or equal to 3"),
     ("larger: base}", "larger: base, margin_se: -1}",

@@ -16,7 +16,8 @@ from shared.claims.verdicts import judge, overall
 ORDER = {"kind": "order", "smaller": "ours", "larger": "base", "margin_se": 2}
 WITHIN = {"kind": "within", "role": "ours", "tolerance": 0.3}
 AT_LEAST = {"kind": "shape", "role": "ours", "statistic": "gain", "at_least": 5}
-RULES = [ORDER, WITHIN, AT_LEAST]
+RATIO = {"kind": "ratio", "numerator": "ours", "denominator": "base", "at_most": 0.8}
+RULES = [ORDER, WITHIN, AT_LEAST, RATIO]
 DATE = "2026-01-02T03:04:05+00:00"
 
 
@@ -167,6 +168,31 @@ def test_order_margin_is_in_standard_errors_of_the_difference() -> None:
 
 
 # --- within and shape
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "every", "expected"),
+    [
+        ([1, 1, 1], [2, 2, 2], False, "trend reproduced"),
+        ([1, 1, 1], [2, 2, 1.9], False, "not reproduced"),
+        ([2, 1, 1], [2, 4, 4], False, "trend reproduced"),
+        ([2, 1, 1], [2, 4, 4], True, "not reproduced"),
+        ([1, 2, 2], [2, 4, 4], True, "trend reproduced"),
+        ([1, 2, 2], [0, 4, 40], True, "not reproduced"),
+        ([-1, -1, -1], [-4, -4, -4], False, "not reproduced"),
+    ],
+)
+def test_ratio(ours: list[float], base: list[float], every: bool, expected: str) -> None:
+    assert verdict({**RATIO, "at_most": 0.5, "every_seed": every}, ours, base) == expected
+
+
+def test_ratio_of_every_seed_pairs_the_same_seeds() -> None:
+    other = experiment([2.0, 2.0, 2.0])
+    for run in other.runs:
+        run.seed += 1
+    rule = claim({**RATIO, "every_seed": True})
+    found = judge(rule, results(a=experiment([1.0, 1.0, 1.0]), b=other), "cpu")
+    assert (found.verdict, found.why) == ("not run", "a and b have other seeds")
 
 
 def test_within_needs_the_papers_setting() -> None:

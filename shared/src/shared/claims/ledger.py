@@ -117,7 +117,22 @@ class Shape(Strict):
         return self
 
 
-Rule = Annotated[Within | Order | Shape, Field(discriminator="kind")]
+class Ratio(Strict):
+    """`numerator` over `denominator` is at most `at_most`: the ratio of means, or of every seed by itself."""
+
+    kind: Literal["ratio"]
+    numerator: Name
+    denominator: Name
+    at_most: Annotated[Number, Field(gt=0)]
+    every_seed: bool = False
+    min_seeds: int = Field(default=3, ge=3)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return (self.numerator, self.denominator)
+
+
+Rule = Annotated[Within | Order | Shape | Ratio, Field(discriminator="kind")]
 
 
 class TierTest(Strict):
@@ -155,6 +170,8 @@ class Claim(Strict):
             raise ValueError(f"rule: within needs the paper's number for {self.rule.role}, which is n/a")
         if isinstance(self.rule, Order):
             self._ordered(self.rule)
+        if isinstance(self.rule, Ratio) and self.rule.numerator == self.rule.denominator:
+            raise ValueError(f"rule: ratio compares {self.rule.numerator} with itself")
         for tier, test in self.tiers.items():
             self._tested(tier, test)
         return self
@@ -176,7 +193,7 @@ class Claim(Strict):
             for role in self.rule.roles:
                 if role not in test.experiments:
                     raise ValueError(f"tiers.{tier}: no experiment for {role}, which the rule compares")
-        if isinstance(self.rule, Order):
+        if isinstance(self.rule, Order | Ratio):
             low, high = (test.experiments.get(role) for role in self.rule.roles)
             if low is not None and low == high:
                 raise ValueError(f"tiers.{tier}: {low} would be compared with itself")
@@ -209,7 +226,7 @@ def load_ledger(path: Path | str) -> Ledger:
         if len(parts) > 1 and parts[0] == "claims" and isinstance(parts[1], int):
             claim = content["claims"][parts[1]]
             name = claim.get("id") if isinstance(claim, dict) else None
-            kind = [part for part in parts[2:] if part not in ("within", "order", "shape")]
+            kind = [part for part in parts[2:] if part not in ("within", "order", "shape", "ratio")]
             return ".".join(str(part) for part in [f"claim {name or f'number {parts[1] + 1}'}", *kind])
         return ".".join(str(part) for part in parts)
 

@@ -45,7 +45,7 @@ _MESSAGES = {
     "string_too_short": "is empty",
     "too_short": "is empty",
     "finite_number": "is NaN or infinite",
-    "union_tag_not_found": "`kind` is missing: within, order or shape",
+    "union_tag_not_found": "`kind` is missing: within, order, shape or ratio",
 }
 
 

@@ -12,7 +12,7 @@ import math
 import statistics
 from collections.abc import Mapping
 
-from shared.claims.ledger import Claim, Order, Shape, Within
+from shared.claims.ledger import Claim, Order, Ratio, Shape, Within
 from shared.claims.results import THE_PAPERS, ClaimOutcome, ExperimentResult, Measured, Results, Verdict
 from shared.claims.schema import TIERS, Tier
 
@@ -74,6 +74,10 @@ def _missing(
             return f"{name} has {n} of {rule.min_seeds} seeds"
         if ours[role] is None:
             return f"{name} does not report {claim.measured_by(tier)}"
+    if isinstance(rule, Ratio) and rule.every_seed:
+        top, bottom = ([run.seed for run in used[role].runs] for role in rule.roles)
+        if top != bottom:
+            return f"{' and '.join(test.experiments[role] for role in rule.roles)} have other seeds"
     return ""
 
 
@@ -103,7 +107,19 @@ def _apply(claim: Claim, ours: Mapping[str, Measured | None], at_paper_setting: 
         return (good if holds else "not reproduced"), (
             f"{rule.larger} − {rule.smaller} = {_in_errors(difference, error)}; more than {rule.margin_se:g} needed"
         )
+    if isinstance(rule, Ratio):
+        return _ratio(rule, values[rule.numerator], values[rule.denominator], good)
     return _shape(rule, values[rule.role], good)
+
+
+def _ratio(rule: Ratio, top: Measured, bottom: Measured, good: Verdict) -> tuple[Verdict, str]:
+    pairs = list(zip(top.values, bottom.values)) if rule.every_seed else [(top.mean, bottom.mean)]
+    if any(low <= 0 for _, low in pairs):
+        return "not reproduced", f"{rule.denominator} is not positive: no ratio"
+    worst = max(high / low for high, low in pairs)
+    holds = sum(high / low <= rule.at_most for high, low in pairs)
+    words = f"{holds} of {len(pairs)} seeds, the largest {worst:.3g}" if rule.every_seed else f"{worst:.3g}"
+    return (good if holds == len(pairs) else "not reproduced"), f"{words}; at most {rule.at_most:g} needed"
 
 
 def _shape(rule: Shape, m: Measured, good: Verdict) -> tuple[Verdict, str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from itertools import groupby
 
-from shared.claims.ledger import Claim, Metric, Order, PaperValue, Within
+from shared.claims.ledger import Claim, Metric, Order, PaperValue, Ratio, Within
 from shared.claims.results import Measured, Verdict
 
 # A shape as well as a colour.
@@ -83,6 +83,9 @@ def rule(claim: Claim) -> str:
     if isinstance(it, Order):
         margin = f"{it.margin_se:g} standard errors"
         return f"{it.smaller} below {it.larger} by more than {margin}, {seeds(it.min_seeds)} or more"
+    if isinstance(it, Ratio):
+        each = ", of every seed" if it.every_seed else " of means"
+        return f"{it.numerator} / {it.denominator} at most {it.at_most:g}{each}, {seeds(it.min_seeds)} or more"
     bounds = [f"at least {it.at_least:g}"] if it.at_least is not None else []
     bounds += [f"at most {it.at_most:g}"] if it.at_most is not None else []
     return (
