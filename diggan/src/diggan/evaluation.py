@@ -185,4 +185,20 @@ def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {"best/fid": min(fid), "last/fid": fid[-1], **{f"tail/{name}": value for name, value in tail.items()}}
 
 
+def thumbnails(samples: Float[Tensor, "n c h w"], most: int = 2000) -> dict[str, list[float]]:
+    """A few samples for a picture, as whole numbers 0 to 255: reduced to 16 pixels a side where they are larger."""
+    size = samples.shape[-1]
+    if size > 16:
+        factor = -(-size // 16)
+        samples = torch.nn.functional.avg_pool2d(samples, factor, ceil_mode=True, count_include_pad=False)
+    count = max(4, min(20, most // samples[0].numel()))
+    pixels = ((samples[:count] + 1) * 127.5).round()
+    return {"samples/shape": [float(v) for v in pixels.shape], "samples/pixels": pixels.flatten().tolist()}
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    """For pictures and tail means: six digits; infinities of diverged runs stay out, as a result holds none."""
+    return [float(f"{v:.6g}") for v in values if math.isfinite(v)]
+
+
 TAILED = ("fid", "val_fid", "gap", "norm_real", "norm_fake", "overfitting", "accuracy_held_out")

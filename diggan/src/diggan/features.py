@@ -117,14 +117,15 @@ def train(source: Source, seed: int = 0, device: torch.device | str = "cpu") -> 
 
 def local_features(source: Source, folder: Path | None = None, device: torch.device | str = "cpu") -> LocalFeatures:
     """`train`'s classifier, kept in `folder` by the contents that it was trained on, and its accuracy measured."""
-    recipe = f"{source.fingerprint} {source.shape} {source.classes} {LocalFeatures(source)} {NOISE}"
+    with torch.random.fork_rng(devices=[]):
+        empty = LocalFeatures(source)
+    recipe = f"{source.fingerprint} {source.shape} {source.classes} {empty} {empty.steps} {NOISE}"
     path = folder and folder / f"features-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.pt"
     net = None
     if path is not None and path.is_file():
         try:
-            net = LocalFeatures(source)
-            net.load_state_dict(torch.load(path, weights_only=True))
-            net = net.to(device).eval().requires_grad_(False)
+            empty.load_state_dict(torch.load(path, weights_only=True))
+            net = empty.to(device).eval().requires_grad_(False)
         except Exception as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}): delete it and run again") from None
     if net is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diggan import nets
 from diggan.data import LimitedImages
-from diggan.evaluation import EvalBN, Judge, d_statistics, sample, summary
+from diggan.evaluation import EvalBN, Judge, d_statistics, rounded, sample, summary, thumbnails
 from diggan.features import InceptionFeatures, local_features
 from diggan.gradient_gap import WRT, Variant
 from diggan.kernels.fused_diffaugment import parse_policy
@@ -104,6 +104,7 @@ class DigGAN(L.LightningModule):
         self.network, self.regulariser = network, own
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
+        self.thumbnails: dict[str, list[float]] = {}
         self.seconds = 0.0
 
     # Set-up ----------------------------------------------------------------------------------------------------
@@ -219,14 +220,16 @@ class DigGAN(L.LightningModule):
         count = 64 if getattr(self.trainer, "fast_dev_run", False) else self.final_samples
         fakes = sample(self.game.sampler, count, self.eval_bn, self.data.batch_size, self.data.seed)
         self.final = self.judge().scores(fakes, self.data.images.cpu())
+        self.thumbnails = thumbnails(fakes)
         self.log_dict(
             {f"test/{name}": value for name, value in self.final.items() if "features/" not in name}, batch_size=1
         )
 
     def results(self) -> dict[str, Any]:
         """Final metrics, and curves over looks: one before training, one after each epoch."""
-        curves = {f"curve/{name}": values for name, values in self.curves.items()}
+        curves = {f"curve/{name}": rounded(values) for name, values in self.curves.items()}
         out: dict[str, Any] = {**self.final, **(summary(self.curves) if self.curves else {}), **curves}
+        out |= self.thumbnails
         out["subset"] = float(self.data.subset_crc)
         if getattr(self.trainer, "fast_dev_run", False):
             for name, net in (("G", self.game.g), ("D", self.game.d)):

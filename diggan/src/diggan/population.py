@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from diggan.data import LimitedImages
 from diggan.data.draws import CHUNK, Stream, stream
-from diggan.evaluation import Judge, d_statistics, summary
+from diggan.evaluation import Judge, d_statistics, rounded, summary, thumbnails
 from diggan.features import local_features, quantised
 from diggan.kernels.fused_diffaugment import Draws
 from diggan.module import LOOKED_AT, DigGAN
@@ -172,6 +172,8 @@ class Looks:
         out = []
         for curves, own, fake in zip(self.curves, self.sets, self.sampled(game, count)):
             final = self.judge.scores(fake, own.images)
-            followed = {f"curve/{name}": values for name, values in curves.items()}
+            followed = {f"curve/{name}": rounded(values) for name, values in curves.items()}
             out.append({**final, **summary(curves), **followed, "subset": float(own.subset_crc)})
+            if len(out) == 1:  # one network's for the picture
+                out[0] |= thumbnails(fake)
         return out

@@ -1,0 +1,203 @@
+"""The pictures of a tier: gaps and norms over training, what D memorises, scores by weight, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from shared.claims.results import ExperimentResult, Results
+from shared.figures import COLOURS, Figure, finish, use_house_style
+
+from diggan.tables import DATA, mean_and_spread, weight_of
+
+# data -> (experiment without a penalty, with it), largest and smallest part of the data
+PAIRS = {
+    "digits": (("digits_plain", "digits_dig_100"), ("digits800_plain", "digits800_dig_100")),
+    "mnist": (("mnist500_plain", "mnist500_dig_100"), ("mnist5000_plain", "mnist5000_dig_100")),
+    "cifar": (("cifar_plain", "cifar_dig"),),
+}
+
+
+def _there(results: Results, names: Sequence[str]) -> bool:
+    return all(n in results.experiments and results.experiments[n].runs for n in names)
+
+
+def _curves(experiment: ExperimentResult, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(iterations, curves [seeds, looks])."""
+    rows = np.array([run.curves[f"curve/{name}"] for run in experiment.runs])
+    every = experiment.config["data"].get("iterations", 250)
+    return every * np.arange(rows.shape[1]), rows
+
+
+def _band(axes: plt.Axes, experiment: ExperimentResult, name: str, colour: str, line: str, label: str) -> None:
+    x, rows = _curves(experiment, name)
+    axes.plot(x, rows.mean(0), color=COLOURS[colour], linestyle=line, label=label)
+    if len(rows) > 1:
+        spread = rows.std(0, ddof=1)
+        axes.fill_between(
+            x, rows.mean(0) - spread, rows.mean(0) + spread, color=COLOURS[colour], alpha=0.15, linewidth=0
+        )
+
+
+def norms(results: Results, folder: Path, name: str) -> Figure:
+    """F1: gradient norms on training images and fakes, one panel for each part of the data and each method."""
+    pairs = [pair for pair in PAIRS[name] if _there(results, pair)]
+    figure, all_axes = plt.subplots(
+        len(pairs), 2, figsize=(6.4, 2.2 * len(pairs) + 0.4), sharex=True, sharey="row", squeeze=False
+    )
+    for row, pair in zip(all_axes, pairs):
+        for axes, experiment in zip(row, (results.experiments[p] for p in pair)):
+            _band(axes, experiment, "norm_real", "ours", "-", "training images")
+            _band(axes, experiment, "norm_fake", "orange", "--", "fakes")
+            _band(axes, experiment, "norm_held_out", "baseline", ":", "held-out images")
+            axes.set_title(experiment.title, fontsize=8)
+            axes.set_ylim(bottom=0)
+        row[0].set_ylabel("mean |dD/dx|")
+    for axes in all_axes[-1]:
+        axes.set_xlabel("G iteration")
+    all_axes[0][0].legend(frameon=False, fontsize=7)
+    seeds = len(results.experiments[pairs[0][0]].runs)
+    band = f" (mean of {seeds} seeds, band: one standard deviation)" if seeds > 1 else " (one seed)"
+    return finish(
+        figure, folder, f"norms_{name}.svg",
+        f"{DATA[name]}: the norms of D's input gradient on training images and on fakes drift apart without the "
+        f"penalty, "
+        f"and lie on each other with it{band}.",
+        "Gradient norms of the discriminator on training images, held-out images and fakes over training",
+    )  # fmt: skip
+
+
+def gaps(results: Results, folder: Path, name: str) -> Figure:
+    """F1 and T1: the gap and FID-local over training."""
+    arms = [(n, results.experiments[n]) for n in ARMS[name] if _there(results, [n])]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.6, 2.7))
+    for (_, experiment), (colour, line) in zip(arms, STYLES):
+        _band(left, experiment, "gap", colour, line, experiment.title)
+        _band(right, experiment, "fid", colour, line, experiment.title)
+    left.set(xlabel="G iteration", ylabel="gap of mean gradient norms", yscale="log")
+    right.set(xlabel="G iteration", ylabel="FID-local", yscale="log")
+    right.legend(frameon=False, fontsize=7)
+    return finish(
+        figure, folder, f"gap_{name}.svg",
+        f"{DATA[name]}: without the penalty the gap grows and FID-local turns up again; with it both go on falling. "
+        f"Too "
+        "large a weight closes the gap and costs samples (mean over seeds, band: one standard deviation).",
+        "Gap of gradient norms and FID-local over training, for several weights of the penalty",
+    )  # fmt: skip
+
+
+ARMS = {
+    "digits": ("digits_plain", "digits_dig_10", "digits_dig_100", "digits_dig_1000"),
+    "mnist": ("mnist500_plain", "mnist500_dig_10", "mnist500_dig_100", "mnist500_dig_1000"),
+    "cifar": ("cifar_plain", "cifar_dig"),
+}
+STYLES = (("baseline", "--"), ("ours_variant", "-."), ("ours", "-"), ("purple", ":"))
+
+
+def memorised(results: Results, folder: Path, name: str) -> Figure:
+    """F2: D's accuracy on the images that it was trained on, and on others."""
+    pair = PAIRS[name][0]
+    figure, all_axes = plt.subplots(1, 2, figsize=(6.4, 2.5), sharey=True)
+    for axes, experiment in zip(all_axes, (results.experiments[p] for p in pair)):
+        _band(axes, experiment, "accuracy_real", "ours", "-", "training images")
+        _band(axes, experiment, "accuracy_held_out", "baseline", "--", "held-out images")
+        axes.set_title(experiment.title, fontsize=8)
+        axes.set(xlabel="G iteration", ylim=(0, 1.03))
+    all_axes[0].set_ylabel("D takes for real (share)")
+    all_axes[0].legend(frameon=False, fontsize=7, loc="lower right")
+    return finish(
+        figure, folder, f"memorised_{name}.svg",
+        f"{DATA[name]}: the distance between the lines is what D knows of its training images alone (band: one "
+        f"standard "
+        "deviation over seeds).",
+        "Accuracy of the discriminator on training and on held-out images over training",
+    )  # fmt: skip
+
+
+def weights(results: Results, folder: Path, name: str) -> Figure:
+    """A1 and A2: FID-local against the weight of each penalty."""
+    prefix = f"{name}_" if name == "digits" else "mnist500_"
+    groups: dict[str, list[tuple[float, float, float]]] = {}
+    for key, experiment in results.experiments.items():
+        model = experiment.config.get("model") or {}
+        if not key.startswith(prefix) or not experiment.runs or model.get("policy") or not model.get("regulariser"):
+            continue
+        variant = model.get("variant", "official")
+        group = model["regulariser"] if variant == "official" else f"dig, {variant}"
+        mean, spread = mean_and_spread(experiment, "tail/fid")
+        groups.setdefault(group, []).append((weight_of(experiment), mean, spread))
+    figure, axes = plt.subplots(figsize=(5.6, 3.2))
+    plain = results.experiments.get(f"{prefix}plain")
+    if plain is not None and plain.runs:
+        axes.axhline(mean_and_spread(plain, "tail/fid")[0], color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
+        axes.annotate("no penalty", (0, mean_and_spread(plain, "tail/fid")[0]), xycoords=("axes fraction", "data"),
+                      xytext=(4, 3), textcoords="offset points", fontsize=7)  # fmt: skip
+    colours = [
+        "ours",
+        "ours_variant",
+        "baseline",
+        "baseline_2",
+        "baseline_3",
+        "orange",
+        "green",
+        "vermillion",
+        "purple",
+    ]
+    order = sorted(groups, key=lambda g: (g != "dig", g))
+    for i, group in enumerate(order):
+        x, y, spread = map(np.array, zip(*sorted(groups[group])))
+        marker, line = "osD^vP<>X*"[i % 10], ["-", "--", ":", "-."][i % 4]
+        axes.errorbar(x, y, spread, color=COLOURS[colours[i % len(colours)]], marker=marker, markersize=4,
+                      linestyle=line, linewidth=1, capsize=2, label=group)  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="weight of the penalty", ylabel="tail FID-local")
+    axes.legend(frameon=False, fontsize=6.5, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return finish(
+        figure, folder, f"weights_{name}.svg",
+        f"{DATA[name]}: every penalty at several weights. Where the lines lie lowest is what each is worth when its "
+        f"weight "
+        "is chosen well (mean over seeds, bars: one standard deviation).",
+        "FID-local against the weight of the penalty, one line for each regulariser",
+    )  # fmt: skip
+
+
+def samples(results: Results, folder: Path) -> Figure | None:
+    """A row of samples for each method of one data set."""
+    rows = []
+    for names in ARMS.values():
+        rows += [(n, results.experiments[n]) for n in names if _there(results, [n])]
+    rows = [(n, e) for n, e in rows if "samples/pixels" in e.runs[0].curves]
+    if not rows:
+        return None
+    figure, all_axes = plt.subplots(len(rows), 1, figsize=(6.4, 0.75 * len(rows)), squeeze=False)
+    for axes, (_, experiment) in zip(all_axes[:, 0], rows):
+        curves = experiment.runs[0].curves
+        n, c, h, w = (int(v) for v in curves["samples/shape"])
+        images = np.array(curves["samples/pixels"]).reshape(n, c, h, w)[: min(n, 12)]
+        strip = np.concatenate([np.pad(i, ((0, 0), (1, 1), (1, 1)), constant_values=255) for i in images], 2)
+        shown = strip.transpose(1, 2, 0).astype(np.uint8)
+        axes.imshow(shown[..., 0] if c == 1 else shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_ylabel(experiment.title, rotation=0, ha="right", va="center", fontsize=7)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.grid(False)
+    return finish(
+        figure, folder, "samples.svg",
+        "Samples of the first seed, not chosen (larger images reduced to 16 pixels): without a penalty fewer shapes "
+        "come "
+        "again and again.",
+        "Rows of generated images, one row for each method",
+    )  # fmt: skip
+
+
+def draw(results: Results, folder: Path) -> list[Figure]:
+    """Every figure whose experiments are there."""
+    use_house_style()
+    out: list[Figure | None] = []
+    for name, pairs in PAIRS.items():
+        if _there(results, pairs[0]):
+            out += [norms(results, folder, name), gaps(results, folder, name), memorised(results, folder, name)]
+            if name != "cifar":
+                out.append(weights(results, folder, name))
+    return [figure for figure in [*out, samples(results, folder)] if figure is not None]
