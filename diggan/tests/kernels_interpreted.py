@@ -16,6 +16,11 @@ from diggan.kernels.fused_diffaugment import check as diffaugment_check
 from diggan.kernels.fused_diffaugment import reference as diffaugment_reference
 from diggan.kernels.fused_diffaugment import triton as diffaugment_triton
 from diggan.kernels.fused_diffaugment.maps import augment
+from diggan.kernels.grouped_spectral_norm import check as spectral_check
+from diggan.kernels.grouped_spectral_norm import grouped_spectral_norm
+from diggan.kernels.grouped_spectral_norm import reference as spectral_reference
+from diggan.kernels.grouped_spectral_norm import triton as spectral_triton
+from diggan.kernels.grouped_spectral_norm.layers import normalise_layers
 from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, Check, compare
 from shared.kernels.harness import draw as operands
@@ -26,6 +31,7 @@ torch.set_num_threads(1)
 GOLDEN = np.load(Path(__file__).parent / "golden" / "diffaugment.npz", allow_pickle=False)
 POLICIES = ["color", "translation", "cutout", "color,translation,cutout", "translation,cutout"]
 # Any order, and operations that come twice: a blank border is coloured, a coloured image shifted out and back.
+EPS = 1e-8
 ORDERS = ["cutout,translation,color", "color,translation,color,cutout", "translation,cutout,translation"]
 
 
@@ -167,3 +173,147 @@ def test_diffaugment_plan() -> None:
     assert 2 * 100 * 12288 <= plan["bytes"] <= 2 * 100 * 12288 * 1.01
     assert plan["eager_launches"] >= 30
     assert plan["eager_bytes"] >= 10 * plan["bytes"]
+
+
+def layers(dtype: torch.dtype, *shapes: tuple[int, ...]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Weights and a u of each."""
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+    return weights, [torch.randn(1, shape[0], generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+SHAPES = [(6, 3, 3, 3), (1, 7), (5, 6, 1, 1), (9, 4)]
+
+
+def test_spectral_norm_is_the_sequence_of_the_definition(launches: list[str]) -> None:
+    """Three calls in a row, each from the u of the last; u itself is left alone."""
+    weights, us = layers(torch.float32, *SHAPES)
+    before, exact, wide = [u.clone() for u in us], [u.double() for u in us], [w.double() for w in weights]
+    for _ in range(3):
+        normalised, sigma, new = grouped_spectral_norm(weights, us, EPS)
+        expected = spectral_reference.grouped_spectral_norm(wide, exact, EPS)
+        for got, wanted in zip((normalised, sigma, new), expected):
+            for a, b in zip(got, wanted, strict=True):
+                torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+                assert a.dtype is torch.float32
+        assert all(torch.equal(u, b) for u, b in zip(us, before))
+        us, exact, before = new, expected[2], [u.clone() for u in new]
+    assert launches == ["left_kernel", "right_kernel", "scale_kernel"] * 3
+
+
+def test_spectral_norm_in_every_derivative(launches: list[str]) -> None:
+    """In float64 through the kernels, against autograd of the definition: both outputs, first and second derivatives.
+
+    The second layer's sigma and the third layer's weight are not used.
+    """
+    weights, us = layers(torch.float64, *SHAPES)
+    seeds = [torch.randn_like(w) for w in weights]
+    results = []
+    for function in (normalise_layers, spectral_reference.grouped_spectral_norm):
+        leaves = [w.clone().requires_grad_() for w in weights]
+        normalised, sigma, new = function(leaves, us, EPS)
+        assert not any(u.requires_grad for u in new)
+        loss = sum((s * n.pow(3)).sum() for s, n in zip(seeds[:2], normalised[:2]))
+        loss = (
+            loss
+            + (seeds[3] * normalised[3]).exp().sum()
+            + sigma[0].square().sum()
+            + sigma[2].sum()
+            + sigma[3].cos().sum()
+        )
+        grads = torch.autograd.grad(loss, leaves, create_graph=True)
+        if function is normalise_layers:
+            assert launches == ["left_kernel", "right_kernel", "scale_kernel", "dot_kernel", "gradient_kernel"]
+        bent = sum((g.square() * s).sum() for g, s in zip(grads, seeds))
+        second = torch.autograd.grad(bent, leaves, create_graph=True, materialize_grads=True)
+        third = torch.autograd.grad(sum(s.square().sum() for s in second), leaves, materialize_grads=True)
+        results.append([*normalised, *sigma, *new, *grads, *second, *third])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_spectral_norm_by_finite_differences() -> None:
+    weights, us = layers(torch.float64, (3, 2, 2), (2, 5))
+
+    def function(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """u and v are constants: with the u of convergence sigma is the norm, whose derivative is u v^T."""
+        normalised, sigma, _ = normalise_layers([first, second], us, EPS)
+        return *normalised, *sigma
+
+    for _ in range(200):
+        us = spectral_reference.grouped_spectral_norm(weights, us, EPS)[2]
+    leaves = [w.requires_grad_() for w in weights]
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
+
+
+def test_spectral_norm_of_tall_wide_and_strided_layers() -> None:
+    """A matrix of several splits, one of several column blocks; channels last, a slice, transposed."""
+    generator = torch.Generator().manual_seed(1)
+    pool = torch.randn(4000, generator=generator)
+    weights = [
+        torch.randn(6, 5, 3, 3, generator=generator).contiguous(memory_format=torch.channels_last),
+        pool[1:2098].view(3, 699),
+        torch.randn(7, 4, generator=generator).T,
+        torch.randn(spectral_triton.SPLIT + 3, 2, generator=generator),
+    ]
+    us = [torch.randn(1, len(w), generator=generator) for w in weights]
+    leaves = [w.requires_grad_() for w in weights]
+    exact = [w.detach().double().requires_grad_() for w in weights]
+    ours = grouped_spectral_norm(leaves, us, EPS)
+    expected = spectral_reference.grouped_spectral_norm(exact, [u.double() for u in us], EPS)
+    seeds = [torch.randn(w.shape, generator=generator).transpose(0, -1).contiguous().transpose(0, -1) for w in weights]
+    mine = torch.autograd.grad(ours[0], leaves, seeds)
+    true = torch.autograd.grad(expected[0], exact, [s.double() for s in seeds])
+    for a, b in zip(
+        [*ours[0], *ours[1], *ours[2], *mine], [*expected[0], *expected[1], *expected[2], *true], strict=True
+    ):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
+
+
+def test_spectral_norm_of_zero_weights_is_that_of_the_definition() -> None:
+    """0 / 0, but u and v are zero: the eps is that of a norm."""
+    for weight, u in ((torch.zeros(2, 3), torch.ones(1, 2)), (torch.full((2, 3), 1e-6), torch.ones(1, 2))):
+        for ours, expected in zip(
+            grouped_spectral_norm([weight], [u], 1e-4), spectral_reference.grouped_spectral_norm([weight], [u], 1e-4)
+        ):
+            torch.testing.assert_close(ours, expected, equal_nan=True)
+
+
+def test_spectral_norm_falls_back(launches: list[str]) -> None:
+    weights, us = layers(torch.float64, (2, 3), (4, 2))
+    grouped_spectral_norm(weights, us, EPS)
+    mixed = [weights[0].float(), weights[1]], [us[0].float(), us[1]]
+    assert grouped_spectral_norm(*mixed, EPS)[0][0].dtype is torch.float32
+    assert grouped_spectral_norm([], [], EPS) == ([], [], [])
+    assert grouped_spectral_norm([torch.zeros(0, 3)], [torch.zeros(1, 0)], EPS)[1][0].tolist() == [0.0]
+    assert launches == []
+    with pytest.raises(ValueError, match=r"layer 1 has 4 outputs and a u of shape \(1, 3\)"):
+        grouped_spectral_norm([w.float() for w in weights], [us[0].float(), torch.ones(1, 3)], EPS)
+
+
+def test_spectral_norm_is_bit_identical_and_opcheck() -> None:
+    weights, us = layers(torch.float32, *SHAPES)
+    first, second = (grouped_spectral_norm(weights, us, EPS) for _ in range(2))
+    assert all(torch.equal(a, b) for x, y in zip(first, second) for a, b in zip(x, y))
+    torch.utils.deterministic.fill_uninitialized_memory = False  # fake results are compared by shape, never by value
+    weights, us = layers(torch.float32, (3, 2), (2, 2, 2))
+    for w in weights:
+        w.requires_grad_()
+    outcome = torch.library.opcheck(torch.ops.diggan.spectral_norm.default, (weights, us, EPS))
+    assert set(outcome.values()) == {"SUCCESS"}
+    grads = [torch.randn(w.shape, requires_grad=True) for w in weights]
+    constants = torch.ones(2), torch.ones(5), torch.ones(6)
+    args = (grads, weights, torch.ones(2, requires_grad=True), *constants)
+    outcome = torch.library.opcheck(torch.ops.diggan.spectral_norm_backward.default, args)
+    assert set(outcome.values()) == {"SUCCESS"}
+
+
+def test_spectral_norm_plan() -> None:
+    """The discriminator of section 4 at 64 channels: 12 layers, 4.2 million entries."""
+    w = 256
+    convs = [(w, 3, 3, 3), *[(w, w, 3, 3)] * 7, (w, 3, 1, 1), (w, w, 1, 1)]
+    plan = spectral_check.plan([*convs, (1, w), (10, w)])
+    entries = 7 * 9 * w * w + w * w + w * 30 + 11 * w
+    assert plan["launches"] == 3
+    assert 16 * entries <= plan["bytes"] <= 16.5 * entries
+    assert plan["eager_launches"] >= 10 * 12

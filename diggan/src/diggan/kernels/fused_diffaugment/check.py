@@ -9,7 +9,7 @@ from shared.kernels.harness import Check
 from torch import Tensor
 
 from .. import costs
-from . import reference
+from . import fused_diffaugment, reference
 from .reference import Draws, hole, largest_shift, parse_policy
 
 POLICIES = ("color", "translation,cutout", "color,translation,cutout")
@@ -35,8 +35,6 @@ def draws_of(numbers: Tensor) -> Draws:
 
 def kernel(policy: str) -> Callable[[Tensor, Tensor], tuple[Tensor]]:
     def function(x: Tensor, numbers: Tensor) -> tuple[Tensor]:
-        from . import fused_diffaugment
-
         return (fused_diffaugment(x, policy, draws_of(numbers)),)
 
     return function
