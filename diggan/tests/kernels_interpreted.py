@@ -16,6 +16,10 @@ from diggan.kernels.fused_diffaugment import check as diffaugment_check
 from diggan.kernels.fused_diffaugment import reference as diffaugment_reference
 from diggan.kernels.fused_diffaugment import triton as diffaugment_triton
 from diggan.kernels.fused_diffaugment.maps import augment
+from diggan.kernels.grad_gap import check as gap_check
+from diggan.kernels.grad_gap import grad_gap
+from diggan.kernels.grad_gap import reference as gap_reference
+from diggan.kernels.grad_gap.gap import gap
 from diggan.kernels.grouped_spectral_norm import check as spectral_check
 from diggan.kernels.grouped_spectral_norm import grouped_spectral_norm
 from diggan.kernels.grouped_spectral_norm import reference as spectral_reference
@@ -317,3 +321,137 @@ def test_spectral_norm_plan() -> None:
     assert plan["launches"] == 3
     assert 16 * entries <= plan["bytes"] <= 16.5 * entries
     assert plan["eager_launches"] >= 10 * 12
+
+
+def gradients(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    """Gradients of samples, the second and the last of them zero."""
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    g[1], g[-1] = 0, 0
+    return g.to(dtype)
+
+
+STATE = torch.tensor([0.5, 2.0, 0.0, 3.0, 1.0, 4.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("state", [None, STATE], ids=["first", "smoothed"])
+@pytest.mark.parametrize("uses", ["penalty", "norms", "both"])
+def test_grad_gap_in_every_derivative(state: torch.Tensor | None, uses: str) -> None:
+    """In float64 through the kernels, against autograd of the definition, up to the third derivative: rows of zero."""
+    results = []
+    for function in (gap, gap_reference.grad_gap):
+        g = gradients(torch.float64, 6, 2, 3).requires_grad_()
+        penalty, n, s = function(g, state, 0.25)
+        assert not s.requires_grad
+        loss = torch.zeros(())
+        if uses != "norms":
+            loss = loss + penalty.square() / 2
+        if uses != "penalty":
+            loss = loss + (n.pow(3) * torch.arange(6)).sum()
+        (first,) = torch.autograd.grad(loss, g, create_graph=True)
+        (second,) = torch.autograd.grad((first.square() * torch.arange(1, 4)).sum(), g, create_graph=True)
+        (third,) = torch.autograd.grad(second.pow(3).sum(), g)
+        results.append((penalty, n, s, first, second, third))
+        assert all(x.isfinite().all() for x in results[-1])
+        assert not first[1].any()
+        assert not second[-1].any()
+    for ours, expected in zip(*results):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_grad_gap_by_finite_differences() -> None:
+    g = torch.randn(4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64, requires_grad=True)
+
+    def function(g: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return gap(g, STATE[:4], 0.5)[:2]
+
+    assert torch.autograd.gradcheck(function, g, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, g, fast_mode=True)
+
+
+def test_grad_gap_reaches_the_weights_of_a_discriminator(launches: list[str]) -> None:
+    """The penalty's gradient through the gradient of D's outputs by its input, as in training; weights normalised."""
+    generator = torch.Generator().manual_seed(4)
+    draws, x = Draws(offset_h=torch.tensor([0, 1]), offset_w=torch.tensor([2, 0])), torch.randn(2, 1, 3, 3)
+    results = []
+    for dtype, augmented, normalised, penalised in (
+        (torch.float32, fused_diffaugment, grouped_spectral_norm, grad_gap),
+        (torch.float64, diffaugment_reference.fused_diffaugment, spectral_reference.grouped_spectral_norm,
+         gap_reference.grad_gap),
+    ):  # fmt: skip
+        generator.manual_seed(4)
+        weights = [torch.randn(size, generator=generator).to(dtype).requires_grad_() for size in ((5, 9), (1, 5))]
+        us = [torch.ones(1, len(w), dtype=dtype) for w in weights]
+        images = x.to(dtype).requires_grad_()
+        (first, second), _, _ = normalised(weights, us, EPS)
+        out = torch.tanh(augmented(images, "cutout", draws).flatten(1) @ first.T) @ second.T
+        (g,) = torch.autograd.grad(out.sum(), images, create_graph=True)
+        penalty, _, _ = penalised(g, None, 0.5)
+        results.append([penalty, *torch.autograd.grad(penalty, weights)])
+    for ours, expected in zip(*results):
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-6)
+    assert set(launches) == {
+        "diffaugment_kernel", "left_kernel", "right_kernel", "scale_kernel", "dot_kernel", "norms_kernel", "gap_kernel",
+        "gradient_kernel",
+    }  # fmt: skip
+
+
+def test_grad_gap_of_strided_gradients(launches: list[str]) -> None:
+    """Every second channel of a tensor, channels last, and a state that is every second entry of another."""
+    spread = torch.full((6, 6, 5, 7), float("nan"))
+    spread[:, ::2] = gradients(torch.float32, 6, 3, 5, 7)
+    state = torch.stack([STATE.float(), torch.full((6,), float("nan"))], 1)[:, 0]
+    for g in (spread[:, ::2], spread[:, ::2].contiguous(memory_format=torch.channels_last)):
+        leaf, exact = g.detach().requires_grad_(), g.double().requires_grad_()
+        assert not leaf.is_contiguous()
+        ours, expected = grad_gap(leaf, state, 0.5), gap_reference.grad_gap(exact, STATE, 0.5)
+        for a, b in zip(ours, expected):
+            torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+        mine, true = torch.autograd.grad(ours[0], leaf)[0], torch.autograd.grad(expected[0], exact)[0]
+        torch.testing.assert_close(mine.double(), true, rtol=1e-5, atol=1e-6)
+    assert launches == ["norms_kernel", "gap_kernel", "gradient_kernel"] * 2
+
+
+def test_grad_gap_takes_pairs_only(launches: list[str]) -> None:
+    with pytest.raises(ValueError, match="3 samples: there are as many fakes as reals"):
+        grad_gap(torch.ones(3, 2), None, 0.5)
+    with pytest.raises(ValueError, match=r"state has shape \(4,\) for 2 samples"):
+        grad_gap(torch.ones(2, 2), torch.ones(4), 0.5)
+    grad_gap(gradients(torch.float64, 6, 2), STATE, 0.5)
+    penalty, n, _ = grad_gap(torch.zeros(4, 0), None, 0.5)
+    assert (penalty.item(), n.tolist(), launches) == (0.0, [0.0] * 4, [])
+    many = torch.randn(2 * 300, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(grad_gap(many, None, 0.5), gap_reference.grad_gap(many, None, 0.5))
+
+
+def test_grad_gap_opcheck() -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = False  # fake results are compared by shape, never by value
+    g, n = gradients(torch.float32, 4, 3).requires_grad_(), torch.ones(4)
+    for state in (None, n):
+        outcome = torch.library.opcheck(torch.ops.diggan.grad_gap.default, (g, state, 0.5))
+        assert set(outcome.values()) == {"SUCCESS"}
+    for given in ((torch.ones((), requires_grad=True), None), (None, torch.ones(4, requires_grad=True))):
+        outcome = torch.library.opcheck(torch.ops.diggan.grad_gap_backward.default, (g, n, n, *given, 0.5))
+        assert set(outcome.values()) == {"SUCCESS"}
+
+
+def test_grad_gap_plan() -> None:
+    plan = gap_check.plan(B=50, D=3072)
+    assert plan["launches"] == 2
+    assert 4 * 100 * 3072 <= plan["bytes"] <= 4.01 * 100 * 3072
+    assert plan["eager_launches"] >= 10
+
+
+def test_compile_fullgraph() -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    draws = Draws(shift_h=torch.tensor([1, 0]), shift_w=torch.tensor([-1, 1]))
+    x, w = torch.randn(2, 1, 4, 4, requires_grad=True), torch.randn(3, 16, requires_grad=True)
+
+    def loss(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        (normalised,), _, _ = grouped_spectral_norm([w], [torch.ones(1, 3)], EPS)
+        penalty, _, _ = grad_gap(fused_diffaugment(x, "translation", draws).flatten(1) @ normalised.T, None, 0.5)
+        return penalty
+
+    plain, compiled = loss(x, w), torch.compile(loss, fullgraph=True, backend="aot_eager")(x, w)
+    torch.testing.assert_close(compiled, plain)
+    for a, b in zip(torch.autograd.grad(compiled, [x, w]), torch.autograd.grad(plain, [x, w])):
+        torch.testing.assert_close(a, b)

@@ -41,5 +41,7 @@ def test_the_checks_need_nothing_but_pytorch() -> None:
 
 def test_every_folder_is_checked_and_compiled() -> None:
     folders = {module.split(".")[-2] for module in kernel_modules("diggan")}
-    assert folders == {check.kernel for check in CHECKS} == {"fused_diffaugment", "grouped_spectral_norm"}
+    assert folders == {check.kernel for check in CHECKS} == {
+        "fused_diffaugment", "grad_gap", "grouped_spectral_norm",
+    }  # fmt: skip
     assert all(listed(module) for module in kernel_modules("diggan"))

@@ -6,6 +6,7 @@ Imports nothing but PyTorch, so that it runs on a machine that has only PyTorch 
 from __future__ import annotations
 
 from .fused_diffaugment.check import CHECKS as AUGMENTATIONS
+from .grad_gap.check import CHECK as GRAD_GAP
 from .grouped_spectral_norm.check import CHECK as SPECTRAL_NORM
 
-CHECKS = [*AUGMENTATIONS, SPECTRAL_NORM]
+CHECKS = [*AUGMENTATIONS, SPECTRAL_NORM, GRAD_GAP]
