@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -111,3 +112,21 @@ def test_decimals_show_two_digits_of_the_spread(spread: float, places: int | Non
 )
 def test_durations(seconds: float, written: str) -> None:
     assert text.duration(seconds) == written
+
+
+def test_the_terminal_shows_what_the_tier_tests_and_counts_the_rest() -> None:
+    from rich.console import Console
+    from shared.claims.results import ClaimOutcome, Results
+    from shared.runs.reproduce import verdict_table
+
+    claims = {
+        "a": ClaimOutcome(verdict="trend reproduced", why="it holds", ours={}),
+        "b": ClaimOutcome(verdict="not run", why="the cpu tier does not test it", ours={}),
+        "c": ClaimOutcome(verdict="not run", why="x failed: no data", ours={}),
+    }
+    results = Results.model_construct(paper="toy", tier="cpu", claims=claims)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(verdict_table(results))
+    lines = [line.split() for line in console.export_text().splitlines() if line.strip()]
+    assert [line[0] for line in lines] == ["toy,", "claim", "a", "c", "1"]
+    assert lines[-1][1:] == ["more", "not", "run", "the", "cpu", "tier", "does", "not", "test", "it"]

@@ -17,8 +17,11 @@ from shared.errors import one_line_errors
 from diggan import cost, nets
 from diggan.gradient_gap import DIGRegularizer
 from diggan.kernels.fused_diffaugment import draw, fused_diffaugment
+from diggan.kernels.fused_diffaugment.check import plan as augment_plan
 from diggan.kernels.grad_gap import grad_gap
+from diggan.kernels.grad_gap.check import plan as gap_plan
 from diggan.kernels.grouped_spectral_norm import grouped_spectral_norm
+from diggan.kernels.grouped_spectral_norm.check import plan as spectral_plan
 from diggan.nets.layers import spectral_layers
 from diggan.training import Batch, Game, adam
 
@@ -54,22 +57,27 @@ def show_kernels(args: argparse.Namespace) -> None:
     policy = "color,translation,cutout"
     draws = draw(policy, n, 32, 32, torch.Generator(device).manual_seed(0))
     weights = [m.weight.detach() for m in layers]
-    image_bytes, weight_bytes = 4.0 * x.numel(), 4.0 * sum(w.numel() for w in weights)
-    # Launches and bytes of the eager chains: counted from the definitions, one launch and one pass for each operation.
-    rows = []
-    for name, call, launches, moved, eager_launches, eager_moved in (
-        ("fused_diffaugment", lambda: fused_diffaugment(x, policy, draws), 1, 2 * image_bytes, 30, 15 * image_bytes),
+    us = [m.u0 for m in layers]
+    operators = (
         (
-            "grouped_spectral_norm", lambda: grouped_spectral_norm(weights, [m.u0 for m in layers]), 4,
-            3 * weight_bytes, 10 * len(layers), 5 * weight_bytes,
+            "fused_diffaugment", lambda: fused_diffaugment(x, policy, draws),
+            augment_plan(policy, N=n, C=3, H=32, W=32),
         ),
-        ("grad_gap", lambda: grad_gap(x, None, 0.5), 2, image_bytes, 12, 3 * image_bytes),
-    ):  # fmt: skip
+        (
+            "grouped_spectral_norm", lambda: grouped_spectral_norm(weights, us),
+            spectral_plan([tuple(w.shape) for w in weights]),
+        ),
+        ("grad_gap", lambda: grad_gap(x, None, 0.5), gap_plan(B=args.batch, D=x[0].numel())),
+    )  # fmt: skip
+    rows = []
+    for name, call, plan in operators:
         seconds = cost.median_seconds(call, args.repeats, device)[0]
-        rate = f"{moved / seconds / 1e9:.1f}"
+        launches, moved, eager_launches, eager_moved = (
+            plan[key] for key in ("launches", "bytes", "eager_launches", "eager_bytes")
+        )
         rows.append([
-            name, str(launches), str(eager_launches), f"{moved / 1e6:.2f}", f"{eager_moved / 1e6:.2f}",
-            f"{eager_moved / moved:.1f}", f"{1e3 * seconds:.3f}", rate,
+            name, f"{launches:.0f}", f"{eager_launches:.0f}", f"{moved / 1e6:.2f}", f"{eager_moved / 1e6:.2f}",
+            f"{eager_moved / moved:.1f}", f"{1e3 * seconds:.3f}", f"{moved / seconds / 1e9:.1f}",
         ])  # fmt: skip
     where = torch.cuda.get_device_name() if device.type == "cuda" else "definitions on the CPU, not the kernels"
     columns = ["operator", "launches", "eager", "MB", "eager", "ratio of bytes", "ms", "GB/s"]

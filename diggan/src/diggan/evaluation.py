@@ -165,8 +165,10 @@ class Judge:
         """Everything that is asked of a finished generator; `training` are the images that it was trained on."""
         fake, probabilities = self.extractor.extract(samples)
         out = {f"features/{self.extractor.title}": self.extractor.accuracy, "fid": self.frechet(fake)}
-        out["kid"], out["kid_sd"] = kernel_distance(self.reference, fake, subsets)
-        near = nearest_neighbours(self.reference, fake, NEIGHBOURS)
+        # As many of either set: the distances are quadratic, and the shares depend on the numbers.
+        n = min(len(self.reference), len(fake))
+        out["kid"], out["kid_sd"] = kernel_distance(self.reference[:n], fake[:n], subsets)
+        near = nearest_neighbours(self.reference[:n], fake[:n], NEIGHBOURS)
         out |= {"precision": near.precision, "recall": near.recall, "density": near.density, "coverage": near.coverage}
         if probabilities is not None:
             out["is"], out["is_sd"] = inception_score(probabilities)
@@ -178,11 +180,16 @@ class Judge:
 def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Best and last FID, and tail means of FID, validation FID, gap and overfitting (the mean of the last three looks).
 
-    The best is over looks at the reference set itself, so it is optimistic; the last and the tail are not.
+    The best is over looks at the reference set itself, so it is optimistic; the last and the tail are not. `growth/gap`
+    is the gap's tail mean minus its mean over the first three looks after the start, where there are so many.
     """
     fid = curves["fid"]
     tail = {name: sum(curves[name][-TAIL:]) / len(curves[name][-TAIL:]) for name in TAILED if name in curves}
-    return {"best/fid": min(fid), "last/fid": fid[-1], **{f"tail/{name}": value for name, value in tail.items()}}
+    out = {"best/fid": min(fid), "last/fid": fid[-1], **{f"tail/{name}": value for name, value in tail.items()}}
+    if len(fid) > 2 * TAIL:
+        early = curves["gap"][1 : TAIL + 1]
+        out["growth/gap"] = tail["gap"] - sum(early) / len(early)
+    return out
 
 
 def thumbnails(samples: Float[Tensor, "n c h w"], most: int = 2000) -> dict[str, list[float]]:

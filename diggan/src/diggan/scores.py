@@ -43,17 +43,27 @@ def kernel_distance(
     if size < 2:
         raise UserError(f"{len(real)} real and {len(fake)} generated samples: at least 2 of each are needed")
     generator = torch.Generator().manual_seed(seed)
-    values = []
-    for _ in range(subsets):
-        a, b = (x[torch.randperm(len(x), generator=generator)[:size]].double() for x in (real, fake))
-        own = torch.stack([(k.sum() - k.trace()) / (size * (size - 1)) for k in (_kernel(a, a), _kernel(b, b))])
-        values.append(own.sum() - 2 * _kernel(a, b).mean())
-    stacked = torch.stack(values)
-    return float(stacked.mean()), float(stacked.std(correction=0))
+    # Which points are in which subset, [points, subsets]: sums over all subsets are then one product with a kernel.
+    inside = []
+    for points in (real, fake):
+        chosen = torch.zeros(len(points), subsets, dtype=torch.float64)
+        for column in range(subsets):
+            chosen[torch.randperm(len(points), generator=generator)[:size], column] = 1
+        inside.append(chosen)
+    values = -2 * _sums(real, fake, *inside) / size**2
+    for points, chosen in zip((real, fake), inside):
+        own = (points.double().square().sum(1) / points.shape[1] + 1) ** 3
+        values += (_sums(points, points, chosen, chosen) - own @ chosen) / (size * (size - 1))
+    return float(values.mean()), float(values.std(correction=0))
 
 
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    return (a @ b.T / a.shape[1] + 1) ** 3
+def _sums(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor) -> Float[Tensor, " subsets"]:
+    """Of (x.y / d + 1)^3 over the pairs of every subset, a chunk of rows at a time."""
+    total = torch.zeros(in_a.shape[1], dtype=torch.float64)
+    for rows, chosen in zip(a.double().split(CHUNK), in_a.split(CHUNK)):
+        k = rows @ b.double().T / a.shape[1] + 1
+        total += (chosen * ((k * k * k) @ in_b)).sum(0)
+    return total
 
 
 def nearest_training_distance(samples: Float[Tensor, "n ..."], training: Float[Tensor, "m ..."]) -> Float[Tensor, " n"]:

@@ -154,7 +154,7 @@ def published(results: Results) -> Table:
         rows.append(row)
     return Table(
         title="CIFAR, BigGAN at ch 64: IS / FID of the papers | ours",
-        columns=["", *COLUMNS],
+        columns=["method", *COLUMNS],
         rows=rows,
         note="Baselines as listed in the DiffAugment authors' table, DigGAN as listed in a public index (best "
         "variant, with "
@@ -174,7 +174,17 @@ def costs(results: Results) -> Table | None:
         return None
     return Table(
         title="What the penalty costs",
-        columns=["", "D ms", "with DIG", "separate pass", "G it. ms", "with DIG", "D ratio", "separate", "G it. ratio"],
+        columns=[
+            "setting",
+            "D ms",
+            "with DIG",
+            "separate pass",
+            "G it. ms",
+            "with DIG",
+            "D ratio",
+            "separate",
+            "G it. ratio",
+        ],
         rows=rows,
         note="One update of D, and a whole G iteration with four of them, the first penalised. Separate: the penalty "
         "with a "

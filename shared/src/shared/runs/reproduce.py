@@ -306,9 +306,13 @@ def verdict_table(results: Results) -> Table:
     table = Table(title=f"{results.paper}, tier {results.tier}", title_justify="left", box=None, pad_edge=False)
     for column in ("claim", "verdict", "why"):
         table.add_column(column, overflow="fold")
-    for name, outcome in results.claims.items():
+    untested = f"the {results.tier} tier does not test it"
+    shown = {name: outcome for name, outcome in results.claims.items() if outcome.why != untested}
+    for name, outcome in shown.items():
         colour = MARKS.get(outcome.verdict, "")
         table.add_row(name, f"[{colour}]{outcome.verdict}[/]" if colour else outcome.verdict, outcome.why)
+    if others := len(results.claims) - len(shown):
+        table.add_row(f"{others} more", "not run", untested)
     return table
 
 
