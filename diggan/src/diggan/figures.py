@@ -10,7 +10,7 @@ import numpy as np
 from shared.claims.results import ExperimentResult, Results
 from shared.figures import COLOURS, Figure, finish, use_house_style
 
-from diggan.tables import DATA, mean_and_spread, weight_of
+from diggan.tables import DATA, GROUPS, mean_and_spread, weight_of
 
 # data -> (experiment without a penalty, with it), largest and smallest part of the data
 PAIRS = {
@@ -31,14 +31,23 @@ def _curves(experiment: ExperimentResult, name: str) -> tuple[np.ndarray, np.nda
     return every * np.arange(rows.shape[1]), rows
 
 
-def _band(axes: plt.Axes, experiment: ExperimentResult, name: str, colour: str, line: str, label: str) -> None:
+def _band(
+    axes: plt.Axes, experiment: ExperimentResult, name: str, colour: str, line: str, label: str, whole: bool = False
+) -> None:
+    """Mean over seeds, with a band of one standard deviation; `whole`: from the least to the largest."""
     x, rows = _curves(experiment, name)
     axes.plot(x, rows.mean(0), color=COLOURS[colour], linestyle=line, label=label)
     if len(rows) > 1:
-        spread = rows.std(0, ddof=1)
-        axes.fill_between(
-            x, rows.mean(0) - spread, rows.mean(0) + spread, color=COLOURS[colour], alpha=0.15, linewidth=0
-        )
+        low, high = rows.mean(0) - rows.std(0, ddof=1), rows.mean(0) + rows.std(0, ddof=1)
+        if whole:
+            low, high = rows.min(0), rows.max(0)
+        axes.fill_between(x, low, high, color=COLOURS[colour], alpha=0.15, linewidth=0)
+
+
+def _titled(name: str, experiment: ExperimentResult) -> str:
+    """`100 digits, no penalty`."""
+    group = next((says for prefix, says in GROUPS.items() if name.startswith(prefix)), "")
+    return f"{group.split(',')[0]}, {experiment.title}"
 
 
 def norms(results: Results, folder: Path, name: str) -> Figure:
@@ -48,11 +57,12 @@ def norms(results: Results, folder: Path, name: str) -> Figure:
         len(pairs), 2, figsize=(6.4, 2.2 * len(pairs) + 0.4), sharex=True, sharey="row", squeeze=False
     )
     for row, pair in zip(all_axes, pairs):
-        for axes, experiment in zip(row, (results.experiments[p] for p in pair)):
+        for axes, p in zip(row, pair):
+            experiment = results.experiments[p]
             _band(axes, experiment, "norm_real", "ours", "-", "training images")
             _band(axes, experiment, "norm_fake", "orange", "--", "fakes")
             _band(axes, experiment, "norm_held_out", "baseline", ":", "held-out images")
-            axes.set_title(experiment.title, fontsize=8)
+            axes.set_title(_titled(p, experiment), fontsize=8)
             axes.set_ylim(bottom=0)
         row[0].set_ylabel("mean |dD/dx|")
     for axes in all_axes[-1]:
@@ -62,9 +72,8 @@ def norms(results: Results, folder: Path, name: str) -> Figure:
     band = f" (mean of {seeds} seeds, band: one standard deviation)" if seeds > 1 else " (one seed)"
     return finish(
         figure, folder, f"norms_{name}.svg",
-        f"{DATA[name]}: the norms of D's input gradient on training images and on fakes drift apart without the "
-        f"penalty, "
-        f"and lie on each other with it{band}.",
+        f"{DATA[name]}: norms of D's input gradient on training images and on fakes. Where they part, D's slope tells "
+        f"them from each other; the penalty holds them together{band}.",
         "Gradient norms of the discriminator on training images, held-out images and fakes over training",
     )  # fmt: skip
 
@@ -74,16 +83,20 @@ def gaps(results: Results, folder: Path, name: str) -> Figure:
     arms = [(n, results.experiments[n]) for n in ARMS[name] if _there(results, [n])]
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.6, 2.7))
     for (_, experiment), (colour, line) in zip(arms, STYLES):
-        _band(left, experiment, "gap", colour, line, experiment.title)
-        _band(right, experiment, "fid", colour, line, experiment.title)
+        _band(left, experiment, "gap", colour, line, experiment.title, whole=True)
+        _band(right, experiment, "fid", colour, line, experiment.title, whole=True)
     left.set(xlabel="G iteration", ylabel="gap of mean gradient norms", yscale="log")
+    left.set_ylim(bottom=1e-3)
     right.set(xlabel="G iteration", ylabel="FID-local", yscale="log")
     right.legend(frameon=False, fontsize=7)
+    too_large = " Too large a weight closes the gap and costs samples." if len(arms) > 3 else ""
+    seeds = min(len(experiment.runs) for _, experiment in arms)
+    band = f"mean of {seeds} seeds, band: least to largest" if seeds > 1 else "one seed"
     return finish(
         figure, folder, f"gap_{name}.svg",
-        f"{DATA[name]}: without the penalty the gap grows and FID-local turns up again; with it both go on falling. "
-        f"Too "
-        "large a weight closes the gap and costs samples (mean over seeds, band: one standard deviation).",
+        f"{DATA[name]}: the gap of the mean gradient norms is kept small by the penalty; whether samples gain is on "
+        f"the "
+        f"right.{too_large} ({band}; a gap of single looks comes near 0 where the norms cross)",
         "Gap of gradient norms and FID-local over training, for several weights of the penalty",
     )  # fmt: skip
 
@@ -100,10 +113,11 @@ def memorised(results: Results, folder: Path, name: str) -> Figure:
     """F2: D's accuracy on the images that it was trained on, and on others."""
     pair = PAIRS[name][0]
     figure, all_axes = plt.subplots(1, 2, figsize=(6.4, 2.5), sharey=True)
-    for axes, experiment in zip(all_axes, (results.experiments[p] for p in pair)):
+    for axes, p in zip(all_axes, pair):
+        experiment = results.experiments[p]
         _band(axes, experiment, "accuracy_real", "ours", "-", "training images")
         _band(axes, experiment, "accuracy_held_out", "baseline", "--", "held-out images")
-        axes.set_title(experiment.title, fontsize=8)
+        axes.set_title(_titled(p, experiment), fontsize=8)
         axes.set(xlabel="G iteration", ylim=(0, 1.03))
     all_axes[0].set_ylabel("D takes for real (share)")
     all_axes[0].legend(frameon=False, fontsize=7, loc="lower right")
@@ -148,6 +162,7 @@ def weights(results: Results, folder: Path, name: str) -> Figure:
     order = sorted(groups, key=lambda g: (g != "dig", g))
     for i, group in enumerate(order):
         x, y, spread = map(np.array, zip(*sorted(groups[group])))
+        x = x * 1.05 ** (i - len(order) / 2)  # beside each other where their weights are the same
         marker, line = "osD^vP<>X*"[i % 10], ["-", "--", ":", "-."][i % 4]
         axes.errorbar(x, y, spread, color=COLOURS[colours[i % len(colours)]], marker=marker, markersize=4,
                       linestyle=line, linewidth=1, capsize=2, label=group)  # fmt: skip
@@ -184,9 +199,7 @@ def samples(results: Results, folder: Path) -> Figure | None:
         axes.grid(False)
     return finish(
         figure, folder, "samples.svg",
-        "Samples of the first seed, not chosen (larger images reduced to 16 pixels): without a penalty fewer shapes "
-        "come "
-        "again and again.",
+        "Samples of the first seed, the first that were drawn (larger images reduced to 16 pixels a side).",
         "Rows of generated images, one row for each method",
     )  # fmt: skip
 

@@ -1,0 +1,107 @@
+"""Tables and figures of a tier, from results made by hand; what is not there is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shared.claims.results import DataUsed, ExperimentResult, Results, RunResult
+
+from diggan import figures, tables
+
+LOOKS = 5
+
+
+def experiment(title: str, model: dict[str, Any] | None = None, fid: float = 100.0, **more: Any) -> ExperimentResult:
+    runs = []
+    for seed in range(3):
+        metrics = {
+            "tail/fid": fid + seed, "best/fid": fid - 10, "last/fid": fid + 5, "tail/gap": 0.1, "tail/overfitting": 0.2,
+            "tail/val_fid": fid + seed, "is": 5.0, "recall": 0.5, "coverage": 0.6, "leak": 0.0, "leak_training": 0.01,
+            "features/digits-cnn-12345678": 0.974, **more,
+        }  # fmt: skip
+        names = ("fid", "gap", "norm_real", "norm_fake", "norm_held_out", "accuracy_real", "accuracy_held_out")
+        curves = {f"curve/{n}": [fid + i + seed for i in range(LOOKS)] for n in names}
+        curves |= {"samples/shape": [4.0, 1.0, 2.0, 2.0], "samples/pixels": [float(i) for i in range(16)]}
+        runs.append(
+            RunResult(
+                seed=seed, key=f"{title}{seed}", metrics=metrics, curves=curves, wall_seconds=1, device="CPU",
+                date="2026-01-02T03:04:05+00:00", commit="c0ffee", versions={},
+            )
+        )  # fmt: skip
+    config = {"model": model or {}, "data": {"dataset": "digits", "iterations": 250}}
+    data = DataUsed(name="d", kind="embedded", fingerprint="f", detail="")
+    return ExperimentResult(title=title, config=config, data=data, runs=runs, failed=[])
+
+
+def results(**experiments: ExperimentResult) -> Results:
+    return Results.model_construct(
+        paper="diggan", tier="cpu", experiments=experiments, claims={}, tables=[], figures=[]
+    )
+
+
+def dig(weight: float, **more: Any) -> dict[str, Any]:
+    return {"regulariser": "dig", "weight": weight, **more}
+
+
+@pytest.fixture
+def some() -> Results:
+    return results(
+        digits_plain=experiment("no penalty", fid=200),
+        digits_dig_10=experiment("DIG, 10", dig(10.0), 150),
+        digits_dig_100=experiment("DIG, 100", dig(100.0), 90),
+        digits_pair_100=experiment("DIG, pair, 100", dig(100.0, variant="pair"), 95),
+        digits_r1_1=experiment("R1, 1", {"regulariser": "r1", "weight": 1.0}, 50),
+        digits_r1_10=experiment("R1, 10", {"regulariser": "r1", "weight": 10.0}, 40, **{"tail/val_fid": 45.0}),
+        digits_da=experiment("DiffAugment", {"policy": "cutout"}, 210),
+    )
+
+
+def test_every_method_has_a_row_and_the_features_are_named(some: Results) -> None:
+    table = tables.methods(some, "digits_")
+    assert [row[0] for row in table.rows] == [e.title for e in some.experiments.values()]
+    assert table.rows[2][2] == "91.0 ± 1.0"
+    assert "digits-cnn-12345678, 97.4 % accurate" in table.note
+    assert tables.methods(some, "mnist500_") is None
+
+
+def test_weights_are_chosen_on_validation_images_not_on_the_reference(some: Results) -> None:
+    """R1 at 10 is the better on the reference set, R1 at 1 on validation images."""
+    for run in some.experiments["digits_r1_1"].runs:
+        run.metrics["tail/val_fid"] = 20.0
+    table = tables.rivals(some, "digits_")
+    assert [row[:3] for row in table.rows] == [["r1", "2", "1"], ["dig", "2", "100"]]
+    assert table.rows[0][3] == "51.0 ± 1.0"
+    assert table.rows[0][5:] == ["10", "41.0 ± 1.0"]
+
+
+def test_cells_that_are_not_available_are_so(some: Results) -> None:
+    table = tables.published(some)
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert set(rows["+ DIG"]) == {"n/a | n/a"}
+    assert rows["BigGAN"][2] == "7.62 / 39.78 | n/a"
+    some.experiments["c10_10_plain"] = experiment("BigGAN", fid=30)
+    assert {row[0]: row[1:] for row in tables.published(some).rows}["BigGAN"][2] == "7.62 / 39.78 | 35.0*"
+
+
+def test_costs_and_games() -> None:
+    cost = experiment(
+        "ch 8", d_plain_ms=10.0, d_dig_ms=21.0, d_separate_ms=30.0, g_plain_ms=50.0, g_dig_ms=60.0, d_ratio=2.1,
+        d_ratio_separate=3.0, g_ratio=1.2,
+    )  # fmt: skip
+    game = experiment("ring", ever_all_modes=1.0, all_modes=0.0, modes=4.0, first_covered=500.0, epochs=1000.0)
+    found = results(cost_ch8=cost, toy_ring=game)
+    assert tables.costs(found).rows[0][1:3] == ["10 ± 0", "21 ± 0"]
+    assert tables.games(found).rows[0][:4] == ["ring", "3/3", "0/3", "4.00 ± 0.00"]
+    assert len(tables.tables(found)) == 3
+
+
+def test_figures_are_drawn_where_their_experiments_are(some: Results, tmp_path: Path) -> None:
+    drawn = figures.draw(some, tmp_path)
+    names = ("norms", "gap", "memorised", "weights")
+    assert [f.file for f in drawn] == [*(f"{name}_digits.svg" for name in names), "samples.svg"]
+    for figure in drawn:
+        assert "<svg" in (tmp_path / figure.file).read_text()
+        assert figure.caption.rstrip().endswith((".", ")"))
+    assert figures.draw(results(), tmp_path) == []
