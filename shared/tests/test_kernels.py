@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from shared.errors import UserError
-from shared.kernels import build, gpu_check
+from shared.kernels import backend, build, gpu_check
 from shared.kernels.build import Compiled
 from shared.kernels.harness import Check, compare, draw, relative_error
 from shared.report.kernels import read_evidence
@@ -123,3 +123,19 @@ def test_a_row_of_evidence_can_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     assert evidence.cells[6:] == ("5.0 us", "2.4 us", "2.09; 2.00x as fast as eager")
     with pytest.raises(UserError, match="is missing"):
         gpu_check.append(tmp_path / "none.md", [])
+
+
+def test_without_triton_a_gpu_runs_the_definitions_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class OnGPU:
+        is_cuda, dtype = True, torch.float32
+
+    monkeypatch.setattr(backend, "BACKEND", "auto")
+    for there in (True, False):
+        backend.triton_is_there.cache_clear()
+        monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name, there=there: there or None)
+        assert [backend.use_triton(OnGPU()) for _ in range(2)] == [there, there]  # type: ignore[arg-type]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["triton is not installed"]
+    monkeypatch.undo()
+    backend.triton_is_there.cache_clear()

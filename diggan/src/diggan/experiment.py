@@ -26,15 +26,26 @@ def _described(dataset: str, root: str | None, options: tuple[tuple[str, Any], .
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     """(hash, kind, what it is) of what `config` is measured on.
 
-    Which of the images are trained on follows from this, the number of images and the seed, all of which are in the
-    run's key; the run's folder names them.
+    Which of the images are trained on is in the hash where all seeds train on the same (`subset_seed`); else it follows
+    from this, the number of images and the seed, all in the run's key. The run's folder names them.
     """
     for section, what in (("toy", "drawn by the recipe of section 10, B1"), ("cost", "random images: times only")):
         if section in config:
             return hashlib.sha256(section.encode()).hexdigest(), "recipe", what
     data = config["data"]
     options = tuple((key, data[key]) for key in ("resize", "to_rgb", "coarse") if key in data)
-    return _described(data["dataset"], data.get("root"), options)
+    found, kind, detail = _described(data["dataset"], data.get("root"), options)
+    if data.get("subset_seed") is None:
+        return found, kind, detail
+    return hashlib.sha256(f"{found} {_subset(data)}".encode()).hexdigest(), kind, detail
+
+
+def _subset(data: dict[str, Any]) -> int:
+    from diggan.data import LimitedImages
+
+    chosen = LimitedImages(**data)
+    chosen.setup()
+    return chosen.subset_crc
 
 
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:

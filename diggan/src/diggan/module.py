@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 import pytorch_lightning as L
 import torch
 from shared.errors import UserError
+from shared.runs.store import write_atomic
 from torch import Tensor
 
 from diggan import nets
@@ -192,9 +194,18 @@ class DigGAN(L.LightningModule):
         dry = bool(getattr(self.trainer, "fast_dev_run", False))
         count = 64 if dry else self.samples
         values = self.looked(count)
+        if not dry and values["fid"] <= min(self.curves.get("fid", [math.inf])):
+            self.save_best()
         for name, value in values.items():
             self.curves.setdefault(name, []).append(value)
         self.log_dict({f"val/{name}": value for name, value in values.items() if math.isfinite(value)}, batch_size=1)
+
+    def save_best(self) -> None:
+        """`best.ckpt` beside the run: what had the lowest FID so far, for `diggan.evaluate`."""
+        if self.global_rank == 0:
+            content = io.BytesIO()
+            torch.save({"state_dict": self.state_dict(), "iteration": self.game.iteration}, content)
+            write_atomic(Path(self.trainer.default_root_dir) / "best.ckpt", content.getvalue())
 
     def looked(self, count: int) -> dict[str, float]:
         judge = self.judge()

@@ -6,13 +6,18 @@ Triton's interpreter (slow; for tests). float64 always runs the reference.
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 import sys
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from shared.errors import UserError
+
+log = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "reference", "triton", "interpret")
 BACKEND = os.environ.get("KERNEL_BACKEND", "auto")
@@ -27,8 +32,17 @@ if BACKEND == "interpret":
 def use_triton(x: Tensor) -> bool:
     """Whether the Triton kernels serve operands such as `x`."""
     if BACKEND == "auto":
-        return x.is_cuda and x.dtype is not torch.float64
+        return x.is_cuda and x.dtype is not torch.float64 and triton_is_there()
     return BACKEND != "reference" and x.dtype is not torch.float64
+
+
+@cache
+def triton_is_there() -> bool:
+    """Whether Triton can be imported; where it cannot, one line says what runs instead."""
+    there = importlib.util.find_spec("triton") is not None
+    if not there:
+        log.warning("triton is not installed: custom operators run as plain PyTorch (`pip install triton`)")
+    return there
 
 
 def input_precision() -> str:
