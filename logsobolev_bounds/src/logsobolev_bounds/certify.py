@@ -1,0 +1,240 @@
+"""What a trained network's true risk is at most, by every bound of sections 3.1 to 3.9, and what each is worth.
+
+    python -m logsobolev_bounds.certify --ckpt runs/fit/<run>/final.ckpt --delta 0.05
+
+Prints the bounds with their kinds, certificate or estimate, and the reasons; writes them as JSON beside the checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import pickle
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from shared.errors import UserError, one_line_errors
+from shared.runs.plan import read_yaml
+from shared.runs.store import write_atomic
+from torch import Tensor
+
+from logsobolev_bounds.bounds import (
+    BoundResult,
+    alquier_optimal,
+    assemble,
+    elbo,
+    lambda_grid,
+    maurer_pinsker,
+    monte_carlo_risk,
+    quadratic,
+    seeger,
+    seeger_clipped,
+)
+from logsobolev_bounds.complexity import BUDGET, Mode, grid, per_draw
+from logsobolev_bounds.data import Examples
+from logsobolev_bounds.layers import explicit_weights_only
+from logsobolev_bounds.models import BayesNet, one
+
+MODES: tuple[Mode, ...] = ("total", "identity", "class_corrected")
+LAMBDAS = (0.25, 0.5, 1.0, 2.0)  # as multiples of m
+DELTA_MC = 0.01  # of the confidence, for the Monte-Carlo inversion
+
+
+@torch.no_grad()
+def posterior_risks(
+    net: BayesNet, x: Tensor, y: Tensor, draws: int, p_min: float, seed: int = 0, group: int = 50
+) -> dict[str, float]:
+    """Means over explicit posterior draws: NLL, clipped NLL, error of the draws (Gibbs), of their mean, calibration."""
+    generator = torch.Generator().manual_seed(seed)
+    totals = dict.fromkeys(("nll", "clipped", "gibbs"), 0.0)
+    mean = torch.zeros(len(y), 1, device=x.device)
+    with explicit_weights_only():
+        for start in range(0, draws, group):
+            stacked = net.draws(min(group, draws - start), generator)
+            for k in range(len(stacked[0].weight)):
+                logits = net.at(one(stacked, k), x)
+                loss = F.cross_entropy(logits, y, reduction="none")
+                totals["nll"] += float(loss.double().mean())
+                totals["clipped"] += float(loss.double().clamp_max(-math.log(p_min)).mean())
+                totals["gibbs"] += float((logits.argmax(1) != y).double().mean())
+                mean = mean + logits.softmax(1)
+    out = {name: value / draws for name, value in totals.items()}
+    out["ensemble"] = float((mean.argmax(1) != y).double().mean())
+    out["ece"] = calibration_error(mean / draws, y)
+    return out
+
+
+def calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:
+    """Expected calibration error of the most likely class (torchmetrics' L1 form)."""
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    return float(multiclass_calibration_error(probabilities, y, probabilities.shape[1], bins, "l1"))
+
+
+def certificates(
+    net: BayesNet,
+    data: Examples,
+    delta: float = 0.05,
+    lambdas: Sequence[float] = LAMBDAS,
+    prior_draws: int = 200,
+    examples: int | None = None,
+    points: int = 65,
+    modes: Sequence[Mode] = MODES,
+    posterior_draws: int = 200,
+    certificate_draws: int = 1000,
+    p_min: float = 1e-4,
+    prior_fixed: bool = True,
+    seed: int = 0,
+    budget: int = BUDGET,
+) -> tuple[list[BoundResult], dict[str, float]]:
+    """Every bound of the network's posterior on the data's training examples, and the risks that they are about.
+
+    Args:
+        delta: confidence of each bound, spent once: over the grid of lambdas, and with 0.01 for Monte Carlo.
+        lambdas: fixed before the sample, as multiples of m.
+        prior_draws, examples, points, modes: of C (examples: the first so many of the training set; default all).
+        posterior_draws: of the plugged-in risks. certificate_draws: of the inverted one.
+        prior_fixed: whether sigma_p was chosen without the training set.
+    """
+    m, generator = data.m, torch.Generator().manual_seed(seed)
+    kl = float(net.kl())
+    risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, seed)
+    test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, seed + 1)
+    facts: dict[str, Any] = {
+        "prior_fixed": prior_fixed,
+        "preprocessing_uses_s": data.preprocessing_uses_s,
+    }
+    n = min(examples or m, m)
+    stacked = net.draws(prior_draws, generator, prior=True)
+    lams = torch.tensor([multiple * m for multiple in lambdas], dtype=torch.float64)
+    out = []
+    for mode in modes:
+        found = per_draw(net, stacked, data.x[:n], data.y[:n], grid(max(lambdas), points), mode, budget=budget)
+        pairs = [found.complexity(float(lam), m) for lam in lams]
+        best = lambda_grid(risks["nll"], kl, torch.tensor([c for c, _ in pairs], dtype=torch.float64), lams, delta)
+        c, ess = pairs[best.argmin]
+        name = {
+            "total": "LSI, total covariance",
+            "identity": "LSI, Euclidean",
+            "within": "LSI, within-class covariance",
+        }
+        out.append(
+            assemble(
+                name.get(mode, "LSI, class-corrected"), float(best.values[best.argmin]), loss="nll",
+                terms={
+                    "risk": risks["nll"], "KL/lambda": kl / best.lam, "ln(J/delta)/lambda": math.log(len(lams) / delta) / best.lam,
+                    "C/lambda": c / best.lam,
+                },
+                ess=ess, assumes_lsi=True, plug_in_risk=True, lambda_fixed=True, **facts,
+            )
+        )  # fmt: skip
+    b = -math.log(p_min)
+    plugged = {"plug_in_risk": True, **facts}
+    gibbs = risks["gibbs"]
+    for name, value, loss, more in (
+        (
+            "clipped Hoeffding",
+            alquier_optimal(risks["clipped"], kl, m, delta, b),
+            "clipped nll",
+            {"lambda_fixed": False},
+        ),
+        ("clipped kl-inverse", seeger_clipped(risks["clipped"], kl, m, delta, b), "clipped nll", {}),
+        ("0-1 kl-inverse", seeger(gibbs, kl, m, delta), "0-1", {}),
+        ("0-1 Maurer", maurer_pinsker(gibbs, kl, m, delta), "0-1", {}),
+        ("0-1 quadratic", quadratic(gibbs, kl, m, delta), "0-1", {}),
+        ("ELBO at lambda = m", elbo(risks["nll"], kl, m), "nll", {"guarantee": False}),
+    ):
+        terms = {"risk": gibbs if loss == "0-1" else risks["clipped" if "clipped" in loss else "nll"], "KL/n": kl / m}
+        out.append(assemble(name, float(value), loss=loss, terms=terms, **{**plugged, **more}))
+    many = posterior_risks(net, data.x, data.y, certificate_draws, p_min, seed + 2)["gibbs"]
+    inverted = float(monte_carlo_risk(many, certificate_draws, DELTA_MC))
+    value = float(seeger(inverted, kl, m, delta - DELTA_MC)) if delta > DELTA_MC else math.inf
+    terms = {"risk": many, "risk after Monte Carlo": inverted, "KL/n": kl / m}
+    out.append(assemble("0-1 certificate", value, loss="0-1", terms=terms, plug_in_risk=False, **facts))
+    about = {
+        "m": float(m), "kl": kl, **{f"train/{k}": v for k, v in risks.items()}, **{f"test/{k}": v for k, v in test.items()},
+    }  # fmt: skip
+    return out, about
+
+
+def loaded(path: Path) -> tuple[Any, Examples, dict[str, Any]]:
+    """A trained module, its data, and its configuration.
+
+    Raises:
+        UserError: no such file, no configuration beside it, a damaged file, or one of another network, prior or m.
+    """
+    from logsobolev_bounds.module import BayesClassifier
+
+    config_path = path.parent / "config.yaml"
+    for needed in (path, config_path):
+        if not needed.is_file():
+            raise UserError(
+                f"{needed} is missing: name the checkpoint in the folder of a run, as `train.py fit` left it"
+            )
+    config = read_yaml(config_path)
+    torch.manual_seed(int(config.get("seed_everything") or 0))
+    module, data = BayesClassifier(**(config.get("model") or {})), Examples(**(config.get("data") or {}))
+    data.setup()
+    module.build(data)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state["state_dict"])
+        module.check_made_with(state["made_with"])
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is no checkpoint of this configuration ({str(error).splitlines()[0]})") from None
+    return module, data, config
+
+
+def show(results: Sequence[BoundResult], about: dict[str, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(
+        f"m = {about['m']:.0f}, KL = {about['kl']:.0f}; NLL {about['train/nll']:.3f} on S, {about['test/nll']:.3f} on "
+        f"test; 0-1 {about['train/gibbs']:.3f} on S, {about['test/gibbs']:.3f} on test (of single draws)"
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("bound", "on", "value", "kind", "ESS", "why"):
+        table.add_column(column, justify="right" if column in ("value", "ESS") else "left", overflow="fold")
+    for each in results:
+        kind = "[green]certificate[/]" if each.kind == "certificate" else "estimate"
+        ess = "" if each.ess is None else f"{each.ess:.1f}"
+        table.add_row(each.name, each.loss, f"{each.value:.3f}", kind, ess, "; ".join(each.reasons))
+    console.print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m logsobolev_bounds.certify", description=__doc__.split("\n")[0])
+    parser.add_argument("--ckpt", type=Path, required=True)
+    parser.add_argument("--delta", type=float, default=0.05)
+    parser.add_argument("--prior-draws", type=int, default=200, help="K of C (default: 200)")
+    parser.add_argument("--certificate-draws", type=int, default=1000)
+    parser.add_argument("--examples", type=int, help="training examples that C is computed on (default: all)")
+    parser.add_argument("--budget-mb", type=int, default=BUDGET // 2**20, help="memory of a chunk (default: 256)")
+    args = parser.parse_args(argv)
+    if not 0 < args.delta < 1:
+        raise UserError(f"--delta is {args.delta}: a confidence lies in (0, 1)")
+    module, data, _ = loaded(args.ckpt)
+    torch.set_num_threads(1)
+    results, about = certificates(
+        module.net, data, args.delta, prior_draws=args.prior_draws, examples=args.examples,
+        certificate_draws=args.certificate_draws, budget=args.budget_mb * 2**20,
+    )  # fmt: skip
+    show(results, about)
+    target = args.ckpt.with_name("bounds.json")
+    content = {"delta": args.delta, **about, "bounds": [asdict(each) for each in results]}
+    write_atomic(target, json.dumps(content, indent=1) + "\n")
+    print(target)
+    return 0
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())

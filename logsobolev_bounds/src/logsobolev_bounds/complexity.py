@@ -1,0 +1,149 @@
+"""The complexity C(lambda, p) of a prior on examples (section 3.8), and what its ingredients look like draw by draw.
+
+K explicit draws of all weights, N examples: losses [K, N] and squared input gradients [K, N] under an assumed covariance
+of the inputs; from these psi and its bound by the log-Sobolev inequality on a grid of alpha = lambda / m, for each draw;
+and C = ln mean_k exp(m bound_k), with the effective sample size that says whether to believe it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int64
+from shared.errors import UserError
+from torch import Tensor
+
+from logsobolev_bounds.data import check_covariance, class_covariances, covariance, within_covariance
+from logsobolev_bounds.gradnorm import input_grad_sq, mlp_input_grad_sq
+from logsobolev_bounds.layers import Weights, explicit_weights_only
+from logsobolev_bounds.mgf import class_corrected, log_c, lsi, psi
+from logsobolev_bounds.models import MLP, BayesNet, one
+
+Mode = Literal["identity", "total", "within", "class_corrected"]
+T_GRID = 65
+BUDGET = 256 * 2**20  # bytes that a chunk of examples may take, unless said otherwise
+
+
+@dataclass(frozen=True)
+class PerDraw:
+    """What the inequality says of each draw: everything that C needs.
+
+    Args:
+        alphas: [T], a uniform grid from 0. psi, bound: [K, T], the exact log-MGF on these examples and its bound.
+        loss, grad_sq: [K], means over examples. mode: the covariance that was assumed.
+    """
+
+    alphas: Float[Tensor, " T"]
+    psi: Float[Tensor, "K T"]
+    bound: Float[Tensor, "K T"]
+    loss: Float[Tensor, " K"]
+    grad_sq: Float[Tensor, " K"]
+    mode: Mode
+
+    def complexity(self, lam: float, m: int) -> tuple[float, float]:
+        """(C, effective sample size) at lambda; alpha = lambda / m has to be a point of the grid.
+
+        Raises:
+            ComplexityError (a ValueError): lambda is not on the grid.
+        """
+        at = lam / m / float(self.alphas[1])
+        if abs(at - round(at)) > 1e-6 * max(1.0, at) or round(at) >= len(self.alphas):
+            raise ComplexityError(
+                f"lambda = {lam:g} is not on the grid of alpha = lambda / m up to {self.alphas[-1]:g}"
+            )
+        value, ess = log_c(m * self.bound[:, round(at)])
+        return float(value), float(ess)
+
+
+class ComplexityError(UserError, ValueError):
+    """Settings that no complexity can be computed with."""
+
+
+def grid(largest: float, points: int = T_GRID) -> Float[Tensor, " T"]:
+    """alpha from 0 to `largest`, in float64.
+
+    Raises:
+        ComplexityError (a ValueError): fewer than 17 points, which the trapezoid rule needs.
+    """
+    if points < 17:
+        raise ComplexityError(f"T is {points}: the trapezoid rule needs at least 17 points")
+    if not largest > 0:
+        raise ComplexityError(f"lambda / m is {largest}: it has to be > 0")
+    return torch.linspace(0, largest, points, dtype=torch.float64)
+
+
+def loss_and_gradient(
+    net: BayesNet,
+    stacked: Sequence[Weights],
+    x: Float[Tensor, "N d"],
+    y: Int64[Tensor, " N"],
+    sigma: Float[Tensor, "d d"] | None = None,
+    budget: int = BUDGET,
+) -> tuple[Float[Tensor, "K N"], Float[Tensor, "K N"]]:
+    """Cross-entropy and g = grad_x' Sigma grad_x of every draw at every example (Sigma None: the identity).
+
+    One draw serves all examples. The result does not depend on the chunks that `budget` (bytes) makes.
+    """
+    if not len(y):
+        raise ComplexityError("there are no examples: a mean over none does not exist")
+    draws = len(stacked[0].weight)
+    with explicit_weights_only():
+        if isinstance(net, MLP):
+            widest = max(w.weight.shape[1] for w in stacked)
+            chunk = max(1, budget // (8 * draws * (len(stacked) + 2) * widest))
+            weights, biases = [w.weight for w in stacked], [w.bias for w in stacked]
+            parts = [
+                mlp_input_grad_sq(weights, x[rows], y[rows], sigma, biases)
+                for rows in torch.arange(len(y), device=x.device).split(chunk)
+            ]
+            return torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1)
+        chunk = max(1, budget // (8 * 60 * x.shape[1]))
+        functions = [partial(net.at, one(stacked, k)) for k in range(draws)]
+        return input_grad_sq(functions, x, y, sigma, chunk=chunk)
+
+
+def per_draw(
+    net: BayesNet,
+    stacked: Sequence[Weights],
+    x: Float[Tensor, "N d"],
+    y: Int64[Tensor, " N"],
+    alphas: Float[Tensor, " T"],
+    mode: Mode = "total",
+    sigma: Float[Tensor, "d d"] | None = None,
+    budget: int = BUDGET,
+) -> PerDraw:
+    """psi and its log-Sobolev bound for each draw.
+
+    Args:
+        mode: `identity` (the papers' Euclidean norm), `total`, `within` (pooled within-class covariance) or
+            `class_corrected` (section 3.6: each class with its own covariance, and the entropy between classes).
+        sigma: a covariance of one's own instead of the examples' (not for class_corrected).
+
+    Raises:
+        ComplexityError, BadData (ValueErrors): an unknown mode, a covariance that is none, a class with one example.
+    """
+    if mode not in get_args(Mode):
+        raise ComplexityError(f"unknown covariance {mode!r}: there are {', '.join(get_args(Mode))}")
+    if sigma is not None:
+        check_covariance(sigma)
+    if mode == "class_corrected":
+        draws = len(stacked[0].weight)
+        loss, g = (torch.empty(draws, len(y), dtype=torch.float64) for _ in range(2))
+        for label, own in class_covariances(x, y).items():
+            rows = (y == label).nonzero()[:, 0]
+            found = loss_and_gradient(net, stacked, x[rows], y[rows], own.to(x), budget)
+            loss[:, rows.cpu()], g[:, rows.cpu()] = (v.double().cpu() for v in found)
+        bound = class_corrected(loss, g, y.cpu(), alphas)
+    else:
+        if sigma is None and mode != "identity":
+            sigma = covariance(x) if mode == "total" else within_covariance(x, y)
+        loss, g = (
+            v.double().cpu()
+            for v in loss_and_gradient(net, stacked, x, y, None if sigma is None else sigma.to(x), budget)
+        )
+        bound = lsi(loss, g, alphas)
+    return PerDraw(alphas, psi(loss, alphas), bound, loss.mean(1), g.mean(1), mode)

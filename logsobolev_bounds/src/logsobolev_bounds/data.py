@@ -1,0 +1,264 @@
+"""Data of section 5: flat vectors, how they were scaled and centred, and the covariances that the bounds assume.
+
+digits           scikit-learn's 8 x 8 (embedded): RandomState(0)'s permutation, 1,200 to train on and 597 to test on
+mnist, fashion_mnist, cifar10     standard files under the data root, see `shared.data.images`
+synthetic_logistic     y in {0, 1}, x = (2y - 1) mu + N(0, I) in two dimensions: any number of fresh examples
+
+A mean subtracted over the training set makes the hypotheses depend on it: a certificate needs `center` heldout or none.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pytorch_lightning as L
+import torch
+from jaxtyping import Float, Int64
+from shared.data.images import fingerprint, load_images
+from shared.errors import UserError
+from torch import Tensor
+
+Dataset = Literal["digits", "mnist", "fashion_mnist", "cifar10", "synthetic_logistic"]
+Scale = Literal["unit", "standardised"]
+Center = Literal["train", "heldout", "none"]
+Covariance = Literal["identity", "total", "within", "class_corrected"]
+DIGITS_TRAIN = 1200
+TINY_STD = 1e-3  # added to a pixel's deviation before dividing: border pixels never change
+LOGISTIC_MEAN = (1.0, 0.5)
+LEAST_EIGENVALUE = -1e-8
+
+
+class BadData(UserError, ValueError):
+    """Examples, labels or a covariance that no bound can be computed from."""
+
+
+@lru_cache(maxsize=4)
+def read(dataset: str, root: Path | None) -> tuple[Tensor, Tensor, Tensor, Tensor, int, str, str, str]:
+    """Training x in [0, 1] flat, y, test x, y, classes, (hash, kind, what it is)."""
+    if dataset == "digits":
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        order = np.random.RandomState(0).permutation(len(labels))
+        images, labels = (images / 16)[order].astype(np.float32), labels[order].astype(np.int64)
+        n = DIGITS_TRAIN
+        parts = images[:n], labels[:n], images[n:], labels[n:]
+        detail = "scikit-learn's digits: 1,797 scanned digits of 8x8 pixels, 1,200 to train on and 597 to test on"
+        x, y, x_test, y_test = (torch.from_numpy(part) for part in parts)
+        return x, y, x_test, y_test, 10, fingerprint(*parts), "embedded", detail
+    if dataset == "synthetic_logistic":
+        raise AssertionError("drawn, not read")
+    data = load_images(dataset, root)
+    arrays = data.train_images, data.train_labels, data.test_images, data.test_labels
+    x, y, x_test, y_test = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+    flat = [v.flatten(1).float() / data.scale for v in (x, x_test)]
+    return flat[0], y, flat[1], y_test, data.classes, data.fingerprint, data.kind, data.detail
+
+
+def synthetic_logistic(n: int, seed: int) -> tuple[Float[Tensor, "n 2"], Int64[Tensor, " n"]]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(2, (n,), generator=generator)
+    x = (2 * y - 1)[:, None] * torch.tensor(LOGISTIC_MEAN) + torch.randn(n, 2, generator=generator)
+    return x, y
+
+
+class Examples(L.LightningDataModule):
+    """After `setup`: x, y (training, m of them), x_test, y_test, classes; all resident, flat and centred.
+
+    Args:
+        dataset: one of those above.
+        root: where the data lie (default: the data root).
+        m: training examples (default: all), the first ones.
+        scale: `unit` ([0, 1]), or `standardised` (each pixel over its deviation + 1e-3). It changes the meaning of a
+            Euclidean gradient norm.
+        center: which examples' mean is subtracted: `train`, `heldout` (those outside the training set), or `none`.
+        label_noise: share of the training labels that are replaced by random ones (1.0: all of them).
+        prior_fraction: share of the training examples that a prior is learnt on; the bound is on the rest.
+        batch_size: of training.
+        seed: of label noise and of synthetic examples.
+
+    Raises:
+        UserError: a value out of its range or an unknown name (the known are listed); missing or damaged files.
+    """
+
+    x: Float[Tensor, "m d"]
+    y: Int64[Tensor, " m"]
+    x_test: Float[Tensor, "n d"]
+    y_test: Int64[Tensor, " n"]
+    x_prior: Float[Tensor, "k d"]
+    y_prior: Int64[Tensor, " k"]
+    classes: int
+
+    def __init__(
+        self,
+        dataset: Dataset = "digits",
+        root: str | None = None,
+        m: int | None = None,
+        scale: Scale = "unit",
+        center: Center = "train",
+        label_noise: float = 0.0,
+        prior_fraction: float = 0.0,
+        batch_size: int = 100,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        names = (("data set", dataset, Dataset), ("scale", scale, Scale), ("center", center, Center))
+        for key, value, choices in names:
+            known = get_args(choices)
+            if value not in known:
+                near = difflib.get_close_matches(str(value), known, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise BadData(f"unknown {key} {value!r}: there are {', '.join(known)}{hint}")
+        if m is not None and m < 1:
+            raise BadData(f"m is {m}: a bound needs at least one example")
+        if not 0 <= label_noise <= 1:
+            raise BadData(f"label_noise is {label_noise}: it is a share of the labels, in [0, 1]")
+        if not 0 <= prior_fraction < 1:
+            raise BadData(f"prior_fraction is {prior_fraction}: it is a share of the examples, in [0, 1)")
+        if batch_size < 1:
+            raise BadData(f"batch_size is {batch_size}: it has to be at least 1")
+        self.dataset, self.root, self.limit, self.scale, self.center = dataset, root, m, scale, center
+        self.label_noise, self.prior_fraction, self.batch_size, self.seed = (
+            label_noise,
+            prior_fraction,
+            batch_size,
+            seed,
+        )
+        self.epoch = 0
+
+    def setup(self, stage: str = "fit") -> None:
+        if hasattr(self, "x"):
+            return
+        if self.dataset == "synthetic_logistic":
+            x, y = synthetic_logistic(self.limit or 1000, self.seed)
+            x_test, y_test = synthetic_logistic(10_000, self.seed + 1_000_003)
+            self.classes = 2
+        else:
+            x, y, x_test, y_test, self.classes, *_ = read(self.dataset, Path(self.root) if self.root else None)
+        check(x, y, self.classes)
+        check(x_test, y_test, self.classes)
+        if self.limit is not None and self.limit > len(y):
+            raise BadData(f"m is {self.limit}: {self.dataset} has {len(y)} training examples")
+        x, y = x[: self.limit], y[: self.limit].clone()
+        if self.label_noise:
+            generator = torch.Generator().manual_seed(self.seed)
+            wrong = torch.rand(len(y), generator=generator) < self.label_noise
+            y[wrong] = torch.randint(self.classes, (int(wrong.sum()),), generator=generator)
+        if self.scale == "standardised":
+            spread = x.std(0) + TINY_STD
+            x, x_test = x / spread, x_test / spread
+        if self.center != "none":
+            mean = (x if self.center == "train" else x_test).mean(0)
+            x, x_test = x - mean, x_test - mean
+        k = round(self.prior_fraction * len(y))
+        self.x_prior, self.y_prior = x[:k], y[:k]
+        self.x, self.y, self.x_test, self.y_test = x[k:], y[k:], x_test, y_test
+
+    @property
+    def m(self) -> int:
+        """Examples that the bound is on."""
+        return len(self.y)
+
+    @property
+    def inputs(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def preprocessing_uses_s(self) -> bool:
+        """Whether what was done to the examples depends on the training set."""
+        return self.center == "train" or self.scale == "standardised"
+
+    def to_device(self, device: torch.device | str) -> None:
+        for name in ("x", "y", "x_test", "y_test", "x_prior", "y_prior"):
+            setattr(self, name, getattr(self, name).to(device))
+
+    def train_dataloader(self) -> Batches:
+        return Batches(self)
+
+    def val_dataloader(self) -> list[int]:
+        """One step: the whole of both parts is looked at."""
+        return [0]
+
+    test_dataloader = val_dataloader
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epoch = state_dict["epoch"]
+
+
+class Batches:
+    """One epoch, every example once, in an order that depends on the run's seed and the epoch only."""
+
+    def __init__(self, data: Examples) -> None:
+        self.data = data
+        self.run_seed = torch.initial_seed() % 2**31
+
+    def __len__(self) -> int:
+        return -(-self.data.m // self.data.batch_size)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        data = self.data
+        generator = torch.Generator().manual_seed(self.run_seed * 1_000_003 + data.epoch)
+        data.epoch += 1
+        for rows in torch.randperm(data.m, generator=generator).to(data.x.device).split(data.batch_size):
+            yield data.x[rows], data.y[rows]
+
+
+def check(x: Tensor, y: Tensor, classes: int) -> None:
+    """Raise `BadData` (a ValueError) for examples that no bound can be computed from."""
+    if x.ndim != 2 or len(x) != len(y):
+        raise BadData(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}: give [n, d] and [n]")
+    if not len(y):
+        raise BadData("there are no examples")
+    if not x.isfinite().all():
+        row = int((~x.isfinite()).any(1).nonzero()[0])
+        raise BadData(f"example {row} holds NaN or infinity: mend or drop it")
+    if int(y.min()) < 0 or int(y.max()) >= classes:
+        row = int(((y < 0) | (y >= classes)).nonzero()[0])
+        raise BadData(f"label {int(y[row])} of example {row} is outside 0..{classes - 1}")
+
+
+def covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
+    """Of the examples, in float64."""
+    x = x.double()
+    x = x - x.mean(0)
+    return x.T @ x / len(x)
+
+
+def within_covariance(x: Float[Tensor, "n d"], y: Int64[Tensor, " n"]) -> Float[Tensor, "d d"]:
+    """The mean over classes, by their share, of the covariance within a class."""
+    parts = [covariance(x[y == label]) * ((y == label).double().mean()) for label in y.unique()]
+    return torch.stack(parts).sum(0)
+
+
+def class_covariances(x: Float[Tensor, "n d"], y: Int64[Tensor, " n"]) -> dict[int, Float[Tensor, "d d"]]:
+    """Of every class by itself.
+
+    Raises:
+        BadData (a ValueError): a class with fewer than 2 examples.
+    """
+    out = {}
+    for label in y.unique().tolist():
+        own = x[y == label]
+        if len(own) < 2:
+            raise BadData(f"class {label} has {len(own)} example: its covariance needs at least 2")
+        out[label] = covariance(own)
+    return out
+
+
+def check_covariance(sigma: Float[Tensor, "d d"]) -> None:
+    """Raise `BadData` (a ValueError) unless symmetric and positive semi-definite."""
+    if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
+        raise BadData(f"Sigma has shape {tuple(sigma.shape)}: it has to be square")
+    off = (sigma - sigma.T).abs().max().item()
+    if off > 1e-8 * max(1.0, sigma.abs().max().item()):
+        raise BadData(f"Sigma is not symmetric: entries differ by {off:.3g} from their mirror images")
+    least = torch.linalg.eigvalsh(sigma.double()).min().item()
+    if least < LEAST_EIGENVALUE:
+        raise BadData(f"Sigma has the eigenvalue {least:.3g}: a covariance has none below 0")

@@ -1,0 +1,296 @@
+"""How a Bayesian network trains (section 4 and 8, C4), and what a bound on it says while it does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import pytorch_lightning as L
+import torch
+import torch.nn.functional as F
+from shared.errors import UserError
+from torch import Tensor
+
+from logsobolev_bounds.certify import LAMBDAS, certificates, posterior_risks
+from logsobolev_bounds.complexity import loss_and_gradient
+from logsobolev_bounds.data import Examples, covariance
+from logsobolev_bounds.models import BayesNet, Name, build
+
+Objective = Literal["elbo", "quadratic", "lambda", "maurer"]
+LOOK_DRAWS = 20  # posterior draws of a look during training
+LOOK_EXAMPLES = 2000
+
+
+class BayesClassifier(L.LightningModule):
+    """A classifier with a Gaussian posterior, trained by a PAC-Bayes objective.
+
+    Args:
+        network: `linear`, `mlp`, `lenet` or `resnet20`; depth, width, bias, norm: see `models.build`.
+        sigma_p: standard deviation of the prior. prior_mode: `fixed`, or `learnt_split`: its mean is learnt on
+            `data.prior_fraction` of the examples first, and the bound is on the rest.
+        init_scale: of the posterior's deviations at the start, as a part of sigma_p.
+        objective: `elbo` (risk + KL/lambda), or `quadratic`, `lambda`, `maurer` with the clipped and scaled risk.
+        lam: lambda of the elbo as a multiple of m.
+        lr: of Adam, falling to 0 along a cosine.
+        delta, p_min: of the objectives and the bounds.
+        lambdas, prior_draws, bound_examples, points: of C, see `certify.certificates`.
+        posterior_draws, certificate_draws: of risks.
+        prior_epochs: of the learnt prior.
+
+    Raises:
+        UserError: a name that does not exist (the known are listed), or a value out of its range.
+    """
+
+    net: BayesNet
+
+    def __init__(
+        self,
+        network: Name = "linear",
+        depth: int = 1,
+        width: int = 64,
+        bias: bool = False,
+        norm: Literal["none", "group"] = "none",
+        sigma_p: float = 0.3,
+        prior_mode: Literal["fixed", "learnt_split"] = "fixed",
+        init_scale: float = 0.5,
+        objective: Objective = "elbo",
+        lam: float = 1.0,
+        lr: float = 5e-3,
+        delta: float = 0.05,
+        p_min: float = 1e-4,
+        lambdas: list[float] | None = None,
+        prior_draws: int = 200,
+        bound_examples: int | None = None,
+        points: int = 65,
+        posterior_draws: int = 200,
+        certificate_draws: int = 1000,
+        prior_epochs: int = 20,
+    ) -> None:
+        super().__init__()
+        for key, value, known in (("network", network, get_args(Name)), ("objective", objective, get_args(Objective))):
+            if value not in known:
+                raise UserError(f"unknown {key} {value!r}: there are {', '.join(known)}")
+        if prior_mode not in ("fixed", "learnt_split"):
+            raise UserError(f"unknown prior_mode {prior_mode!r}: there are fixed, learnt_split")
+        if not 0 < delta < 1:
+            raise UserError(f"delta is {delta}: a confidence lies in (0, 1)")
+        for key, number in {"sigma_p": sigma_p, "lam": lam, "lr": lr, "init_scale": init_scale}.items():
+            if not number > 0:
+                raise UserError(f"{key} is {number}: it has to be > 0")
+        if not 0 < p_min < 1:
+            raise UserError(f"p_min is {p_min}: it is a probability, in (0, 1)")
+        if points < 17:
+            raise UserError(f"points is {points}: the trapezoid rule needs at least 17")
+        if min(prior_draws, posterior_draws, certificate_draws) < 1:
+            raise UserError("prior_draws, posterior_draws and certificate_draws have to be at least 1")
+        self.network, self.depth, self.width, self.bias, self.norm = network, depth, width, bias, norm
+        self.sigma_p, self.prior_mode, self.init_scale = sigma_p, prior_mode, init_scale
+        self.objective, self.lam, self.lr, self.delta, self.p_min = objective, lam, lr, delta, p_min
+        self.lambdas = list(LAMBDAS) if lambdas is None else lambdas
+        self.prior_draws, self.bound_examples, self.points = prior_draws, bound_examples, points
+        self.posterior_draws, self.certificate_draws = posterior_draws, certificate_draws
+        self.prior_epochs = prior_epochs
+        self.made_with: dict[str, float] = {}
+        self.final: dict[str, float] = {}
+        self.curves: dict[str, list[float]] = {}
+        # t of the lambda objective is trained along with the posterior.
+        self.t = torch.nn.Parameter(torch.tensor(1.0)) if objective == "lambda" else None
+
+    # Set-up ----------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> Examples:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def build(self, data: Examples) -> None:
+        """The network for these data; what a checkpoint has to have in common with a configuration."""
+        if hasattr(self, "net"):
+            return
+        self.net = build(
+            self.network, data.inputs, data.classes, self.sigma_p, self.depth, self.width, self.bias, self.init_scale,
+            self.norm,
+        )  # fmt: skip
+        if (self.prior_mode == "learnt_split") != (data.prior_fraction > 0):
+            raise UserError(
+                f"prior_mode is {self.prior_mode} and data.prior_fraction {data.prior_fraction}: a learnt prior needs "
+                f"a "
+                "share of the examples, and a fixed one none"
+            )
+        self.made_with = {"n": float(data.m), "delta": self.delta, "sigma_p": self.sigma_p}
+
+    def check_made_with(self, saved: dict[str, float]) -> None:
+        """Raise `UserError` where a checkpoint's n, delta or prior are not the configuration's."""
+        for key, value in self.made_with.items():
+            if saved.get(key) != value:
+                raise UserError(f"the checkpoint was made with {key} = {saved.get(key)}, the configuration has {value}")
+
+    def setup(self, stage: str) -> None:
+        self.data.setup()
+        self.build(self.data)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimiser = torch.optim.Adam(self.parameters(), self.lr)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        self.data.to_device(self.device)
+        if self.prior_mode == "learnt_split" and not self.curves and not bool(self.net.layers[0].prior_mu.any()):
+            self.learn_prior()
+
+    def on_test_start(self) -> None:
+        self.data.to_device(self.device)
+
+    def learn_prior(self) -> None:
+        """Means of the prior from examples that the bound is not on; the posterior starts there."""
+        optimiser = torch.optim.Adam(self.net.parameters(), self.lr)
+        x, y = self.data.x_prior, self.data.y_prior
+        generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)
+        for _ in range(self.prior_epochs):
+            for rows in torch.randperm(len(y), generator=generator).split(self.data.batch_size):
+                loss = F.cross_entropy(self.net(x[rows]), y[rows]) + self.net.kl() / max(1, len(y))
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        with torch.no_grad():
+            for layer in self.net.layers:
+                layer.prior_mu.copy_(layer.mu)
+                if layer.bias_mu is not None:
+                    layer.prior_bias_mu.copy_(layer.bias_mu)
+
+    # Training --------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        nll = F.cross_entropy(self.net(x), y, reduction="none")
+        kl = self.net.kl()
+        loss = self.objective_value(nll, kl, self.data.m)
+        self.log_dict({"train/nll": nll.detach().mean(), "train/kl": kl.detach()}, batch_size=len(y))
+        return loss
+
+    def objective_value(self, nll: Tensor, kl: Tensor, m: int) -> Tensor:
+        """Eq. of section 3.9 as something to be minimised; bounded ones on the NLL clipped at ln(1/p_min) and scaled."""
+        if self.objective == "elbo":
+            return nll.mean() + kl / (self.lam * m)
+        risk = (nll / -math.log(self.p_min)).clamp_max(1).mean()
+        c = (kl + math.log(2 * math.sqrt(m) / self.delta)) / m
+        if self.objective == "quadratic":
+            return ((risk + c / 2).sqrt() + (c / 2).sqrt()).square()
+        if self.objective == "maurer":
+            return risk + (c / 2).sqrt()
+        assert self.t is not None
+        t = 2 * torch.sigmoid(self.t)  # in (0, 2)
+        return risk / (1 - t / 2) + c / (t * (1 - t / 2))
+
+    # Looks -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.data.to_device(self.device)
+        found = posterior_risks(self.net, self.data.x_test, self.data.y_test, LOOK_DRAWS, self.p_min)
+        values = {
+            "val/nll": found["nll"], "val/err_gibbs": found["gibbs"], "val/err_ensemble": found["ensemble"],
+            "val/ece": found["ece"], "train/kl": float(self.net.kl()),
+        }  # fmt: skip
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append(value)
+        self.log_dict(values, batch_size=1)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Every bound, and the posterior's input gradients."""
+        dry = bool(getattr(self.trainer, "fast_dev_run", False))
+        few = {"prior_draws": 3, "examples": 50, "posterior_draws": 3, "certificate_draws": 5} if dry else {}
+        with torch.inference_mode(False):
+            settings: dict[str, Any] = {
+                "prior_draws": self.prior_draws, "examples": self.bound_examples, "points": self.points,
+                "posterior_draws": self.posterior_draws, "certificate_draws": self.certificate_draws, **few,
+            }  # fmt: skip
+            results, about = certificates(
+                self.net,
+                self.data,
+                self.delta,
+                self.lambdas,
+                p_min=self.p_min,
+                seed=torch.initial_seed() % 2**31,
+                **settings,
+            )
+            n = min(LOOK_EXAMPLES, self.data.m)
+            stacked = self.net.draws(LOOK_DRAWS, torch.Generator().manual_seed(0))
+            x, y = self.data.x[:n], self.data.y[:n]
+            self.final = {**about, "err_gibbs": about["test/gibbs"], "err_ensemble": about["test/ensemble"]}
+            for name, sigma in (("grad/input_sq", None), ("grad/input_sq_sigma", covariance(self.data.x).to(x))):
+                self.final[name] = float(loss_and_gradient(self.net, stacked, x, y, sigma)[1].double().mean())
+        for each in results:
+            key = KEYS[each.name]
+            self.final[f"bound/{key}"] = each.value
+            self.final[f"certificate/{key}"] = float(each.kind == "certificate")
+            if each.ess is not None:
+                self.final[f"ess/{key}"] = each.ess
+                self.final[f"C/{key}"] = each.terms["C/lambda"]
+                if key == "lsi_total":
+                    self.final |= {"term/risk": each.terms["risk"], "term/C": each.terms["C/lambda"]}
+                    self.final["term/KL"] = each.terms["KL/lambda"]
+        self.log_dict({k: v for k, v in self.final.items() if math.isfinite(v)}, batch_size=1)
+
+    def results(self) -> dict[str, Any]:
+        """Risks, bounds and their flags by name, and curves over epochs."""
+        final = {k: v for k, v in self.final.items() if math.isfinite(v)}
+        return {**final, **{f"curve/{name}": values for name, values in self.curves.items()}}
+
+    # Checkpoints -----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["made_with"], checkpoint["curves"] = self.made_with, self.curves
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_made_with(checkpoint["made_with"])
+        self.curves = checkpoint["curves"]
+
+
+# Bound -> its name among the results.
+KEYS = {
+    "LSI, total covariance": "lsi_total",
+    "LSI, Euclidean": "lsi_identity",
+    "LSI, within-class covariance": "lsi_within",
+    "LSI, class-corrected": "lsi_corrected",
+    "clipped Hoeffding": "hoeffding_clip",
+    "clipped kl-inverse": "seeger_clip",
+    "0-1 kl-inverse": "seeger01",
+    "0-1 Maurer": "maurer01",
+    "0-1 quadratic": "quadratic01",
+    "ELBO at lambda = m": "elbo",
+    "0-1 certificate": "certificate01",
+}
+
+
+class BoundLogger(L.Callback):
+    """Logs a bound beside the loss at validation: `bound/lsi`, `bound/C`, `bound/ess`, `bound/seeger01`, ...
+
+    Args:
+        every: epochs between two looks. prior_draws, examples: of C, few as it is computed often.
+    """
+
+    def __init__(self, every: int = 10, prior_draws: int = 50, examples: int = 1000) -> None:
+        if every < 1:
+            raise UserError(f"every is {every}: it is a number of epochs, at least 1")
+        self.every, self.prior_draws, self.examples = every, prior_draws, examples
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or (trainer.current_epoch + 1) % self.every or not trainer.logger:
+            return
+        assert isinstance(pl_module, BayesClassifier)
+        with torch.inference_mode(False):
+            found, _ = certificates(
+                pl_module.net, pl_module.data, pl_module.delta, pl_module.lambdas, self.prior_draws, self.examples,
+                modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100, p_min=pl_module.p_min,
+            )  # fmt: skip
+        values = {f"bound/{KEYS[each.name]}": each.value for each in found}
+        lsi = found[0]
+        values |= {
+            "bound/lsi": lsi.value,
+            "bound/C": lsi.terms["C/lambda"],
+            "bound/kind": 0.0,
+            "bound/ess": lsi.ess or 0.0,
+        }
+        trainer.logger.log_metrics({k: v for k, v in values.items() if math.isfinite(v)}, step=trainer.global_step)
