@@ -1,1 +1,4 @@
-"""PAC-Bayes bounds from the log-Sobolev inequality: complexity as an input gradient's norm (2020, 2022)."""
+"""PAC-Bayes bounds for unbounded losses from the log-Sobolev inequality, with an input-gradient-norm complexity.
+
+Adi, Nemcovsky, Schwing, Hazan 2020 (arXiv 2002.09866) and Gat, Adi, Schwing, Hazan, NeurIPS 2022 (arXiv 2210.06143).
+"""
