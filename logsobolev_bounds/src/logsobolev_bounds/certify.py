@@ -13,9 +13,9 @@ import math
 import pickle
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,10 @@ from torch import Tensor
 
 from logsobolev_bounds.bounds import (
     BoundResult,
+    Facts,
     alquier_optimal,
     assemble,
+    assemble_mgf,
     elbo,
     lambda_grid,
     maurer_pinsker,
@@ -44,6 +46,27 @@ from logsobolev_bounds.models import BayesNet, one
 MODES: tuple[Mode, ...] = ("total", "identity", "class_corrected")
 LAMBDAS = (0.25, 0.5, 1.0, 2.0)  # as multiples of m
 DELTA_MC = 0.01  # of the confidence, for the Monte-Carlo inversion
+TITLES = {
+    "total": "LSI, total covariance",
+    "identity": "LSI, Euclidean norm",
+    "within": "LSI, within-class covariance",
+    "class_corrected": "LSI, class-corrected",
+}
+# Names among a run's results.
+KEYS = {
+    "total": "lsi", "identity": "lsi_euclid", "within": "lsi_within", "class_corrected": "lsi_corrected",
+    "alquier_optimal": "hoeffding_clip", "seeger_clipped": "seeger_clip", "seeger": "seeger01",
+    "maurer_pinsker": "maurer01", "quadratic": "quadratic01", "elbo": "elbo",
+}  # fmt: skip
+
+
+class Bound(NamedTuple):
+    """A bound of one network: what it is called, its key among results, the loss that it is about."""
+
+    title: str
+    key: str
+    loss: str
+    result: BoundResult
 
 
 @torch.no_grad()
@@ -92,7 +115,7 @@ def certificates(
     prior_fixed: bool = True,
     seed: int = 0,
     budget: int = BUDGET,
-) -> tuple[list[BoundResult], dict[str, float]]:
+) -> tuple[list[Bound], dict[str, float]]:
     """Every bound of the network's posterior on the data's training examples, and the risks that they are about.
 
     Args:
@@ -106,10 +129,7 @@ def certificates(
     kl = float(net.kl())
     risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, seed)
     test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, seed + 1)
-    facts: dict[str, Any] = {
-        "prior_fixed": prior_fixed,
-        "preprocessing_uses_s": data.preprocessing_uses_s,
-    }
+    facts = Facts(prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in")
     n = min(examples or m, m)
     stacked = net.draws(prior_draws, generator, prior=True)
     lams = torch.tensor([multiple * m for multiple in lambdas], dtype=torch.float64)
@@ -117,49 +137,37 @@ def certificates(
     for mode in modes:
         found = per_draw(net, stacked, data.x[:n], data.y[:n], grid(max(lambdas), points), mode, budget=budget)
         pairs = [found.complexity(float(lam), m) for lam in lams]
-        best = lambda_grid(risks["nll"], kl, torch.tensor([c for c, _ in pairs], dtype=torch.float64), lams, delta)
-        c, ess = pairs[best.argmin]
-        name = {
-            "total": "LSI, total covariance",
-            "identity": "LSI, Euclidean",
-            "within": "LSI, within-class covariance",
-        }
-        out.append(
-            assemble(
-                name.get(mode, "LSI, class-corrected"), float(best.values[best.argmin]), loss="nll",
-                terms={
-                    "risk": risks["nll"], "KL/lambda": kl / best.lam, "ln(J/delta)/lambda": math.log(len(lams) / delta) / best.lam,
-                    "C/lambda": c / best.lam,
-                },
-                ess=ess, assumes_lsi=True, plug_in_risk=True, lambda_fixed=True, **facts,
-            )
-        )  # fmt: skip
-    b = -math.log(p_min)
-    plugged = {"plug_in_risk": True, **facts}
-    gibbs = risks["gibbs"]
-    for name, value, loss, more in (
-        (
-            "clipped Hoeffding",
-            alquier_optimal(risks["clipped"], kl, m, delta, b),
-            "clipped nll",
-            {"lambda_fixed": False},
-        ),
-        ("clipped kl-inverse", seeger_clipped(risks["clipped"], kl, m, delta, b), "clipped nll", {}),
-        ("0-1 kl-inverse", seeger(gibbs, kl, m, delta), "0-1", {}),
-        ("0-1 Maurer", maurer_pinsker(gibbs, kl, m, delta), "0-1", {}),
-        ("0-1 quadratic", quadratic(gibbs, kl, m, delta), "0-1", {}),
-        ("ELBO at lambda = m", elbo(risks["nll"], kl, m), "nll", {"guarantee": False}),
+        c = torch.tensor([value for value, _ in pairs], dtype=torch.float64)
+        best = lambda_grid(risks["nll"], kl, c, lams, delta)
+        name = "class_corrected" if mode == "class_corrected" else "lsi"
+        # The union bound over the grid: each lambda at confidence delta / J.
+        result = assemble_mgf(
+            name, risks["nll"], kl, c[best.argmin], best.lam, delta / len(lams), facts, pairs[best.argmin][1]
+        )
+        out.append(Bound(TITLES[mode], KEYS[mode], "nll", result))
+    b, gibbs, clipped = -math.log(p_min), risks["gibbs"], risks["clipped"]
+    optimistic = replace(facts, lambda_fixed=False)
+    for key, title, loss, value, how in (
+        ("alquier_optimal", "clipped Hoeffding", "clipped nll", alquier_optimal(clipped, kl, m, delta, b), optimistic),
+        ("seeger_clipped", "clipped kl-inverse", "clipped nll", seeger_clipped(clipped, kl, m, delta, b), facts),
+        ("seeger", "0-1 kl-inverse", "0-1", seeger(gibbs, kl, m, delta), facts),
+        ("maurer_pinsker", "0-1 Maurer", "0-1", maurer_pinsker(gibbs, kl, m, delta), facts),
+        ("quadratic", "0-1 quadratic", "0-1", quadratic(gibbs, kl, m, delta), facts),
+        ("elbo", "ELBO at lambda = m", "nll", elbo(risks["nll"], kl, m), facts),
     ):
-        terms = {"risk": gibbs if loss == "0-1" else risks["clipped" if "clipped" in loss else "nll"], "KL/n": kl / m}
-        out.append(assemble(name, float(value), loss=loss, terms=terms, **{**plugged, **more}))
+        risk = gibbs if loss == "0-1" else risks["clipped" if "clipped" in loss else "nll"]
+        result = assemble(key, value, how, {"risk": risk, "KL/n": kl / m})
+        out.append(Bound(title, KEYS[key], loss, result))
     many = posterior_risks(net, data.x, data.y, certificate_draws, p_min, seed + 2)["gibbs"]
-    inverted = float(monte_carlo_risk(many, certificate_draws, DELTA_MC))
-    value = float(seeger(inverted, kl, m, delta - DELTA_MC)) if delta > DELTA_MC else math.inf
+    inverted = monte_carlo_risk(many, certificate_draws, DELTA_MC)
+    if delta <= DELTA_MC:
+        raise UserError(f"delta is {delta}: a certificate spends {DELTA_MC} of it on Monte Carlo, give more")
+    value = seeger(inverted, kl, m, delta - DELTA_MC)
     terms = {"risk": many, "risk after Monte Carlo": inverted, "KL/n": kl / m}
-    out.append(assemble("0-1 certificate", value, loss="0-1", terms=terms, plug_in_risk=False, **facts))
-    about = {
-        "m": float(m), "kl": kl, **{f"train/{k}": v for k, v in risks.items()}, **{f"test/{k}": v for k, v in test.items()},
-    }  # fmt: skip
+    result = assemble("seeger", value, replace(facts, risk="inverted"), terms)
+    out.append(Bound(f"0-1 kl-inverse, {certificate_draws} draws inverted", "certificate01", "0-1", result))
+    about = {"m": float(m), "kl": kl}
+    about |= {f"train/{k}": v for k, v in risks.items()} | {f"test/{k}": v for k, v in test.items()}
     return out, about
 
 
@@ -191,7 +199,7 @@ def loaded(path: Path) -> tuple[Any, Examples, dict[str, Any]]:
     return module, data, config
 
 
-def show(results: Sequence[BoundResult], about: dict[str, float]) -> None:
+def show(results: Sequence[Bound], about: dict[str, float]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -203,10 +211,10 @@ def show(results: Sequence[BoundResult], about: dict[str, float]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("bound", "on", "value", "kind", "ESS", "why"):
         table.add_column(column, justify="right" if column in ("value", "ESS") else "left", overflow="fold")
-    for each in results:
+    for title, _, loss, each in results:
         kind = "[green]certificate[/]" if each.kind == "certificate" else "estimate"
         ess = "" if each.ess is None else f"{each.ess:.1f}"
-        table.add_row(each.name, each.loss, f"{each.value:.3f}", kind, ess, "; ".join(each.reasons))
+        table.add_row(title, loss, f"{each.value:.3f}", kind, ess, "; ".join(each.reasons))
     console.print(table)
 
 
@@ -229,7 +237,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     show(results, about)
     target = args.ckpt.with_name("bounds.json")
-    content = {"delta": args.delta, **about, "bounds": [asdict(each) for each in results]}
+    content = {
+        "delta": args.delta,
+        **about,
+        "bounds": [{"title": b.title, "loss": b.loss, **asdict(b.result)} for b in results],
+    }
     write_atomic(target, json.dumps(content, indent=1) + "\n")
     print(target)
     return 0

@@ -1,8 +1,8 @@
 """The complexity C(lambda, p) of a prior on examples (section 3.8), and what its ingredients look like draw by draw.
 
-K explicit draws of all weights, N examples: losses [K, N] and squared input gradients [K, N] under an assumed covariance
-of the inputs; from these psi and its bound by the log-Sobolev inequality on a grid of alpha = lambda / m, for each draw;
-and C = ln mean_k exp(m bound_k), with the effective sample size that says whether to believe it.
+K explicit draws of all weights, N examples: losses [K, N] and squared input gradients [K, N] under an assumed
+covariance of the inputs; from these psi and its bound by the log-Sobolev inequality on a grid of alpha = lambda / m,
+for each draw; and C = ln mean_k exp(m bound_k), with the effective sample size that says whether to believe it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class PerDraw:
             raise ComplexityError(
                 f"lambda = {lam:g} is not on the grid of alpha = lambda / m up to {self.alphas[-1]:g}"
             )
-        value, ess = log_c(m * self.bound[:, round(at)])
-        return float(value), float(ess)
+        found = log_c(m * self.bound[:, round(at)])
+        return float(found.C), float(found.ess)
 
 
 class ComplexityError(UserError, ValueError):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from shared.errors import UserError
 from torch import Tensor
 
+from logsobolev_bounds import losses
 from logsobolev_bounds.certify import LAMBDAS, certificates, posterior_risks
 from logsobolev_bounds.complexity import loss_and_gradient
 from logsobolev_bounds.data import Examples, covariance
@@ -170,18 +171,16 @@ class BayesClassifier(L.LightningModule):
         return loss
 
     def objective_value(self, nll: Tensor, kl: Tensor, m: int) -> Tensor:
-        """Eq. of section 3.9 as something to be minimised; bounded ones on the NLL clipped at ln(1/p_min) and scaled."""
+        """What is minimised; bounded objectives take the NLL clipped at ln(1/p_min) and scaled to [0, 1]."""
         if self.objective == "elbo":
-            return nll.mean() + kl / (self.lam * m)
+            return losses.elbo(nll.mean(), kl, m, lam=self.lam * m)
         risk = (nll / -math.log(self.p_min)).clamp_max(1).mean()
-        c = (kl + math.log(2 * math.sqrt(m) / self.delta)) / m
         if self.objective == "quadratic":
-            return ((risk + c / 2).sqrt() + (c / 2).sqrt()).square()
+            return losses.quadratic(risk, kl, m, self.delta)
         if self.objective == "maurer":
-            return risk + (c / 2).sqrt()
+            return losses.maurer(risk, kl, m, self.delta)
         assert self.t is not None
-        t = 2 * torch.sigmoid(self.t)  # in (0, 2)
-        return risk / (1 - t / 2) + c / (t * (1 - t / 2))
+        return losses.lambda_(risk, kl, m, self.delta, 2 * torch.sigmoid(self.t))  # t in (0, 2)
 
     # Looks -----------------------------------------------------------------------------------------------------
 
@@ -221,16 +220,12 @@ class BayesClassifier(L.LightningModule):
             self.final = {**about, "err_gibbs": about["test/gibbs"], "err_ensemble": about["test/ensemble"]}
             for name, sigma in (("grad/input_sq", None), ("grad/input_sq_sigma", covariance(self.data.x).to(x))):
                 self.final[name] = float(loss_and_gradient(self.net, stacked, x, y, sigma)[1].double().mean())
-        for each in results:
-            key = KEYS[each.name]
-            self.final[f"bound/{key}"] = each.value
-            self.final[f"certificate/{key}"] = float(each.kind == "certificate")
+        for _, key, _, each in results:
+            self.final |= {f"bound/{key}": each.value, f"certificate/{key}": float(each.kind == "certificate")}
             if each.ess is not None:
-                self.final[f"ess/{key}"] = each.ess
-                self.final[f"C/{key}"] = each.terms["C/lambda"]
-                if key == "lsi_total":
-                    self.final |= {"term/risk": each.terms["risk"], "term/C": each.terms["C/lambda"]}
-                    self.final["term/KL"] = each.terms["KL/lambda"]
+                self.final |= {f"ess/{key}": each.ess, f"C/{key}": each.terms["C/lambda"]}
+            if key == "lsi":
+                self.final |= {f"term/{name.split('/')[0]}": value for name, value in each.terms.items()}
         self.log_dict({k: v for k, v in self.final.items() if math.isfinite(v)}, batch_size=1)
 
     def results(self) -> dict[str, Any]:
@@ -246,22 +241,6 @@ class BayesClassifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_made_with(checkpoint["made_with"])
         self.curves = checkpoint["curves"]
-
-
-# Bound -> its name among the results.
-KEYS = {
-    "LSI, total covariance": "lsi_total",
-    "LSI, Euclidean": "lsi_identity",
-    "LSI, within-class covariance": "lsi_within",
-    "LSI, class-corrected": "lsi_corrected",
-    "clipped Hoeffding": "hoeffding_clip",
-    "clipped kl-inverse": "seeger_clip",
-    "0-1 kl-inverse": "seeger01",
-    "0-1 Maurer": "maurer01",
-    "0-1 quadratic": "quadratic01",
-    "ELBO at lambda = m": "elbo",
-    "0-1 certificate": "certificate01",
-}
 
 
 class BoundLogger(L.Callback):
@@ -285,8 +264,8 @@ class BoundLogger(L.Callback):
                 pl_module.net, pl_module.data, pl_module.delta, pl_module.lambdas, self.prior_draws, self.examples,
                 modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100, p_min=pl_module.p_min,
             )  # fmt: skip
-        values = {f"bound/{KEYS[each.name]}": each.value for each in found}
-        lsi = found[0]
+        values = {f"bound/{each.key}": each.result.value for each in found}
+        lsi = found[0].result
         values |= {
             "bound/lsi": lsi.value,
             "bound/C": lsi.terms["C/lambda"],

@@ -1,0 +1,143 @@
+"""One experiment, as the launcher calls it. The configuration says which kind: one of the sections
+
+prior        a prior on examples, no training: gradient norms, C(lambda) and its fit, the inequality by draws (C1 to C3)
+model        a Bayesian network trained by Lightning, and every bound on it (C4, C5, random labels)
+simulate     the exponent identity and coverage by simulation (C6)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, get_args
+
+from shared.errors import UserError
+
+PRIOR = {"network", "depth", "width", "bias", "norm", "sigma_p", "draws", "examples", "largest", "points", "modes"}
+SIMULATE = {"pairs", "replications"}
+FIT_POINTS = 20  # lambdas of the sub-gamma fit
+
+
+def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
+    """(hash, kind, what it is) of what `config` is measured on."""
+    if "simulate" in config:
+        return hashlib.sha256(b"simulate").hexdigest(), "recipe", "drawn by the recipes of sections 3.6 and 8 (C6)"
+    from logsobolev_bounds.data import read
+
+    data = config["data"]
+    if data.get("dataset", "digits") == "synthetic_logistic":
+        return hashlib.sha256(b"logistic").hexdigest(), "recipe", "two Gaussians in the plane, drawn"
+    *_, digest, kind, detail = read(data.get("dataset", "digits"), Path(data["root"]) if data.get("root") else None)
+    return digest, kind, detail
+
+
+def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
+    """Metrics by name, curves as lists. Training resumes from the run's last checkpoint."""
+    dry = bool((config.get("trainer") or {}).get("fast_dev_run"))
+    if "simulate" in config:
+        return simulated(_section(config, "simulate", SIMULATE), seed, dry)
+    if "prior" in config:
+        out = prior_metrics(_section(config, "prior", PRIOR), dict(config["data"]), seed, dry)
+        _log(out, config, run_dir, experiment, tier)
+        return out
+    from shared.cli import train_and_test
+
+    from logsobolev_bounds.data import Examples
+    from logsobolev_bounds.module import BayesClassifier
+
+    return train_and_test(
+        BayesClassifier, Examples, config, seed, run_dir, paper="logsobolev_bounds", experiment=experiment, tier=tier
+    )
+
+
+def prior_metrics(
+    section: dict[str, Any], data_settings: dict[str, Any], seed: int, dry: bool = False
+) -> dict[str, Any]:
+    """C1 to C3 of one prior: for every covariance mode its gradient norm, C, the fit, and the inequality's ratio.
+
+    `ratio/<mode>` is psi / bound at alpha = 1 of every draw: above 1 the inequality does not hold for that draw.
+    """
+    import torch
+
+    from logsobolev_bounds.complexity import Mode, grid, per_draw
+    from logsobolev_bounds.data import Examples
+    from logsobolev_bounds.mgf import subgamma_fit
+    from logsobolev_bounds.models import build
+    from logsobolev_bounds.theory import relu_prior_loss_grad_sq
+
+    data = Examples(**data_settings)
+    data.setup()
+    m, n = data.m, min(int(section.get("examples") or data.m), data.m)
+    draws = 3 if dry else int(section.get("draws", 100))
+    n = min(n, 60) if dry else n
+    sigma_p, depth, width = float(section["sigma_p"]), int(section.get("depth", 0)), int(section.get("width", 64))
+    name = section.get("network") or ("mlp" if depth else "linear")
+    net = build(
+        name, data.inputs, data.classes, sigma_p, depth, width, bool(section.get("bias", False)),
+        norm=section.get("norm", "none"),
+    )  # fmt: skip
+    stacked = net.draws(draws, torch.Generator().manual_seed(seed), prior=True)
+    # Another part of the training set for each seed, where not all of it is looked at.
+    rows = torch.randperm(m, generator=torch.Generator().manual_seed(seed))[:n]
+    x, y = data.x[rows], data.y[rows]
+    largest = float(section.get("largest", 1.0))
+    alphas = grid(largest, int(section.get("points", 81)))
+    out: dict[str, Any] = {}
+    for mode in section.get("modes", list(get_args(Mode))):
+        found = per_draw(net, stacked, x, y, alphas, mode)
+        lams = [largest * m * (j + 1) / FIT_POINTS for j in range(FIT_POINTS)]
+        pairs = [found.complexity(lam, m) for lam in lams]
+        c = torch.tensor([value for value, _ in pairs], dtype=torch.float64)
+        out |= {f"C/{mode}": float(c[-1]), f"ess/{mode}": pairs[-1][1], f"grad_sq/{mode}": float(found.grad_sq.mean())}
+        if bool(c.isfinite().all()) and bool((c > 0).all()):
+            fit = subgamma_fit(torch.tensor(lams, dtype=torch.float64), c)
+            out |= {f"v/{mode}": fit.v, f"c/{mode}": fit.c, f"rms/{mode}": fit.rms}
+        out[f"curve/C_{mode}"] = c.tolist()
+        out[f"curve/ess_{mode}"] = [ess for _, ess in pairs]
+        at_one = min(len(alphas) - 1, round(1 / float(alphas[1])))
+        ratio = found.psi[:, at_one] / found.bound[:, at_one].clamp_min(1e-300)
+        out |= {
+            f"ratio_mean/{mode}": float(ratio.mean()), f"violated/{mode}": float((ratio > 1).double().mean()),
+            f"ratio_worst/{mode}": float(ratio.max()), f"ratio/{mode}": [float(f"{v:.5g}") for v in ratio.tolist()],
+        }  # fmt: skip
+        if mode == "identity":
+            out |= {"loss": float(found.loss.mean()), "log_grad_sq": math.log(float(found.grad_sq.mean()))}
+    if name in ("linear", "mlp"):
+        out["predicted_grad_sq"] = relu_prior_loss_grad_sq(data.inputs, width, depth, sigma_p, data.classes)
+        out["log_over_predicted"] = abs(out["log_grad_sq"] - math.log(out["predicted_grad_sq"]))
+    out["m"] = float(m)
+    return out
+
+
+def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str, Any]:
+    """C6: the exponent identity at three lambdas, and how often bounds fail."""
+    from logsobolev_bounds.simulate import coverage, exponent_identity
+
+    pairs = 200 if dry else int(section.get("pairs", 20_000))
+    replications = 50 if dry else int(section.get("replications", 2000))
+    out: dict[str, Any] = {}
+    for found in exponent_identity(pairs, seed):
+        name = f"{found.lam:.3g}"
+        out |= {f"identity/{name}": found.mean, f"identity_se/{name}": found.se, f"identity_lsi/{name}": found.mean_lsi}
+        out[f"identity_z/{name}"] = abs(found.mean - 1) / found.se
+    out["identity_worst_z"] = max(v for k, v in out.items() if k.startswith("identity_z/"))
+    for found in coverage(replications, seed):
+        out[f"violated/{found.setting}"] = found.violated
+    return out
+
+
+def _section(config: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
+    section: dict[str, Any] = dict(config[name])
+    for key in section:
+        if key not in known:
+            raise UserError(f"configuration: unknown key '{name}.{key}'; it has: {', '.join(sorted(known))}")
+    return section
+
+
+def _log(out: dict[str, Any], config: dict[str, Any], run_dir: Path, experiment: str, tier: str) -> None:
+    from shared.tracking import finish, house_logger
+
+    logger = house_logger(run_dir, "logsobolev_bounds", experiment, tier, config)
+    logger.log_metrics({k: v for k, v in out.items() if isinstance(v, int | float) and math.isfinite(v)})
+    finish()
