@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diggan.data import Images
-from diggan.module import Classifier
+from diggan.data import LimitedImages
+from diggan.module import DigGAN
 from shared.cli import HouseCLI
 from shared.errors import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():
-        HouseCLI(Classifier, Images, paper="diggan", root=Path(__file__).resolve().parent)
+        HouseCLI(DigGAN, LimitedImages, paper="diggan", root=Path(__file__).resolve().parent)
