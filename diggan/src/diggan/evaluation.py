@@ -41,6 +41,11 @@ class Extractor(Protocol):
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]: ...
 
 
+def check_eval_bn(mode: str) -> None:
+    if mode not in get_args(EvalBN):
+        raise UserError(f"unknown eval_bn {mode!r}: there are {', '.join(get_args(EvalBN))}")
+
+
 @contextmanager
 def untouched(net: nn.Module, mode: EvalBN, passes: Callable[[], Any] | None = None) -> Iterator[None]:
     """A generator as it samples, put back to the last bit afterwards.
@@ -50,8 +55,7 @@ def untouched(net: nn.Module, mode: EvalBN, passes: Callable[[], Any] | None = N
             passes made now (`standing`).
         passes: one pass of `standing`.
     """
-    if mode not in get_args(EvalBN):
-        raise UserError(f"unknown eval_bn {mode!r}: there are {', '.join(get_args(EvalBN))}")
+    check_eval_bn(mode)
     training = net.training
     kept = {name: value.clone() for name, value in net.named_buffers()}
     norms_ = [m for m in net.modules() if isinstance(m, BatchNorm | nn.modules.batchnorm._BatchNorm)]

@@ -9,14 +9,15 @@ from typing import Any, cast
 
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from shared.errors import UserError
 from torch import Tensor
 
 from diggan import nets
 from diggan.data import LimitedImages
-from diggan.evaluation import EvalBN, Judge, d_statistics, rounded, sample, summary, thumbnails
+from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, rounded, sample, summary, thumbnails
 from diggan.features import InceptionFeatures, local_features
-from diggan.gradient_gap import WRT, Variant
+from diggan.gradient_gap import SMOOTHED, WRT, Variant
 from diggan.kernels.fused_diffaugment import parse_policy
 from diggan.losses import Adversarial
 from diggan.nets import Network
@@ -44,7 +45,11 @@ class DigGAN(L.LightningModule):
         eval_bn: how the sampled generator normalises, see `evaluation.untouched`.
         samples: images of a look; `final_samples`: at the end.
         inception: TorchScript file of Inception weights (None: a classifier trained on the data, FID-local).
-        precision: see Lightning; penalties are computed in float32 in any case.
+
+    In mixed precision, gradients that are penalised are computed in float32, and so is what is computed from logits.
+    Several processes need the strategy `ddp_find_unused_parameters_true`: the networks take turns. Each process has
+    smoothed norms, images and latents of its own, and gradients are averaged: N processes with B images each are one
+    process with N B (except for penalties of means over the batch or by LeCam's anchors, and batch normalisation).
 
     Raises:
         UserError: a name that does not exist, or a setting out of its range.
@@ -90,7 +95,10 @@ class DigGAN(L.LightningModule):
             raise UserError(f"samples is {samples} and final_samples {final_samples}: distances need at least 2")
         if isinstance(weight, str) and weight != "auto":
             raise UserError(f"weight is {weight!r}: give a number, or auto")
+        if weight == "auto" and regulariser == "none":
+            raise UserError("weight is auto without a penalty: choose a regulariser, or leave the weight out")
         parse_policy(policy)
+        check_eval_bn(eval_bn)
         self.d_steps, self.lr_g, self.lr_d, self.betas = d_steps, lr_g, lr_d, betas
         self.eval_bn, self.samples, self.final_samples, self.inception = eval_bn, samples, final_samples, inception
         self.given_classes = classes
@@ -102,6 +110,9 @@ class DigGAN(L.LightningModule):
         own = build(regulariser, first, variant, smoothing, every, grad_wrt, flip, image)
         self.game = Game(g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto)
         self.network, self.regulariser = network, own
+        # DDP would give every process the first one's.
+        names = [name for name, _ in self.named_buffers(remove_duplicate=False)]
+        self._ddp_params_and_buffers_to_ignore = [name for name in names if name.split(".")[-1] in SMOOTHED]
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
         self.thumbnails: dict[str, list[float]] = {}
@@ -133,6 +144,9 @@ class DigGAN(L.LightningModule):
         return [adam(self.game.g, self.lr_g, self.betas), adam(self.game.d, self.lr_d, self.betas)]
 
     def on_fit_start(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+            raise UserError("trainer.strategy: use ddp_find_unused_parameters_true, as the two networks take turns")
         self.data.to_device(self.device)
         if self.trainer.world_size > 1:  # every process has batches and latents of its own
             self.data.seed += 1_000_003 * self.global_rank
@@ -232,18 +246,27 @@ class DigGAN(L.LightningModule):
         out |= self.thumbnails
         out["subset"] = float(self.data.subset_crc)
         if getattr(self.trainer, "fast_dev_run", False):
-            for name, net in (("G", self.game.g), ("D", self.game.d)):
-                out[f"plan/parameters of {name}"] = float(nets.parameters(net))
-            out["plan/seconds an iteration"] = self.seconds
+            out |= {**self.sizes(), "plan/seconds an iteration": self.seconds}
         return out
+
+    def sizes(self) -> dict[str, float]:
+        nets_ = {"G": self.game.g, "D": self.game.d}
+        return {f"plan/parameters of {name}": float(nets.parameters(net)) for name, net in nets_.items()}
 
     # Checkpoints -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["gan"] = {"iteration": self.game.iteration, "curves": self.curves}
+        if self.trainer.world_size > 1:
+            state = checkpoint["state_dict"]
+            every = {name: self.all_gather(state[name]).cpu() for name in self._ddp_params_and_buffers_to_ignore}
+            checkpoint["gan"]["every process"] = every
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.game.iteration, self.curves = checkpoint["gan"]["iteration"], checkpoint["gan"]["curves"]
+        for name, values in checkpoint["gan"].get("every process", {}).items():
+            if len(values) == self.trainer.world_size:
+                checkpoint["state_dict"][name] = values[self.global_rank]
 
 
 def _in_words(shape: tuple[int, ...]) -> str:

@@ -6,6 +6,7 @@ is that run, up to the rounding of sums in another order.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,15 +122,21 @@ def run_population(
             each.save_subset(directory / f"seed-{seed}" if len(seeds) > 1 else directory)
     if not looks.curves[0]:
         looks.look(game)
+    seconds = 0.0
     for epoch in range(start, 1 if dry else epochs):
         for k in range(epoch * first.iterations, epoch * first.iterations + (2 if dry else first.iterations)):
+            started = time.perf_counter()
             game.iterate(draw.at(k), opt_g, opt_d)
+            seconds = time.perf_counter() - started  # of the last
         looks.look(game)
         if not dry:
             state = {"game": game.state_dict(), "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
             more = {"curves": looks.curves, "iteration": game.iteration, "epoch": epoch + 1}
             save_state(path, made_with, {**state, **more})
     results = looks.results(game, 64 if dry else settings.final_samples)
+    if dry:  # of all networks together
+        hours = seconds * epochs * first.iterations / 3600
+        results = [{**result, **settings.sizes(), "plan/hours here": hours} for result in results]
     path.unlink(missing_ok=True)
     return dict(zip(seeds, results))
 

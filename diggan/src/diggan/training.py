@@ -177,6 +177,8 @@ class Game(nn.Module):
         opt.zero_grad()
         backward(total)
         opt.step()
+        # Mixed precision keeps its copies of the weights until it is left, here after all updates of the iteration.
+        torch.clear_autocast_cache()
         own = (seen.penalties[0].detach(), regularisers[0].weight) if due and due[0] else (None, 0.0)
         return seen, (at_real.detach(), at_fake.detach()), *own
 
