@@ -79,6 +79,13 @@ def untouched(net: nn.Module, mode: EvalBN, passes: Callable[[], Any] | None = N
         net.train(training)
 
 
+def latents(g: nn.Module, count: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    """What `sample` makes images of: normal latents, and uniform classes of a conditional generator."""
+    random = stream(seed, "samples")
+    z = torch.randn(count, int(g.latent), generator=random)  # type: ignore[arg-type]
+    return z, torch.randint(int(g.classes), (count,), generator=random) if g.classes else None  # type: ignore[arg-type]
+
+
 @torch.no_grad()
 def sample(
     g: nn.Module, count: int, eval_bn: EvalBN = "batch", batch: int = 50, seed: int = 0
@@ -91,9 +98,7 @@ def sample(
         UserError: an unknown eval_bn (the known are listed).
     """
     device = next(g.parameters()).device
-    random = stream(seed, "samples")
-    z = torch.randn(count, g.latent, generator=random)  # type: ignore[arg-type]
-    y = torch.randint(int(g.classes), (count,), generator=random) if g.classes else None  # type: ignore[arg-type]
+    z, y = latents(g, count, seed)
 
     def make(rows: slice) -> Tensor:
         own = z[rows].to(device)

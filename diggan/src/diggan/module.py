@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diggan import nets
 from diggan.data import LimitedImages
-from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, rounded, sample, summary, thumbnails
+from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, latents, rounded, sample, summary, thumbnails
 from diggan.features import InceptionFeatures, local_features
 from diggan.gradient_gap import SMOOTHED, WRT, Variant
 from diggan.kernels.fused_diffaugment import parse_policy
@@ -221,10 +221,9 @@ class DigGAN(L.LightningModule):
         held_out = self.data.reference()[:LOOKED_AT].to(self.device)
         labels: list[Tensor | None] = [None, None, None]
         if self.game.d.classes:
-            random = torch.Generator().manual_seed(0)
-            drawn = torch.randint(int(self.game.d.classes), (n,), generator=random)  # type: ignore[arg-type]
+            made_as = cast(Tensor, latents(self.game.sampler, count, self.data.seed)[1])[:n]
             test_labels = self.data.source.test_labels[:LOOKED_AT]
-            labels = [self.data.labels[:n], test_labels.to(self.device), drawn.to(self.device)]
+            labels = [self.data.labels[:n], test_labels.to(self.device), made_as.to(self.device)]
         statistics = d_statistics(
             self.game.d, self.data.images[:n], held_out, fakes[:n].to(self.device), labels, batch=250
         )
