@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 
 Variant = Literal["official", "pair", "mean", "allpairs", "port"]
 WRT = Literal["augmented", "raw"]
-SMOOTHED = ("s_fake", "s_real")  # DIG's buffers; in several processes each has its own
 
 
 class DIGRegularizer(Regulariser):
@@ -62,7 +61,7 @@ class DIGRegularizer(Regulariser):
             raise RegulariserError(f"unknown grad_wrt {grad_wrt!r}: there are {', '.join(get_args(WRT))}")
         self.variant, self.smoothing, self.grad_wrt = variant, smoothing, grad_wrt
         self.said = False
-        for name in SMOOTHED:
+        for name in ("s_fake", "s_real"):
             self.register_buffer(name, torch.empty(0))
 
     def penalty(self, at: Pass) -> Tensor:
@@ -113,7 +112,7 @@ class DIGRegularizer(Regulariser):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # Empty before the first call, so what is loaded says the size.
-        for name in SMOOTHED:
+        for name in ("s_fake", "s_real"):
             if f"{prefix}{name}" in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=getattr(self, name).device))
         cast(Any, super())._load_from_state_dict(state_dict, prefix, *rest)

@@ -17,7 +17,7 @@ from diggan import nets
 from diggan.data import LimitedImages
 from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, latents, rounded, sample, summary, thumbnails
 from diggan.features import InceptionFeatures, local_features
-from diggan.gradient_gap import SMOOTHED, WRT, Variant
+from diggan.gradient_gap import WRT, Variant
 from diggan.kernels.fused_diffaugment import parse_policy
 from diggan.losses import Adversarial
 from diggan.nets import Network
@@ -48,7 +48,7 @@ class DigGAN(L.LightningModule):
 
     In mixed precision, gradients that are penalised are computed in float32, and so is what is computed from logits.
     Several processes need the strategy `ddp_find_unused_parameters_true`: the networks take turns. Each process has
-    smoothed norms, images and latents of its own, and gradients are averaged: N processes with B images each are one
+    smoothed norms (anchors), images and latents of its own, and gradients are averaged: N processes with B images each are one
     process with N B (except for penalties of means over the batch or by LeCam's anchors, and batch normalisation).
 
     Raises:
@@ -110,9 +110,9 @@ class DigGAN(L.LightningModule):
         own = build(regulariser, first, variant, smoothing, every, grad_wrt, flip, image)
         self.game = Game(g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto)
         self.network, self.regulariser = network, own
-        # DDP would give every process the first one's.
+        # What regularisers remember: DDP would give every process the first one's.
         names = [name for name, _ in self.named_buffers(remove_duplicate=False)]
-        self._ddp_params_and_buffers_to_ignore = [name for name in names if name.split(".")[-1] in SMOOTHED]
+        self._ddp_params_and_buffers_to_ignore = [n for n in names if n.startswith(("regulariser.", "game.regularis"))]
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
         self.thumbnails: dict[str, list[float]] = {}
