@@ -79,7 +79,7 @@ sys.exit(any(os.waitpid(pid, 0)[1] for pid in pids))
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> dict[str, list[dict[str, Tensor]]]:
-    """What both processes ended with: of the networks above, and of perceptrons resumed from the start of their last epoch."""
+    """What both processes ended with: networks as above, and perceptrons that went on from their last epoch's start."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "two.py").write_text(SCRIPT)
     DATA["biggan"]["root"] = str(toy_data)

@@ -47,9 +47,9 @@ class DigGAN(L.LightningModule):
         inception: TorchScript file of Inception weights (None: a classifier trained on the data, FID-local).
 
     In mixed precision, gradients that are penalised are computed in float32, and so is what is computed from logits.
-    Several processes need the strategy `ddp_find_unused_parameters_true`: the networks take turns. Each process has
-    smoothed norms (anchors), images and latents of its own, and gradients are averaged: N processes with B images each are one
-    process with N B (except for penalties of means over the batch or by LeCam's anchors, and batch normalisation).
+    Several processes need the strategy `ddp_find_unused_parameters_true`: the networks take turns. Each has smoothed
+    norms (or anchors), images and latents of its own, and gradients are averaged: N processes with B images each are
+    one with N B, but for penalties of means over the batch or by LeCam's anchors, and batch normalisation.
 
     Raises:
         UserError: a name that does not exist, or a setting out of its range.
