@@ -72,7 +72,7 @@ def untouched(net: nn.Module, mode: EvalBN, passes: Callable[[], Any] | None = N
         yield
     finally:
         for m, momentum in zip(norms_, momenta):
-            m.momentum = momentum  # type: ignore[assignment]
+            m.momentum = momentum
         with torch.no_grad():
             for name, value in net.named_buffers():
                 value.copy_(kept[name])

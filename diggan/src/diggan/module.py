@@ -171,7 +171,7 @@ class DigGAN(L.LightningModule):
             self._log(terms, len(batch.x) * batch.x.shape[1] / self.seconds)
 
     def _log(self, terms: Terms, rate: float) -> None:
-        out = {
+        out: dict[str, Any] = {
             "train/d_real": terms.d_real,
             "train/d_fake": terms.d_fake,
             "train/g": terms.g,
@@ -258,7 +258,10 @@ class DigGAN(L.LightningModule):
         checkpoint["gan"] = {"iteration": self.game.iteration, "curves": self.curves}
         if self.trainer.world_size > 1:
             state = checkpoint["state_dict"]
-            every = {name: self.all_gather(state[name]).cpu() for name in self._ddp_params_and_buffers_to_ignore}
+            every = {
+                name: cast(Tensor, self.all_gather(state[name])).cpu()
+                for name in self._ddp_params_and_buffers_to_ignore
+            }
             checkpoint["gan"]["every process"] = every
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

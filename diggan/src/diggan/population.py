@@ -41,7 +41,7 @@ class SideBySide(nn.Module):
         self.generates, self.classes, self.image = isinstance(first, MLPGenerator), 0, first.image
         self.latent = first.latent if isinstance(first, MLPGenerator) else 0
         self.hidden, self.output = first.hidden, first.output
-        rows = [list(net.layers) for net in networks]  # type: ignore[attr-defined]
+        rows = [list(net.layers) for net in networks]  # type: ignore[arg-type]
         self.weights = nn.ParameterList(torch.stack([m.weight.T for m in layer]).detach() for layer in zip(*rows))
         self.biases = nn.ParameterList(torch.stack([m.bias[None] for m in layer]).detach() for layer in zip(*rows))
 
@@ -69,7 +69,7 @@ class Draw:
             self.networks = networks
             self.z = torch.stack([c.z for c in chunks], 2)
             self.augment = [
-                Draws(*(None if column[0] is None else torch.cat(column) for column in zip(*parts)))  # type: ignore[arg-type]
+                Draws(*(None if column[0] is None else torch.cat(column) for column in zip(*parts)))
                 for parts in zip(*(c.augment for c in chunks))
             ]
         updates = self.z.shape[1]
@@ -157,9 +157,8 @@ class Looks:
 
     @torch.no_grad()
     def sampled(self, game: Game, count: int) -> Float[Tensor, "R count c h w"]:
-        z = torch.stack(
-            [torch.randn(count, int(game.g.latent), generator=stream(s.seed, "samples")) for s in self.sets]
-        )  # type: ignore[arg-type]
+        latent = int(game.g.latent)  # type: ignore[arg-type]
+        z = torch.stack([torch.randn(count, latent, generator=stream(s.seed, "samples")) for s in self.sets])
         return quantised(game.sampler(z))
 
     def look(self, game: Game) -> None:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from shared.errors import UserError
 from shared.resume import load_state, save_state
-from torch import Tensor
+from torch import Tensor, nn
 
 from diggan.data.draws import image_rows, stream
 from diggan.evaluation import TAIL, d_statistics
@@ -97,7 +97,7 @@ class Play:
     """The networks of all seeds, and what was seen of them."""
 
     def __init__(self, game: str, seeds: Sequence[int], regulariser: Any, weight: float | None, variant: Any) -> None:
-        pairs = []
+        pairs: list[tuple[nn.Module, nn.Module]] = []
         for seed in seeds:
             torch.manual_seed(seed)
             if game == "two_clusters":

@@ -221,7 +221,7 @@ def average_from(start: int, decay: float) -> Callable[[Sequence[Tensor], Sequen
         else:
             torch._foreach_copy_(list(average), list(current))
 
-    return update  # type: ignore[return-value]
+    return update
 
 
 def adam(net: nn.Module, lr: float, betas: tuple[float, float] = (0.0, 0.999), eps: float = 1e-8) -> torch.optim.Adam:
