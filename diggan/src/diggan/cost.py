@@ -84,7 +84,7 @@ def measure(
         seen = discriminate(d, fake, x[0], gy[0], y[0])
         loss = sum(d_losses(seen.real, seen.fake)) + reg(d, fake, x[0], gy[0], y[0])
         opts[1].zero_grad()
-        loss.backward()  # type: ignore[union-attr]
+        loss.backward()
         opts[1].step()
 
     steps = {

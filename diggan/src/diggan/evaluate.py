@@ -18,7 +18,7 @@ from shared.errors import UserError, one_line_errors
 from shared.runs.plan import read_yaml
 
 from diggan.data import LimitedImages
-from diggan.evaluation import Judge, sample
+from diggan.evaluation import Judge, check_eval_bn, sample
 from diggan.features import InceptionFeatures, local_features
 from diggan.module import DigGAN
 
@@ -37,12 +37,16 @@ def loaded(path: Path) -> tuple[DigGAN, LimitedImages]:
             )
     config = read_yaml(config_path)
     torch.manual_seed(int(config.get("seed_everything") or 0))
-    module, data = DigGAN(**(config.get("model") or {})), LimitedImages(**(config.get("data") or {}))
+    try:
+        module, data = DigGAN(**(config.get("model") or {})), LimitedImages(**(config.get("data") or {}))
+    except TypeError as error:
+        raise UserError(f"{config_path}: {error}") from None
     data.setup()
     try:
         module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is no checkpoint of this configuration ({str(error).splitlines()[0]})") from None
+        why = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"{path} is no checkpoint of this configuration ({why[0]})") from None
     return module, data
 
 
@@ -64,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.features == "inception" and args.inception is None:
         raise UserError("--features inception needs --inception FILE: the weights are never downloaded")
+    check_eval_bn(args.eval_bn)
     module, data = loaded(args.ckpt)
     inception = args.inception if args.features == "inception" else None
     found = scores(module, data, inception, args.samples, args.eval_bn, args.ckpt.parent.parent / "features")

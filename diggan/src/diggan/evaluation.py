@@ -41,6 +41,11 @@ class Extractor(Protocol):
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]: ...
 
 
+def check_eval_bn(mode: str) -> None:
+    if mode not in get_args(EvalBN):
+        raise UserError(f"unknown eval_bn {mode!r}: there are {', '.join(get_args(EvalBN))}")
+
+
 @contextmanager
 def untouched(net: nn.Module, mode: EvalBN, passes: Callable[[], Any] | None = None) -> Iterator[None]:
     """A generator as it samples, put back to the last bit afterwards.
@@ -50,8 +55,7 @@ def untouched(net: nn.Module, mode: EvalBN, passes: Callable[[], Any] | None = N
             passes made now (`standing`).
         passes: one pass of `standing`.
     """
-    if mode not in get_args(EvalBN):
-        raise UserError(f"unknown eval_bn {mode!r}: there are {', '.join(get_args(EvalBN))}")
+    check_eval_bn(mode)
     training = net.training
     kept = {name: value.clone() for name, value in net.named_buffers()}
     norms_ = [m for m in net.modules() if isinstance(m, BatchNorm | nn.modules.batchnorm._BatchNorm)]
@@ -68,11 +72,18 @@ def untouched(net: nn.Module, mode: EvalBN, passes: Callable[[], Any] | None = N
         yield
     finally:
         for m, momentum in zip(norms_, momenta):
-            m.momentum = momentum  # type: ignore[assignment]
+            m.momentum = momentum
         with torch.no_grad():
             for name, value in net.named_buffers():
                 value.copy_(kept[name])
         net.train(training)
+
+
+def latents(g: nn.Module, count: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    """What `sample` makes images of: normal latents, and uniform classes of a conditional generator."""
+    random = stream(seed, "samples")
+    z = torch.randn(count, int(g.latent), generator=random)  # type: ignore[arg-type]
+    return z, torch.randint(int(g.classes), (count,), generator=random) if g.classes else None  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -87,9 +98,7 @@ def sample(
         UserError: an unknown eval_bn (the known are listed).
     """
     device = next(g.parameters()).device
-    random = stream(seed, "samples")
-    z = torch.randn(count, g.latent, generator=random)  # type: ignore[arg-type]
-    y = torch.randint(int(g.classes), (count,), generator=random) if g.classes else None  # type: ignore[arg-type]
+    z, y = latents(g, count, seed)
 
     def make(rows: slice) -> Tensor:
         own = z[rows].to(device)

@@ -42,6 +42,8 @@ class LocalFeatures(nn.Module):
         super().__init__()
         channels, size, _ = source.shape
         self.name, self.accuracy = source.name, 0.0
+        sizes: tuple[int, ...]
+        strides: tuple[int, ...]
         if size == 8:
             self.steps, sizes, strides = 300, (channels, 32, 64), (1, 2)
         elif size == 28:

@@ -161,10 +161,10 @@ def weights(results: Results, folder: Path, name: str) -> Figure:
     ]
     order = sorted(groups, key=lambda g: (g != "dig", g))
     for i, group in enumerate(order):
-        x, y, spread = map(np.array, zip(*sorted(groups[group])))
+        x, y, bars = map(np.array, zip(*sorted(groups[group])))
         x = x * 1.05 ** (i - len(order) / 2)  # beside each other where their weights are the same
         marker, line = "osD^vP<>X*"[i % 10], ["-", "--", ":", "-."][i % 4]
-        axes.errorbar(x, y, spread, color=COLOURS[colours[i % len(colours)]], marker=marker, markersize=4,
+        axes.errorbar(x, y, bars, color=COLOURS[colours[i % len(colours)]], marker=marker, markersize=4,
                       linestyle=line, linewidth=1, capsize=2, label=group)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="weight of the penalty", ylabel="tail FID-local")
     axes.legend(frameon=False, fontsize=6.5, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))

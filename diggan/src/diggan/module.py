@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from shared.errors import UserError
 from shared.runs.store import write_atomic
 from torch import Tensor
 
 from diggan import nets
 from diggan.data import LimitedImages
-from diggan.evaluation import EvalBN, Judge, d_statistics, rounded, sample, summary, thumbnails
+from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, latents, rounded, sample, summary, thumbnails
 from diggan.features import InceptionFeatures, local_features
 from diggan.gradient_gap import WRT, Variant
 from diggan.kernels.fused_diffaugment import parse_policy
@@ -46,7 +47,11 @@ class DigGAN(L.LightningModule):
         eval_bn: how the sampled generator normalises, see `evaluation.untouched`.
         samples: images of a look; `final_samples`: at the end.
         inception: TorchScript file of Inception weights (None: a classifier trained on the data, FID-local).
-        precision: see Lightning; penalties are computed in float32 in any case.
+
+    In mixed precision, gradients that are penalised are computed in float32, and so is what is computed from logits.
+    Several processes need the strategy `ddp_find_unused_parameters_true`: the networks take turns. Each has smoothed
+    norms (or anchors), images and latents of its own, and gradients are averaged: N processes with B images each are
+    one with N B, but for penalties of means over the batch or by LeCam's anchors, and batch normalisation.
 
     Raises:
         UserError: a name that does not exist, or a setting out of its range.
@@ -92,7 +97,10 @@ class DigGAN(L.LightningModule):
             raise UserError(f"samples is {samples} and final_samples {final_samples}: distances need at least 2")
         if isinstance(weight, str) and weight != "auto":
             raise UserError(f"weight is {weight!r}: give a number, or auto")
+        if weight == "auto" and regulariser == "none":
+            raise UserError("weight is auto without a penalty: choose a regulariser, or leave the weight out")
         parse_policy(policy)
+        check_eval_bn(eval_bn)
         self.d_steps, self.lr_g, self.lr_d, self.betas = d_steps, lr_g, lr_d, betas
         self.eval_bn, self.samples, self.final_samples, self.inception = eval_bn, samples, final_samples, inception
         self.given_classes = classes
@@ -104,6 +112,9 @@ class DigGAN(L.LightningModule):
         own = build(regulariser, first, variant, smoothing, every, grad_wrt, flip, image)
         self.game = Game(g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto)
         self.network, self.regulariser = network, own
+        # What regularisers remember: DDP would give every process the first one's.
+        names = [name for name, _ in self.named_buffers(remove_duplicate=False)]
+        self._ddp_params_and_buffers_to_ignore = [n for n in names if n.startswith(("regulariser.", "game.regularis"))]
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
         self.thumbnails: dict[str, list[float]] = {}
@@ -135,6 +146,9 @@ class DigGAN(L.LightningModule):
         return [adam(self.game.g, self.lr_g, self.betas), adam(self.game.d, self.lr_d, self.betas)]
 
     def on_fit_start(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+            raise UserError("trainer.strategy: use ddp_find_unused_parameters_true, as the two networks take turns")
         self.data.to_device(self.device)
         if self.trainer.world_size > 1:  # every process has batches and latents of its own
             self.data.seed += 1_000_003 * self.global_rank
@@ -159,7 +173,7 @@ class DigGAN(L.LightningModule):
             self._log(terms, len(batch.x) * batch.x.shape[1] / self.seconds)
 
     def _log(self, terms: Terms, rate: float) -> None:
-        out = {
+        out: dict[str, Any] = {
             "train/d_real": terms.d_real,
             "train/d_fake": terms.d_fake,
             "train/g": terms.g,
@@ -218,10 +232,9 @@ class DigGAN(L.LightningModule):
         held_out = self.data.reference()[:LOOKED_AT].to(self.device)
         labels: list[Tensor | None] = [None, None, None]
         if self.game.d.classes:
-            random = torch.Generator().manual_seed(0)
-            drawn = torch.randint(int(self.game.d.classes), (n,), generator=random)  # type: ignore[arg-type]
+            made_as = cast(Tensor, latents(self.game.sampler, count, self.data.seed)[1])[:n]
             test_labels = self.data.source.test_labels[:LOOKED_AT]
-            labels = [self.data.labels[:n], test_labels.to(self.device), drawn.to(self.device)]
+            labels = [self.data.labels[:n], test_labels.to(self.device), made_as.to(self.device)]
         statistics = d_statistics(
             self.game.d, self.data.images[:n], held_out, fakes[:n].to(self.device), labels, batch=250
         )
@@ -243,18 +256,30 @@ class DigGAN(L.LightningModule):
         out |= self.thumbnails
         out["subset"] = float(self.data.subset_crc)
         if getattr(self.trainer, "fast_dev_run", False):
-            for name, net in (("G", self.game.g), ("D", self.game.d)):
-                out[f"plan/parameters of {name}"] = float(nets.parameters(net))
-            out["plan/seconds an iteration"] = self.seconds
+            out |= {**self.sizes(), "plan/seconds an iteration": self.seconds}
         return out
+
+    def sizes(self) -> dict[str, float]:
+        nets_ = {"G": self.game.g, "D": self.game.d}
+        return {f"plan/parameters of {name}": float(nets.parameters(net)) for name, net in nets_.items()}
 
     # Checkpoints -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["gan"] = {"iteration": self.game.iteration, "curves": self.curves}
+        if self.trainer.world_size > 1:
+            state = checkpoint["state_dict"]
+            every = {
+                name: cast(Tensor, self.all_gather(state[name])).cpu()
+                for name in self._ddp_params_and_buffers_to_ignore
+            }
+            checkpoint["gan"]["every process"] = every
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.game.iteration, self.curves = checkpoint["gan"]["iteration"], checkpoint["gan"]["curves"]
+        for name, values in checkpoint["gan"].get("every process", {}).items():
+            if len(values) == self.trainer.world_size:
+                checkpoint["state_dict"][name] = values[self.global_rank]
 
 
 def _in_words(shape: tuple[int, ...]) -> str:

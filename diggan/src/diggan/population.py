@@ -6,6 +6,7 @@ is that run, up to the rounding of sums in another order.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class SideBySide(nn.Module):
         self.generates, self.classes, self.image = isinstance(first, MLPGenerator), 0, first.image
         self.latent = first.latent if isinstance(first, MLPGenerator) else 0
         self.hidden, self.output = first.hidden, first.output
-        rows = [list(net.layers) for net in networks]  # type: ignore[attr-defined]
+        rows = [list(net.layers) for net in networks]  # type: ignore[arg-type]
         self.weights = nn.ParameterList(torch.stack([m.weight.T for m in layer]).detach() for layer in zip(*rows))
         self.biases = nn.ParameterList(torch.stack([m.bias[None] for m in layer]).detach() for layer in zip(*rows))
 
@@ -68,7 +69,7 @@ class Draw:
             self.networks = networks
             self.z = torch.stack([c.z for c in chunks], 2)
             self.augment = [
-                Draws(*(None if column[0] is None else torch.cat(column) for column in zip(*parts)))  # type: ignore[arg-type]
+                Draws(*(None if column[0] is None else torch.cat(column) for column in zip(*parts)))
                 for parts in zip(*(c.augment for c in chunks))
             ]
         updates = self.z.shape[1]
@@ -121,15 +122,21 @@ def run_population(
             each.save_subset(directory / f"seed-{seed}" if len(seeds) > 1 else directory)
     if not looks.curves[0]:
         looks.look(game)
+    seconds = 0.0
     for epoch in range(start, 1 if dry else epochs):
         for k in range(epoch * first.iterations, epoch * first.iterations + (2 if dry else first.iterations)):
+            started = time.perf_counter()
             game.iterate(draw.at(k), opt_g, opt_d)
+            seconds = time.perf_counter() - started  # of the last
         looks.look(game)
         if not dry:
             state = {"game": game.state_dict(), "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
             more = {"curves": looks.curves, "iteration": game.iteration, "epoch": epoch + 1}
             save_state(path, made_with, {**state, **more})
     results = looks.results(game, 64 if dry else settings.final_samples)
+    if dry:  # of all networks together
+        hours = seconds * epochs * first.iterations / 3600
+        results = [{**result, **settings.sizes(), "plan/hours here": hours} for result in results]
     path.unlink(missing_ok=True)
     return dict(zip(seeds, results))
 
@@ -150,9 +157,8 @@ class Looks:
 
     @torch.no_grad()
     def sampled(self, game: Game, count: int) -> Float[Tensor, "R count c h w"]:
-        z = torch.stack(
-            [torch.randn(count, int(game.g.latent), generator=stream(s.seed, "samples")) for s in self.sets]
-        )  # type: ignore[arg-type]
+        latent = int(game.g.latent)  # type: ignore[arg-type]
+        z = torch.stack([torch.randn(count, latent, generator=stream(s.seed, "samples")) for s in self.sets])
         return quantised(game.sampler(z))
 
     def look(self, game: Game) -> None:

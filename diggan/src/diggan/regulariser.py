@@ -198,6 +198,8 @@ def discriminate(
         labels = [] if y_real is None else [y_fake, y_real, *[y_real] * len(extras)]
         logits = d(x, torch.cat(labels, axis)) if labels else d(x)  # type: ignore[arg-type]
         logits = logits.flatten(axis)
+        if logits.dtype in (torch.float16, torch.bfloat16):  # losses and penalties of logits are in float32, too
+            logits = logits.float()
         grad = extra_grad = None
         if by_gradient:
             # Of the sum, not the mean: otherwise norms shrink with the batch.

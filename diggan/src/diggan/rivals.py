@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -122,7 +122,7 @@ class LeCam(Regulariser):
         for name in ("anchor_fake", "anchor_real"):  # one for each of networks side by side
             if f"{prefix}{name}" in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"]))
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def lecam(real: Tensor, fake: Tensor, anchor_real: Tensor, anchor_fake: Tensor) -> Tensor:
@@ -167,6 +167,6 @@ def build(
     weight = WEIGHTS[name] if weight is None else weight
     when = {} if every is None else {"every": every}
     if name == "dig":
-        return DIGRegularizer(variant, weight, smoothing, grad_wrt=grad_wrt, **when)  # type: ignore[arg-type]
-    own = {"flip": flip, "image": image} if name == "cr" else {}
-    return cast(Regulariser, RIVALS[name](weight, **when, **own))  # type: ignore[arg-type]
+        return DIGRegularizer(variant, weight, smoothing, grad_wrt=grad_wrt, **when)
+    own: dict[str, Any] = {"flip": flip, "image": image} if name == "cr" else {}
+    return RIVALS[name](weight, **when, **own)

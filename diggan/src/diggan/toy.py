@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from shared.errors import UserError
 from shared.resume import load_state, save_state
-from torch import Tensor
+from torch import Tensor, nn
 
 from diggan.data.draws import image_rows, stream
 from diggan.evaluation import TAIL, d_statistics
@@ -34,6 +34,7 @@ MODES, RADIUS, SPREAD = 5, 2.0, 0.05
 POINTS, LATENTS = 100, 100  # on the ring, 1000 fakes are looked at
 REACH = {"two_clusters": 0.5, "ring": 4 * SPREAD}  # a fake belongs to a mode within this distance of it
 LEAST = {"two_clusters": 0.1, "ring": 0.02}  # share of the fakes that covers a mode
+SAVE_EVERY = 500  # epochs
 LOOK_EVERY = {"two_clusters": 50, "ring": 250}  # epochs
 
 
@@ -86,7 +87,7 @@ def run(section: dict[str, Any], seeds: Sequence[int], directory: Path, dry: boo
         play.one_epoch()
         if play.epoch % LOOK_EVERY[game] == 0 or play.epoch == epochs:
             play.look()
-        if play.epoch % 500 == 0 and not dry:
+        if play.epoch % SAVE_EVERY == 0 and not dry:
             save_state(path, made_with, play.state())
     path.unlink(missing_ok=True)
     return dict(zip(seeds, play.results()))
@@ -96,7 +97,7 @@ class Play:
     """The networks of all seeds, and what was seen of them."""
 
     def __init__(self, game: str, seeds: Sequence[int], regulariser: Any, weight: float | None, variant: Any) -> None:
-        pairs = []
+        pairs: list[tuple[nn.Module, nn.Module]] = []
         for seed in seeds:
             torch.manual_seed(seed)
             if game == "two_clusters":

@@ -177,6 +177,8 @@ class Game(nn.Module):
         opt.zero_grad()
         backward(total)
         opt.step()
+        # Mixed precision keeps its copies of the weights until it is left, here after all updates of the iteration.
+        torch.clear_autocast_cache()
         own = (seen.penalties[0].detach(), regularisers[0].weight) if due and due[0] else (None, 0.0)
         return seen, (at_real.detach(), at_fake.detach()), *own
 
@@ -219,7 +221,7 @@ def average_from(start: int, decay: float) -> Callable[[Sequence[Tensor], Sequen
         else:
             torch._foreach_copy_(list(average), list(current))
 
-    return update  # type: ignore[return-value]
+    return update
 
 
 def adam(net: nn.Module, lr: float, betas: tuple[float, float] = (0.0, 0.999), eps: float = 1e-8) -> torch.optim.Adam:

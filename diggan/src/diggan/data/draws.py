@@ -94,7 +94,8 @@ class Stream:
 
     def __init__(self, plan: Plan, seed: int, device: torch.device | str = "cpu") -> None:
         self.plan, self.seed, self.device = plan, seed, device
-        self.number, self.chunk = -1, None
+        self.number = -1
+        self.chunk: Chunk | None = None
 
     def at(self, k: int) -> tuple[Chunk, int]:
         """The chunk that iteration k (from 0) is in, on the device, and its place there."""
@@ -102,6 +103,7 @@ class Stream:
         if self.chunk is None or number != self.number:
             chunk = draw_chunk(self.plan, self.seed, number)
             self.number, self.chunk = number, moved(chunk, self.device)
+        assert self.chunk is not None
         return self.chunk, place
 
     def random(self, k: int) -> torch.Generator:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -100,8 +101,13 @@ def _read(name: str, root: Path | None, resize: int | None, coarse: bool) -> Sou
         return _folders(root, resize)
     data = load_images(name, root)
     arrays = (data.train_images, data.train_labels, data.test_images, data.test_labels)
-    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
+    tensors = _tensors(arrays)
     return Source(name, data.kind, *tensors, data.classes, 127.5, data.fingerprint, data.detail)
+
+
+def _tensors(parts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    images, labels, test_images, test_labels = (torch.from_numpy(np.ascontiguousarray(part)) for part in parts)
+    return images, labels, test_images, test_labels
 
 
 def _digits() -> Source:
@@ -112,7 +118,7 @@ def _digits() -> Source:
     images = images[order].reshape(-1, 1, 8, 8).astype(np.uint8)
     labels = labels[order].astype(np.int64)
     parts = images[:DIGITS_POOL], labels[:DIGITS_POOL], images[DIGITS_POOL:], labels[DIGITS_POOL:]
-    tensors = [torch.from_numpy(part) for part in parts]
+    tensors = _tensors(parts)
     detail = "scikit-learn's digits: 1,797 scanned digits of 8x8 pixels, 897 to train on and 900 as the reference"
     return Source("digits", "embedded", *tensors, 10, 8.0, fingerprint(*parts), detail)
 
@@ -129,7 +135,7 @@ def _cifar100(root: Path | None, coarse: bool) -> Source:
             "CIFAR-100 into DATA_ROOT (default ./data)"
         )
     parts = read_cifar100(folder, coarse)
-    tensors = [torch.from_numpy(np.ascontiguousarray(part)) for part in parts]
+    tensors = _tensors(parts)
     kind = "20 coarse" if coarse else "100"
     detail = f"CIFAR-100, {kind} classes: {len(parts[1]):,} training and {len(parts[3]):,} test images"
     return Source("cifar100", "real", *tensors, 20 if coarse else 100, 127.5, fingerprint(*parts), detail)
@@ -152,7 +158,7 @@ def _folders(root: Path | None, resize: int | None) -> Source:
             len(test_labels),
         )
     parts = images, labels, test_images, test_labels
-    tensors = [torch.from_numpy(np.ascontiguousarray(part)) for part in parts]
+    tensors = _tensors(parts)
     counts = f"{len(labels):,} training and {len(test_labels):,} reference images of {len(names)} classes"
     detail = f"the folder {root.name}: {counts}"
     return Source("class_folders", "real", *tensors, len(names), 127.5, fingerprint(*parts), detail)

@@ -59,7 +59,7 @@ def spectral_layers(net: nn.Module) -> list[Spectral]:
     return [m for m in net.modules() if isinstance(m, Spectral)]
 
 
-class SNConv2d(nn.Conv2d, Spectral):
+class SNConv2d(nn.Conv2d, Spectral):  # type: ignore[misc]
     def __init__(self, *args: Any, eps: float = 1e-8, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepare(eps)
@@ -68,7 +68,7 @@ class SNConv2d(nn.Conv2d, Spectral):
         return self._conv_forward(x, self.normalised(), self.bias)
 
 
-class SNLinear(nn.Linear, Spectral):
+class SNLinear(nn.Linear, Spectral):  # type: ignore[misc]
     def __init__(self, *args: Any, eps: float = 1e-8, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepare(eps)
@@ -77,7 +77,7 @@ class SNLinear(nn.Linear, Spectral):
         return F.linear(x, self.normalised(), self.bias)
 
 
-class SNEmbedding(nn.Embedding, Spectral):
+class SNEmbedding(nn.Embedding, Spectral):  # type: ignore[misc]
     def __init__(self, *args: Any, eps: float = 1e-8, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.prepare(eps)
@@ -104,8 +104,9 @@ class BatchNorm(nn.Module):
         self.register_buffer("stored_var", torch.ones(channels))
 
     def normalise(self, x: Tensor) -> Tensor:
-        stored = (self.stored_mean, self.stored_var) if self.keep_statistics or not self.training else (None, None)
-        return F.batch_norm(x, *stored, None, None, self.training, self.momentum, self.eps)
+        kept = self.keep_statistics or not self.training
+        mean, var = (self.stored_mean, self.stored_var) if kept else (None, None)
+        return F.batch_norm(x, mean, var, None, None, self.training, self.momentum, self.eps)
 
 
 class PlainBatchNorm(BatchNorm):
@@ -171,5 +172,6 @@ def initialise(net: nn.Module, how: str) -> None:
                 nn.init.normal_(module.weight, 0, 0.02)
             else:
                 nn.init.orthogonal_(module.weight)
-                if getattr(module, "bias", None) is not None:
-                    nn.init.zeros_(module.bias)
+                bias = getattr(module, "bias", None)
+                if bias is not None:
+                    nn.init.zeros_(bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,16 +15,19 @@ from torch import Tensor, nn
 from .layers import SNConv2d, SNLinear, normalise_together, spectral_layers
 
 LATENT, SLOPE = 32, 0.2
+Activation = Callable[[Tensor], Tensor]
 
 
 class MLPGenerator(nn.Module):
     """z [n, 32] to images [n, *image] in [-1, 1] by two hidden layers of ReLUs."""
 
-    hidden, output = staticmethod(F.relu), staticmethod(torch.tanh)
+    hidden: Activation = staticmethod(F.relu)
+    output: Activation = staticmethod(torch.tanh)
 
-    def __init__(self, hidden: int = 128, image: tuple[int, int, int] = (1, 8, 8)) -> None:
+    def __init__(self, hidden: int = 128, image: tuple[int, ...] = (1, 8, 8)) -> None:
         super().__init__()
-        self.latent, self.classes, self.image = LATENT, 0, image
+        self.latent, self.classes = LATENT, 0
+        self.image: tuple[int, ...] = image
         sizes = (LATENT, hidden, hidden, math.prod(image))
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
 
@@ -35,11 +39,13 @@ class MLPGenerator(nn.Module):
 class MLPDiscriminator(nn.Module):
     """Images [n, *image] to logits [n, 1] by two hidden layers of leaky ReLUs."""
 
-    hidden, output = staticmethod(partial(F.leaky_relu, negative_slope=SLOPE)), staticmethod(lambda x: x)
+    hidden: Activation = staticmethod(partial(F.leaky_relu, negative_slope=SLOPE))
+    output: Activation = staticmethod(lambda x: x)
 
-    def __init__(self, hidden: int = 128, image: tuple[int, int, int] = (1, 8, 8)) -> None:
+    def __init__(self, hidden: int = 128, image: tuple[int, ...] = (1, 8, 8)) -> None:
         super().__init__()
-        self.classes, self.image = 0, image
+        self.classes = 0
+        self.image: tuple[int, ...] = image
         sizes = (math.prod(image), hidden, hidden, 1)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
 

@@ -36,9 +36,9 @@ class RingGenerator(MLPGenerator):
     output = staticmethod(lambda x: x)
 
     def __init__(self, width: int = 64) -> None:
-        super().__init__(width, (2,))  # type: ignore[arg-type]
+        super().__init__(width, (2,))
 
 
 class RingDiscriminator(MLPDiscriminator):
     def __init__(self, width: int = 64) -> None:
-        super().__init__(width, (2,))  # type: ignore[arg-type]
+        super().__init__(width, (2,))

@@ -1,0 +1,135 @@
+"""Every tier expands, and every kind of experiment in it takes a step on files in the data sets' own formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diggan.experiment import data_fingerprint, run, run_together
+from diggan.features import LocalFeatures
+from diggan.module import DigGAN
+from shared.runs.plan import load_plan, merge, read_yaml
+
+HERE = Path(__file__).resolve().parent.parent
+TIERS = ("quick", "cpu", "gpu", "paper")
+FILES = sorted((HERE / "configs").glob("*.yaml"))
+# One step of the networks as wide as they are takes minutes on a CPU, so they are made narrower here; as wide as they
+# are they are built without memory, below.
+NARROW = {"biggan_cifar": 1, "biggan64": 8, "biggan128": 8}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    original = LocalFeatures.__init__
+
+    def init(self: LocalFeatures, source: Any) -> None:
+        original(self, source)
+        self.steps = 2
+
+    monkeypatch.setattr(LocalFeatures, "__init__", init)
+
+
+def dry(config: dict[str, Any], toy_data: Path) -> dict[str, Any]:
+    """One batch, on small files, by narrow networks."""
+    config = merge(config, {"trainer": {"fast_dev_run": True, "accelerator": "cpu"}})
+    if "data" not in config:
+        return config
+    if (name := config["data"]["dataset"]) != "digits":
+        root = toy_data / "pets" if name == "class_folders" else toy_data
+        config = merge(config, {"data": {"root": str(root), "batch_size": min(config["data"]["batch_size"], 4)}})
+    if config["model"]["network"] in NARROW:
+        config["model"]["width"] = NARROW[config["model"]["network"]]
+    return config
+
+
+def each(paths: Iterable[Path]) -> list[Any]:
+    """128 pixels are slow, however narrow the network."""
+    return [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem == "cub200")) for p in paths]
+
+
+def steps_of(config: dict[str, Any], together: bool, seeds: list[int], folder: Path) -> dict[str, Any]:
+    if together:
+        found = run_together(config, seeds, folder, "x", "t")
+        assert list(found) == seeds
+        return found[seeds[0]]
+    return run(config, seeds[0], folder, "x", "t")
+
+
+def kinds() -> list[Any]:
+    """One experiment for each set of keys that the experiments of a tier set; what they set them to are numbers."""
+    out = []
+    for tier in TIERS:
+        seen: set[tuple] = set()
+        for experiment in load_plan(HERE, tier).experiments:
+            config = experiment.config
+            model = config.get("model", {})
+            of_data = config.get("data", {}).get("dataset")
+            marks = (
+                model.get("regulariser"),
+                model.get("variant"),
+                model.get("policy"),
+                config.get("toy", {}).get("game"),
+            )
+            if (kind := (model.get("network"), of_data, *marks)) not in seen:
+                seen.add(kind)
+                out.append(pytest.param(experiment, id=f"{tier}-{experiment.name}"))
+    return out
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_tier_expands_to_experiments_that_the_data_module_and_the_networks_know(tier: str) -> None:
+    experiments = load_plan(HERE, tier).experiments
+    assert len({experiment.name for experiment in experiments}) == len(experiments) > 5
+    for experiment in experiments:
+        assert experiment.seeds
+        assert ("model" in experiment.config) == ("data" in experiment.config)
+        assert experiment.together or "toy" not in experiment.config, experiment.name
+
+
+@pytest.mark.parametrize("path", each(p for p in FILES if p.stem != "dig"))
+def test_every_configuration_takes_a_step(path: Path, tmp_path: Path, toy_data: Path) -> None:
+    config = dry(read_yaml(path), toy_data)
+    assert data_fingerprint(config)[1] in ("real", "embedded", "recipe")
+    found = steps_of(config, "toy" in config, [3], tmp_path / "run")
+    if "model" in config:
+        assert found["plan/parameters of G"] > 1000
+        assert found["plan/parameters of D"] > 1000
+        assert found["plan/hours here"] > 0
+        assert "plan/seconds an iteration" not in found
+        assert not (tmp_path / "run" / "subset.json").exists()
+
+
+def test_the_penalty_goes_behind_another_configuration(tmp_path: Path, toy_data: Path) -> None:
+    config = merge(read_yaml(HERE / "configs/digits.yaml"), read_yaml(HERE / "configs/dig.yaml"))
+    assert (config["model"]["regulariser"], config["model"]["network"]) == ("dig", "mlp64")
+    found = steps_of(dry(config, toy_data), True, [3, 4], tmp_path / "run")
+    assert found["plan/hours here"] > 0
+    assert (
+        found["plan/parameters of G"]
+        == steps_of(dry(config, toy_data), False, [3], tmp_path / "alone")["plan/parameters of G"]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", kinds())
+def test_one_step_of_every_kind_of_experiment(experiment: Any, tmp_path: Path, toy_data: Path) -> None:
+    config = dry(experiment.config, toy_data)
+    assert steps_of(config, experiment.together, experiment.seeds[:1], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if "model" in read_yaml(p) and p.stem != "dig"], ids=lambda p: p.stem
+)
+def test_networks_as_wide_as_they_are(path: Path) -> None:
+    """Without memory: what a configuration says goes together, and how many numbers its networks have."""
+    with torch.device("meta"):
+        sizes = DigGAN(**read_yaml(path)["model"]).sizes()
+    if path.stem in ("cifar10", "cifar100"):
+        more = 90 if path.stem == "cifar100" else 0  # classes, in six normalisations of 256 channels, twice; in D once
+        assert sizes["plan/parameters of G"] == 4_304_387 + more * 6 * 256 * 2
+        assert sizes["plan/parameters of D"] == 4_207_361 + more * 256
+    assert 4000 < sizes["plan/parameters of D"] < 2e8
