@@ -21,7 +21,7 @@ class BoundError(UserError, ValueError):
 
 def checked(name: str, value: Number, wrong: Callable[[Tensor], Tensor], mend: str) -> Float[Tensor, ...]:
     """`value` in float64; raises BoundError for its first entry that is NaN or `wrong`."""
-    x = torch.as_tensor(value).double()
+    x = torch.as_tensor(value, dtype=torch.float64)
     bad = torch.isnan(x) | wrong(x)
     if bad.any():
         raise BoundError(f"{name} is {x[bad][0].item():.12g}: {mend}")

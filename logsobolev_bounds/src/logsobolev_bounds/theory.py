@@ -320,7 +320,7 @@ def relu_prior_grad_sq(d: int, h: int, hidden_layers: int, sigma_p: float) -> fl
 
 
 def relu_prior_loss_grad_sq(d: int, h: int, hidden_layers: int, sigma_p: float, classes: int = 10) -> float:
-    """About E |grad_x l|^2 of the cross-entropy while logits are small: E |p - e_y|^2 = 1 - 1 / classes of the above."""
+    """About E |grad_x l|^2 of the cross-entropy while logits are small: E |p - e_y|^2 = 1 - 1 / classes of it."""
     return (1 - 1 / classes) * relu_prior_grad_sq(d, h, hidden_layers, sigma_p)
 
 

@@ -124,7 +124,7 @@ def lambda_grid(q: Number, kl: Number, C: Float[Tensor, " J"], lams: Float[Tenso
     Raises:
         BoundError: no lambda, as many C as lambdas are missing, or what `pac_bayes_mgf` refuses.
     """
-    lams, C = finite("lambda", lams), torch.as_tensor(C)
+    lams, C = finite("lambda", lams), torch.as_tensor(C, dtype=torch.float64)
     if lams.ndim != 1 or lams.shape != C.shape or not len(lams):
         raise BoundError(f"lambdas of shape {list(lams.shape)} and C of {list(C.shape)}: give one C for each of J >= 1")
     values = pac_bayes_mgf(q, kl, C, lams, confidence("delta", delta) / len(lams))

@@ -20,6 +20,7 @@ from logsobolev_bounds.errors import BoundError, Number, checked, confidence, fi
 
 _STEPS = 64  # halvings of an interval of at most 1: far below the 1e-12 asked for, so small solutions have digits too
 _SLACK = 1 + 1e-14  # more than the rounding of kl: the outer end stays outside
+_ROUNDING = 1e-15  # more than the rounding of p = q + d
 _LARGEST = torch.finfo(torch.float64).max
 
 
@@ -74,8 +75,7 @@ def kl_inverse_upper(q: Number, c: Number) -> Float[Tensor, ...]:
         BoundError: q outside [0, 1], c negative or NaN.
     """
     q, c = _pair(unit("q", q), non_negative("c", c))
-    p = q + _outer_distance(q, c, 1 - q, 1.0)
-    return torch.nextafter(p, torch.full_like(p, 2.0)).clamp_max(1)
+    return ((q + _outer_distance(q, c, 1 - q, 1.0)) * (1 + _ROUNDING)).clamp_max(1)
 
 
 @torch.no_grad()
@@ -86,8 +86,8 @@ def kl_inverse_lower(q: Number, c: Number) -> Float[Tensor, ...]:
         BoundError: q outside [0, 1], c negative or NaN.
     """
     q, c = _pair(unit("q", q), non_negative("c", c))
-    p = q - _outer_distance(q, c, q, -1.0)
-    return torch.nextafter(p, torch.full_like(p, -1.0)).clamp_min(0)
+    # d near q is rounded on the scale of q, however small p is.
+    return (q - _outer_distance(q, c, q, -1.0) - _ROUNDING * q).clamp_min(0)
 
 
 def _outer_distance(q: Tensor, c: Tensor, limit: Tensor, sign: float) -> Tensor:

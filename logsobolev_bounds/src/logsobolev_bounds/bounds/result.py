@@ -134,7 +134,7 @@ def assemble_mgf(
     terms = {
         "risk": q,
         "KL/lambda": kl / lam,
-        "ln(1/delta)/lambda": -torch.log(torch.as_tensor(delta)) / lam,
+        "ln(1/delta)/lambda": -torch.log(torch.as_tensor(delta, dtype=torch.float64)) / lam,
         "C/lambda": C / lam,
     }
     return assemble(name, value, facts, terms, ess)

@@ -70,7 +70,7 @@ def c_on_average(b: Number, g: Number, lam: Number, m: Number) -> Float[Tensor, 
             infinite for every lambda, and a Monte-Carlo estimate of it means nothing); lambda <= 0, m < 1.
     """
     for name, value in (("b", b), ("g", g)):
-        x = torch.as_tensor(value).double()
+        x = torch.as_tensor(value, dtype=torch.float64)
         bad = ~(x.isfinite() & (x >= 0))
         if bad.any():
             raise BoundError(
@@ -78,7 +78,7 @@ def c_on_average(b: Number, g: Number, lam: Number, m: Number) -> Float[Tensor, 
                 "hold on the whole support of the prior; give them, or truncate the prior"
             )
     lam, m = positive("lambda", lam), sample_size("m", m)
-    b, g = torch.as_tensor(b).double(), torch.as_tensor(g).double()
+    b, g = torch.as_tensor(b, dtype=torch.float64), torch.as_tensor(g, dtype=torch.float64)
     return lam.square() * g * _growth(lam * b / m) / (2 * m)
 
 
@@ -106,7 +106,7 @@ def c_lipschitz(kappa: Float[Tensor, " d"], sigma_p: Number, lam: Number, m: Num
     kappa = covariance_eigenvalues(kappa) if kappa.ndim == 2 else non_negative("kappa", finite("kappa", kappa))
     lam, m, sigma_p = positive("lambda", lam), sample_size("m", m), positive("sigma_p", sigma_p)
     share = (lam * sigma_p).square()[..., None] * kappa / m[..., None]
-    inside = (share < 1).all(-1)
+    inside = (share < 1 - 1e-12).all(-1)  # at 1 but for rounding it is infinite too
     return torch.where(inside, -torch.log1p(-share.clamp_max(1)).sum(-1) / 2, torch.inf)
 
 
