@@ -126,7 +126,7 @@ def certificates(
         prior_fixed: whether sigma_p was chosen without the training set.
     """
     m, generator = data.m, torch.Generator().manual_seed(seed)
-    kl = float(net.kl())
+    kl = float(net.kl().detach())
     risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, seed)
     test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, seed + 1)
     facts = Facts(prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in")

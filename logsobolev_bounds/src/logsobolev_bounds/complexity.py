@@ -18,7 +18,7 @@ from shared.errors import UserError
 from torch import Tensor
 
 from logsobolev_bounds.data import check_covariance, class_covariances, covariance, within_covariance
-from logsobolev_bounds.gradnorm import input_grad_sq, mlp_input_grad_sq
+from logsobolev_bounds.gradnorm import MLPDraws, input_grad_sq
 from logsobolev_bounds.layers import Weights, explicit_weights_only
 from logsobolev_bounds.mgf import class_corrected, log_c, lsi, psi
 from logsobolev_bounds.models import MLP, BayesNet, one
@@ -26,6 +26,7 @@ from logsobolev_bounds.models import MLP, BayesNet, one
 Mode = Literal["identity", "total", "within", "class_corrected"]
 T_GRID = 65
 BUDGET = 256 * 2**20  # bytes that a chunk of examples may take, unless said otherwise
+UNITS = 120  # numbers that a convolutional network's graph keeps for each input of an example, about
 
 
 @dataclass(frozen=True)
@@ -90,20 +91,17 @@ def loss_and_gradient(
     """
     if not len(y):
         raise ComplexityError("there are no examples: a mean over none does not exist")
-    draws = len(stacked[0].weight)
+    draws, entry = len(stacked[0].weight), x.element_size()
     with explicit_weights_only():
         if isinstance(net, MLP):
+            # Pairs of draw and example held at once, each with its units' activations and gradients.
             widest = max(w.weight.shape[1] for w in stacked)
-            chunk = max(1, budget // (8 * draws * (len(stacked) + 2) * widest))
-            weights, biases = [w.weight for w in stacked], [w.bias for w in stacked]
-            parts = [
-                mlp_input_grad_sq(weights, x[rows], y[rows], sigma, biases)
-                for rows in torch.arange(len(y), device=x.device).split(chunk)
-            ]
-            return torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1)
-        chunk = max(1, budget // (8 * 60 * x.shape[1]))
+            weights = [w.weight for w in stacked]
+            biases = [w.bias for w in stacked if w.bias is not None] or None
+            pairs = max(draws, budget // (4 * entry * len(stacked) * widest))
+            return input_grad_sq(MLPDraws(weights, biases), x, y, sigma, chunk=pairs)
         functions = [partial(net.at, one(stacked, k)) for k in range(draws)]
-        return input_grad_sq(functions, x, y, sigma, chunk=chunk)
+        return input_grad_sq(functions, x, y, sigma, chunk=max(1, budget // (entry * UNITS * x.shape[1])))
 
 
 def per_draw(

@@ -152,13 +152,13 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
         name = f"{found.bound}_{found.lam:.3g}"
         z = (found.mean - found.expected) / found.standard_error
         out |= {f"identity/{name}": found.mean, f"identity_se/{name}": found.standard_error, f"identity_z/{name}": z}
-    exact = [abs(v) for k, v in out.items() if k.startswith("identity_z/exact")]
+    exact = [abs(v) for k, v in out.items() if k.startswith("identity_z/C_exact")]
     bounds = [
         (out[k.replace("_z/", "/")] - 1) / out[k.replace("_z/", "_se/")] for k in out if k.startswith("identity_z/")
     ]
     out |= {"identity_worst_z": max(exact), "identity_above_one_z": max(bounds)}
     for found in (*flat_classes(replications, seed), *label_noise(replications, seed), *logistic(replications, seed)):
-        name = f"{found.setting}, {found.bound}"
+        name = f"{found.setting}/{found.bound}".replace(", ", "/").replace(" ", "_")
         out[f"violated/{name}"] = found.violations / found.replications
         out[f"valid/{name}"] = float(found.valid)
     valid = [v for k, v in out.items() if k.startswith("violated/") and out[k.replace("violated/", "valid/")]]

@@ -190,7 +190,7 @@ class BayesClassifier(L.LightningModule):
         found = posterior_risks(self.net, self.data.x_test, self.data.y_test, LOOK_DRAWS, self.p_min)
         values = {
             "val/nll": found["nll"], "val/err_gibbs": found["gibbs"], "val/err_ensemble": found["ensemble"],
-            "val/ece": found["ece"], "train/kl": float(self.net.kl()),
+            "val/ece": found["ece"], "train/kl": float(self.net.kl().detach()),
         }  # fmt: skip
         for name, value in values.items():
             self.curves.setdefault(name, []).append(value)
@@ -220,8 +220,10 @@ class BayesClassifier(L.LightningModule):
             self.final = {**about, "err_gibbs": about["test/gibbs"], "err_ensemble": about["test/ensemble"]}
             for name, sigma in (("grad/input_sq", None), ("grad/input_sq_sigma", covariance(self.data.x).to(x))):
                 self.final[name] = float(loss_and_gradient(self.net, stacked, x, y, sigma)[1].double().mean())
-        for _, key, _, each in results:
+        for _, key, loss, each in results:
             self.final |= {f"bound/{key}": each.value, f"certificate/{key}": float(each.kind == "certificate")}
+            if loss == "nll":  # how far it lies above what it bounds, as far as test examples tell
+                self.final[f"margin/{key}"] = each.value - about["test/nll"]
             if each.ess is not None:
                 self.final |= {f"ess/{key}": each.ess, f"C/{key}": each.terms["C/lambda"]}
             if key == "lsi":

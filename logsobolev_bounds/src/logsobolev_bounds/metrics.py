@@ -1,0 +1,122 @@
+"""The bounds' ingredients as torchmetrics: fed batch by batch, equal to what one batch of everything gives.
+
+Losses and gradients come as [K, n], K explicit weight draws (the same ones in every batch) and n examples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassCalibrationError
+
+from logsobolev_bounds.bounds import monte_carlo_risk, seeger
+from logsobolev_bounds.complexity import grid
+from logsobolev_bounds.errors import BoundError
+from logsobolev_bounds.mgf import log_c, lsi
+
+
+class GradNorm(Metric):
+    """Mean over draws and examples of the squared input gradient; every example counts the same."""
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, g: Float[Tensor, "K n"]) -> None:
+        self.total += g.double().sum()
+        self.count += g.numel()
+
+    def compute(self) -> Tensor:
+        if not self.count:
+            raise BoundError("GradNorm has seen no examples: a mean over none does not exist")
+        return self.total / self.count
+
+
+class LSIBound(Metric):
+    """C(lambda, p) by the log-Sobolev inequality, and the bound with it; an estimate, see `bounds.assemble`.
+
+    Args:
+        m: examples of the training set. lam: lambda. delta: confidence. points: of the grid of alpha, at least 17.
+    """
+
+    full_state_update = False
+    loss: list[Tensor]
+    g: list[Tensor]
+
+    def __init__(self, m: int, lam: float, delta: float = 0.05, points: int = 65, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.m, self.lam, self.delta = m, lam, delta
+        self.alphas = grid(lam / m, points)
+        self.add_state("loss", [], dist_reduce_fx="cat")
+        self.add_state("g", [], dist_reduce_fx="cat")
+
+    def update(self, loss: Float[Tensor, "K n"], g: Float[Tensor, "K n"]) -> None:
+        """Of K prior draws. Kept whole, examples first, so that batches and processes only add rows."""
+        if loss.shape != g.shape:
+            raise BoundError(f"loss has shape {list(loss.shape)} and g {list(g.shape)}: they are of the same examples")
+        self.loss.append(loss.double().T)
+        self.g.append(g.double().T)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`C`, and the effective sample size `ess` that it rests on."""
+        loss, g = (torch.cat(part) if isinstance(part, list) else part for part in (self.loss, self.g))
+        found = log_c(self.m * lsi(loss.T, g.T, self.alphas)[:, -1])
+        return {"C": found.C, "ess": found.ess}
+
+    def bound(self, risk: float, kl: float) -> float:
+        """risk + (kl + ln(1/delta) + C) / lambda."""
+        return risk + (kl + math.log(1 / self.delta) + float(self.compute()["C"])) / self.lam
+
+
+class KLInverseCertificate(Metric):
+    """The 0-1 bound from errors of K posterior draws, the Monte-Carlo mean inverted first (section 3.9).
+
+    A certificate where the prior was fixed before the sample and nothing of the sample is in the preprocessing.
+
+    Args:
+        kl: KL(posterior || prior). draws: how many are averaged.
+        delta, delta_mc: confidences of the bound and of Monte Carlo; the first contains the second.
+    """
+
+    full_state_update = False
+    wrong: Tensor
+    count: Tensor
+
+    def __init__(self, kl: float, draws: int, delta: float = 0.05, delta_mc: float = 0.01, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 < delta_mc < delta < 1:
+            raise BoundError(f"delta is {delta} and delta_mc {delta_mc}: 0 < delta_mc < delta < 1 is needed")
+        self.kl, self.draws, self.delta, self.delta_mc = kl, draws, delta, delta_mc
+        self.add_state("wrong", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Float[Tensor, "K n classes"], y: Int[Tensor, " n"]) -> None:
+        if len(logits) != self.draws:
+            raise BoundError(
+                f"{len(logits)} draws in this batch, {self.draws} were announced: use the same ones throughout"
+            )
+        self.wrong += (logits.argmax(-1) != y).double().mean(0).sum()
+        self.count += len(y)
+
+    def compute(self) -> Tensor:
+        if not self.count:
+            raise BoundError("KLInverseCertificate has seen no examples: a mean over none does not exist")
+        risk = monte_carlo_risk(self.wrong / self.count, self.draws, self.delta_mc)
+        return seeger(risk, self.kl, int(self.count), self.delta - self.delta_mc)
+
+
+class ExpectedCalibrationError(MulticlassCalibrationError):
+    """torchmetrics' own, with 15 bins and the L1 form."""
+
+    def __init__(self, num_classes: int = 10, n_bins: int = 15, **kwargs: Any) -> None:
+        super().__init__(num_classes=num_classes, n_bins=n_bins, norm="l1", **kwargs)
