@@ -39,14 +39,17 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def multiplied(x: Tensor) -> Tensor:
-    """An operand of `tl.dot`: the interpreter multiplies bfloat16 as the integers that hold it, so there it is widened."""
+    """An operand of `tl.dot`: the interpreter multiplies bfloat16 as the integers that hold it; there it is widened."""
     return x.float() if BACKEND == "interpret" and x.dtype is torch.bfloat16 else x
 
 
 @contextmanager
 def full_products() -> Iterator[None]:
-    """Matrix products of float32 without TF32, whatever `torch.set_float32_matmul_precision` says outside."""
-    before = torch.get_float32_matmul_precision()
+    """Matrix products of float32 without TF32, whatever `torch.set_float32_matmul_precision` says outside.
+
+    Not where `torch.compile` traces: the switch has no place in a graph.
+    """
+    before = "highest" if torch.compiler.is_compiling() else torch.get_float32_matmul_precision()
     if before == "highest":
         yield
         return

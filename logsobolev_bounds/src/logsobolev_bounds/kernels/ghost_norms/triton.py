@@ -54,7 +54,7 @@ def gram_kernel(
 
 
 def tile(T: int) -> dict[str, int]:
-    return SMALL if T <= SMALL["BLOCK_T"] else LARGE
+    return LARGE if SMALL["BLOCK_T"] < T else SMALL
 
 
 def launch_norms(a: Tensor, delta: Tensor) -> Tensor:

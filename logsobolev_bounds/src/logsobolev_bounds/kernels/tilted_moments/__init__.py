@@ -24,9 +24,9 @@ def tilted_moments(
     """`(log M, G)` of each of K draws at alpha_j = j step, j = 0 ... T - 1.
 
     M = mean_i e^{-alpha l_i} and G = sum_i e^{-alpha l_i} g_i / sum_i e^{-alpha l_i}: the tilted mean of the squared
-    gradient norm. A constant added to the loss leaves G as it is; losses up to 1e4 and beyond are fine. Evaluation only:
-    there is no gradient. float64 gives float64, 16-bit operands float32. The log-MGF psi = log M + alpha mean l is a
-    difference of near-equal numbers where alpha is small: give float64 losses for it.
+    gradient norm. A constant added to the loss leaves G as it is; losses up to 1e4 and beyond are fine. float64 gives
+    float64, 16-bit operands float32. The log-MGF psi = log M + alpha mean l is a difference of near-equal numbers where
+    alpha is small: give float64 losses for it. Evaluation only: there is no gradient.
 
     Args:
         loss: l, finite, one row for each draw of the weights.

@@ -1,7 +1,7 @@
 """Tilted moments of a loss in plain PyTorch: the definition, and the form that runs on a CPU.
 
-M_j = mean_i e^{-alpha_j l_i}, G_j = mean_i e^{-alpha_j l_i} g_i / M_j (section 2), alpha_j = j step. With s_i = l_i - min l
-every weight lies in (0, 1] and one of them is 1.
+M_j = mean_i e^{-alpha_j l_i}, G_j = mean_i e^{-alpha_j l_i} g_i / M_j (section 2), alpha_j = j step. Losses count from
+the least of their row: every weight lies in (0, 1] and one of them is 1.
 """
 
 from __future__ import annotations
