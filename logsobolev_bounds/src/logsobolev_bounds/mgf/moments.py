@@ -45,7 +45,7 @@ def check_grid(alphas: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
     if alphas[0] != 0:
         raise BoundError(f"alphas start at {alphas[0].item():.6g}: the integral goes from 0")
     steps = alphas.diff()
-    if (steps <= 0).any() or steps.max() - steps.min() > 1e-6 * steps.mean():
+    if (steps <= 0).any() or steps.max() - steps.min() > 1e-4 * steps.mean():
         raise BoundError(
             f"steps of alpha from {steps.min().item():.6g} to {steps.max().item():.6g}: use a uniform grid"
         )
