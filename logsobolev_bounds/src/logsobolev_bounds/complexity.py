@@ -34,16 +34,21 @@ class PerDraw:
     """What the inequality says of each draw: everything that C needs.
 
     Args:
-        alphas: [T], a uniform grid from 0. psi, bound: [K, T], the exact log-MGF on these examples and its bound.
-        loss, grad_sq: [K], means over examples. mode: the covariance that was assumed.
+        alphas: [T], a uniform grid from 0. bound: [K, T], on the log-MGF psi of these examples.
+        loss: [K, N]. grad_sq: [K], means over examples. mode: the covariance that was assumed.
     """
 
     alphas: Float[Tensor, " T"]
-    psi: Float[Tensor, "K T"]
     bound: Float[Tensor, "K T"]
-    loss: Float[Tensor, " K"]
+    loss: Float[Tensor, "K N"]
     grad_sq: Float[Tensor, " K"]
     mode: Mode
+
+    def ratio(self, alpha: float) -> Float[Tensor, " K"]:
+        """psi / bound of every draw at the point of the grid next to alpha: above 1 the inequality is false there."""
+        at = min(len(self.alphas) - 1, round(alpha / float(self.alphas[1])))
+        exact = psi(self.loss, self.alphas[at : at + 1])[:, 0]
+        return exact / self.bound[:, at].clamp_min(1e-300)
 
     def complexity(self, lam: float, m: int) -> tuple[float, float]:
         """(C, effective sample size) at lambda; alpha = lambda / m has to be a point of the grid.
@@ -144,4 +149,4 @@ def per_draw(
             for v in loss_and_gradient(net, stacked, x, y, None if sigma is None else sigma.to(x), budget)
         )
         bound = lsi(loss, g, alphas)
-    return PerDraw(alphas, psi(loss, alphas), bound, loss.mean(1), g.mean(1), mode)
+    return PerDraw(alphas, bound, loss, g.mean(1), mode)

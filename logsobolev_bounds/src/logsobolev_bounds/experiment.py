@@ -99,8 +99,7 @@ def prior_metrics(
             out |= {f"v/{mode}": fit.v, f"c/{mode}": fit.c, f"rms/{mode}": fit.rms}
         out[f"curve/C_{mode}"] = c.tolist()
         out[f"curve/ess_{mode}"] = [ess for _, ess in pairs]
-        at_one = min(len(alphas) - 1, round(1 / float(alphas[1])))
-        ratio = found.psi[:, at_one] / found.bound[:, at_one].clamp_min(1e-300)
+        ratio = found.ratio(1.0)
         out |= {
             f"ratio_mean/{mode}": float(ratio.mean()), f"violated/{mode}": float((ratio > 1).double().mean()),
             f"ratio_worst/{mode}": float(ratio.max()), f"ratio/{mode}": [float(f"{v:.5g}") for v in ratio.tolist()],
