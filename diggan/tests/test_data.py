@@ -16,6 +16,7 @@ from diggan.data import LimitedImages, load
 from diggan.data.draws import CHUNK, Plan, draw_chunk, image_rows
 from diggan.data.images import stratified_subset, subset
 from shared.errors import UserError
+from shared.runs.plan import read_yaml
 
 COUNTS = json.loads((Path(__file__).parent / "golden" / "counts.json").read_text())
 
@@ -34,7 +35,10 @@ def test_epochs_of_the_authors_are_250000_iterations_whatever_the_fraction() -> 
     """floor(num_samples * epochs / (batch * d_steps)), which the configurations state as iterations."""
     for share, epochs in COUNTS["generator_iterations"]["num_epochs"].items():
         samples = 50_000 * int(share.rstrip("%")) // 100
-        assert samples * epochs // (50 * 4) == COUNTS["generator_iterations"]["value_all"]
+        for name in ("cifar10", "cifar100"):
+            config = read_yaml(Path(__file__).parent.parent / "configs" / f"{name}.yaml")
+            authors = samples * epochs // (config["data"]["batch_size"] * config["model"]["d_steps"])
+            assert config["data"]["iterations"] * config["trainer"]["max_epochs"] == authors == 250_000
 
 
 def test_digits_are_split_as_specified() -> None:

@@ -105,6 +105,15 @@ def test_sampling_leaves_the_generator_as_it_was(network: str, mode: str) -> Non
     assert not torch.equal(first, other)
 
 
+def test_standing_statistics_are_of_many_different_passes() -> None:
+    torch.manual_seed(0)
+    g, seen = nets.build("conv8", 4)[0], []
+    g.linear.register_forward_pre_hook(lambda _, args: seen.append(args[0]) if g.training else None)
+    sample(g, 30, "standing", 10)
+    assert len(seen) == 16
+    assert len({float(z.sum()) for z in seen}) == 16
+
+
 def test_batches_matter_to_batch_statistics_only() -> None:
     torch.manual_seed(0)
     g = nets.build("conv8", 4)[0]

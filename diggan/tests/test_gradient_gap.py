@@ -222,6 +222,14 @@ def test_bad_settings(settings: dict, says: str) -> None:
     assert isinstance(caught.value, ValueError)
 
 
+def test_the_regulariser_says_by_what_gradients_are(case) -> None:
+    d, fake, real = case
+    for wrt, factor in (("augmented", 1), ("raw", 2)):
+        reg = DIGRegularizer(weight=1.0, grad_wrt=wrt)
+        discriminate(d, fake, real, regularisers=[reg], force=True, augment=lambda x: 2 * x)
+        same(reg.s_fake, factor * norms_of(d, 2 * fake))
+
+
 def test_raw_gradients_see_through_the_augmentation(case) -> None:
     """D(2x) has twice the gradient by x that D has by its input."""
     d, fake, real = case

@@ -26,6 +26,10 @@ def gap_of(code: str) -> float:
     return float(gap)
 
 
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in README.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_example_is_short_and_its_penalty_acts() -> None:
     code = example()

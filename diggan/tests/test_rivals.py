@@ -62,6 +62,16 @@ def test_lecam_anchors_copy_then_decay_and_take_the_batch_in_first(case) -> None
     assert other.anchor_fake == reg.anchor_fake
 
 
+def test_lecam_by_itself_starts_when_it_is_told_to(case) -> None:
+    d, fake, real = case
+    with torch.no_grad():
+        d[-1].weight.neg_()
+    reg = LeCam(weight=1.0, start=2)
+    values = [float(reg(d, fake, real, when=When(t))) for t in (1, 2, 3)]
+    assert values[:2] == [0, 0]
+    assert values[2] > 0
+
+
 def test_r1_and_r2(case) -> None:
     d, fake, real = case
     same(R1(10.0)(d, fake, real), 10 * norms_of(d, real).square().mean())

@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{data.source.detail}; {len(data.images)} trained on; {args.samples} samples, normalised by {args.eval_bn}")
     for name, value in found.items():
         if name.startswith("features/"):
-            print(f"features: {name.removeprefix('features/')} (accuracy {100 * value:.1f} % on the reference images)")
+            accuracy = f" (accuracy {100 * value:.1f} % on the reference images)" if value else ""
+            print(f"features: {name.removeprefix('features/')}{accuracy}")
         else:
             label = f"{name.upper()}-local" if local and name in ("fid", "is") else name
             print(f"{label:20} {value:10.4g}")

@@ -18,6 +18,7 @@ from shared.metrics.distances import frechet_distance
 from torch import Tensor, nn
 
 from diggan.data.draws import stream
+from diggan.data.images import spread
 from diggan.features import quantised
 from diggan.kernels.grad_gap import norms
 from diggan.nets.layers import BatchNorm
@@ -104,7 +105,16 @@ def sample(
         own = z[rows].to(device)
         return g(own) if y is None else g(own, y[rows].to(device))
 
-    with untouched(g, eval_bn, lambda: make(slice(0, batch))):
+    others = stream(seed, "standing statistics")
+
+    def fresh() -> Tensor:
+        """A pass on latents of its own, for statistics that are collected."""
+        own = torch.randn(batch, int(g.latent), generator=others).to(device)  # type: ignore[arg-type]
+        if y is None:
+            return g(own)
+        return g(own, torch.randint(int(g.classes), (batch,), generator=others).to(device))  # type: ignore[arg-type]
+
+    with untouched(g, eval_bn, fresh):
         parts = [make(slice(i, min(i + batch, count))).float().cpu() for i in range(0, count, batch)]
     return quantised(torch.cat(parts))
 
@@ -120,8 +130,8 @@ def d_statistics(
 ) -> dict[str, Tensor]:
     """D's gradient norms and logits on training images, held-out images and fakes [..., n, *]; one number a network.
 
-    `gap` = |mean norm on training images - mean norm on fakes|; accuracies are shares of logits above 0 (below for
-    fakes); `overfitting` is the difference of D's accuracies on training and on held-out images.
+    `gap` = |mean norm on training images - mean norm on fakes|; accuracies on reals are shares of logits
+    above 0; `overfitting` is the difference of D's accuracies on training and on held-out images.
     """
     training = d.training
     d.eval()
@@ -176,8 +186,9 @@ class Judge:
         out = {f"features/{self.extractor.title}": self.extractor.accuracy, "fid": self.frechet(fake)}
         # As many of either set: the distances are quadratic, and the shares depend on the numbers.
         n = min(len(self.reference), len(fake))
-        out["kid"], out["kid_sd"] = kernel_distance(self.reference[:n], fake[:n], subsets)
-        near = nearest_neighbours(self.reference[:n], fake[:n], NEIGHBOURS)
+        reference = self.reference[spread(len(self.reference), n)]
+        out["kid"], out["kid_sd"] = kernel_distance(reference, fake[:n], subsets)
+        near = nearest_neighbours(reference, fake[:n], NEIGHBOURS)
         out |= {"precision": near.precision, "recall": near.recall, "density": near.density, "coverage": near.coverage}
         if probabilities is not None:
             out["is"], out["is_sd"] = inception_score(probabilities)
@@ -201,15 +212,28 @@ def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return out
 
 
-def thumbnails(samples: Float[Tensor, "n c h w"], most: int = 2000) -> dict[str, list[float]]:
-    """A few samples for a picture, as whole numbers 0 to 255: reduced to 16 pixels a side where they are larger."""
+def thumbnails(
+    samples: Float[Tensor, "n c h w"], training: Float[Tensor, "m c h w"], most: int = 2000
+) -> dict[str, list[float]]:
+    """A few samples for a picture, and the training image nearest to each, as whole numbers 0 to 255.
+
+    Reduced to 16 pixels a side where they are larger.
+    """
     size = samples.shape[-1]
+    samples = samples[:20]
+    nearest = training[torch.cdist(samples.flatten(1), training.flatten(1)).argmin(1)]
     if size > 16:
         factor = -(-size // 16)
-        samples = torch.nn.functional.avg_pool2d(samples, factor, ceil_mode=True, count_include_pad=False)
+        samples, nearest = (
+            torch.nn.functional.avg_pool2d(v, factor, ceil_mode=True, count_include_pad=False)
+            for v in (samples, nearest)
+        )
     count = max(4, min(20, most // samples[0].numel()))
-    pixels = ((samples[:count] + 1) * 127.5).round()
-    return {"samples/shape": [float(v) for v in pixels.shape], "samples/pixels": pixels.flatten().tolist()}
+    pixels, near = (((v[:count] + 1) * 127.5).round() for v in (samples, nearest))
+    return {
+        "samples/shape": [float(v) for v in pixels.shape], "samples/pixels": pixels.flatten().tolist(),
+        "samples/nearest": near.flatten().tolist(),
+    }  # fmt: skip
 
 
 def rounded(values: Sequence[float]) -> list[float]:

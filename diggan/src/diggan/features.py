@@ -81,18 +81,29 @@ class LocalFeatures(nn.Module):
 
 
 class InceptionFeatures:
-    """Inception weights from a TorchScript file; no probabilities. Grey images are shown as three equal channels."""
+    """Inception weights from a TorchScript file that gives features, or (features, logits).
+
+    Without logits there are no probabilities, and so no inception score. Grey images are shown as three equal channels.
+    """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        self.net, self.accuracy = Inception(path, device), 1.0
+        self.net, self.accuracy = Inception(path, device), 0.0  # of what it was trained on nothing is here
 
     @property
     def title(self) -> str:
         return self.net.title
 
-    def extract(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, None]:
-        pixels = ((quantised(images) + 1) * 127.5).round().to(torch.uint8)
-        return self.net.extract(pixels.expand(-1, 3, -1, -1))[0], None
+    @torch.no_grad()
+    def extract(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, Tensor | None]:
+        pixels = ((quantised(images) + 1) * 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1)
+        features, logits = [], []
+        for part in pixels.split(BATCH):
+            found = self.net.net(part.to(self.net.device))
+            both = found if isinstance(found, tuple) else (found, None)
+            features.append(both[0].flatten(1).float().cpu())
+            if both[1] is not None:
+                logits.append(both[1].float().cpu())
+        return torch.cat(features), torch.cat(logits).softmax(1) if logits else None
 
 
 def train(source: Source, seed: int = 0, device: torch.device | str = "cpu") -> LocalFeatures:

@@ -17,6 +17,8 @@ PAIRS = {
     "digits": (("digits_plain", "digits_dig_100"), ("digits800_plain", "digits800_dig_100")),
     "mnist": (("mnist500_plain", "mnist500_dig_100"), ("mnist5000_plain", "mnist5000_dig_100")),
     "cifar": (("cifar_plain", "cifar_dig"),),
+    "conv": (("conv_plain", "conv_dig_100"),),
+    "c10_10": (("c10_10_plain", "c10_10_dig"),),
 }
 
 
@@ -72,8 +74,8 @@ def norms(results: Results, folder: Path, name: str) -> Figure:
     band = f" (mean of {seeds} seeds, band: one standard deviation)" if seeds > 1 else " (one seed)"
     return finish(
         figure, folder, f"norms_{name}.svg",
-        f"{DATA[name]}: norms of D's input gradient on training images and on fakes. Where they part, D's slope tells "
-        f"them from each other; the penalty holds them together{band}.",
+        f"{DATA[name]}: norms of D's input gradient on training images, on fakes and on held-out images, without the "
+        f"penalty and with it{band}.",
         "Gradient norms of the discriminator on training images, held-out images and fakes over training",
     )  # fmt: skip
 
@@ -89,14 +91,15 @@ def gaps(results: Results, folder: Path, name: str) -> Figure:
     left.set_ylim(bottom=1e-3)
     right.set(xlabel="G iteration", ylabel="FID-local", yscale="log")
     right.legend(frameon=False, fontsize=7)
-    too_large = " Too large a weight closes the gap and costs samples." if len(arms) > 3 else ""
     seeds = min(len(experiment.runs) for _, experiment in arms)
     band = f"mean of {seeds} seeds, band: least to largest" if seeds > 1 else "one seed"
+    last = {experiment.title: _curves(experiment, "fid")[1][:, -1].mean() for _, experiment in arms}
+    order = ", ".join(f"{title} {value:.0f}" for title, value in sorted(last.items(), key=lambda pair: pair[1]))
     return finish(
         figure, folder, f"gap_{name}.svg",
-        f"{DATA[name]}: the gap of the mean gradient norms is kept small by the penalty; whether samples gain is on "
-        f"the "
-        f"right.{too_large} ({band}; a gap of single looks comes near 0 where the norms cross)",
+        f"{DATA[name]}: the gap of the mean gradient norms, and FID-local, over training. FID-local at the end: "
+        f"{order} "
+        f"({band}; the gap of a single look comes near 0 where the norms cross).",
         "Gap of gradient norms and FID-local over training, for several weights of the penalty",
     )  # fmt: skip
 
@@ -104,7 +107,11 @@ def gaps(results: Results, folder: Path, name: str) -> Figure:
 ARMS = {
     "digits": ("digits_plain", "digits_dig_10", "digits_dig_100", "digits_dig_1000"),
     "mnist": ("mnist500_plain", "mnist500_dig_10", "mnist500_dig_100", "mnist500_dig_1000"),
+    "digits800": ("digits800_plain", "digits800_dig_100"),
+    "mnist5000": ("mnist5000_plain", "mnist5000_dig_100"),
     "cifar": ("cifar_plain", "cifar_dig"),
+    "conv": ("conv_plain", "conv_dig_10", "conv_dig_100", "conv_dig_1000"),
+    "c10_10": ("c10_10_plain", "c10_10_dig_100", "c10_10_dig_1000", "c10_10_dig"),
 }
 STYLES = (("baseline", "--"), ("ours_variant", "-."), ("ours", "-"), ("purple", ":"))
 
@@ -132,7 +139,7 @@ def memorised(results: Results, folder: Path, name: str) -> Figure:
 
 def weights(results: Results, folder: Path, name: str) -> Figure:
     """A1 and A2: FID-local against the weight of each penalty."""
-    prefix = f"{name}_" if name == "digits" else "mnist500_"
+    prefix = "mnist500_" if name == "mnist" else f"{name}_"
     groups: dict[str, list[tuple[float, float, float]]] = {}
     for key, experiment in results.experiments.items():
         model = experiment.config.get("model") or {}
@@ -170,38 +177,50 @@ def weights(results: Results, folder: Path, name: str) -> Figure:
     axes.legend(frameon=False, fontsize=6.5, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return finish(
         figure, folder, f"weights_{name}.svg",
-        f"{DATA[name]}: every penalty at several weights. Where the lines lie lowest is what each is worth when its "
-        f"weight "
-        "is chosen well (mean over seeds, bars: one standard deviation).",
+        f"{DATA[name]}: FID-local at the weights that were tried. A line's lowest point is what a penalty is worth "
+        f"when its "
+        "weight is chosen well (mean over seeds, bars: one standard deviation).",
         "FID-local against the weight of the penalty, one line for each regulariser",
     )  # fmt: skip
 
 
 def samples(results: Results, folder: Path) -> Figure | None:
-    """A row of samples for each method of one data set."""
+    """Samples of some methods, and below each the training image nearest to it."""
     rows = []
-    for names in ARMS.values():
+    for names in SHOWN:
         rows += [(n, results.experiments[n]) for n in names if _there(results, [n])]
-    rows = [(n, e) for n, e in rows if "samples/pixels" in e.runs[0].curves]
+    rows = [(n, e) for n, e in rows if "samples/nearest" in e.runs[0].curves]
     if not rows:
         return None
-    figure, all_axes = plt.subplots(len(rows), 1, figsize=(6.4, 0.75 * len(rows)), squeeze=False)
-    for axes, (_, experiment) in zip(all_axes[:, 0], rows):
+    figure, all_axes = plt.subplots(len(rows), 1, figsize=(6.4, 1.15 * len(rows)), squeeze=False)
+    for axes, (name, experiment) in zip(all_axes[:, 0], rows):
         curves = experiment.runs[0].curves
         n, c, h, w = (int(v) for v in curves["samples/shape"])
-        images = np.array(curves["samples/pixels"]).reshape(n, c, h, w)[: min(n, 12)]
-        strip = np.concatenate([np.pad(i, ((0, 0), (1, 1), (1, 1)), constant_values=255) for i in images], 2)
-        shown = strip.transpose(1, 2, 0).astype(np.uint8)
+        lines = []
+        for part in ("samples/pixels", "samples/nearest"):
+            images = np.array(curves[part]).reshape(n, c, h, w)[: min(n, 12)]
+            lines.append(np.concatenate([np.pad(i, ((0, 0), (1, 1), (1, 1)), constant_values=255) for i in images], 2))
+        shown = np.concatenate(lines, 1).transpose(1, 2, 0).astype(np.uint8)
         axes.imshow(shown[..., 0] if c == 1 else shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_ylabel(experiment.title, rotation=0, ha="right", va="center", fontsize=7)
+        axes.set_ylabel(_titled(name, experiment), rotation=0, ha="right", va="center", fontsize=7)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         axes.grid(False)
     return finish(
         figure, folder, "samples.svg",
-        "Samples of the first seed, the first that were drawn (larger images reduced to 16 pixels a side).",
-        "Rows of generated images, one row for each method",
+        "Upper rows: samples of the first seed, the first that were drawn; lower rows: the training image nearest to "
+        "each "
+        "(larger images reduced to 16 pixels a side).",
+        "Rows of generated images and of their nearest training images, for several methods",
     )  # fmt: skip
+
+
+SHOWN = (
+    ("digits_plain", "digits_dig_100", "digits_da", "digits_r1_10"),
+    ("mnist500_plain", "mnist500_dig_100", "mnist500_da", "mnist500_r1_10"),
+    ("cifar_plain", "cifar_dig"),
+    ("c10_10_plain", "c10_10_dig", "c10_10_da", "c10_10_da_dig"),
+)
 
 
 def draw(results: Results, folder: Path) -> list[Figure]:
@@ -211,6 +230,9 @@ def draw(results: Results, folder: Path) -> list[Figure]:
     for name, pairs in PAIRS.items():
         if _there(results, pairs[0]):
             out += [norms(results, folder, name), gaps(results, folder, name), memorised(results, folder, name)]
-            if name != "cifar":
+            if name in ("digits", "mnist", "conv"):
                 out.append(weights(results, folder, name))
+    for name in ("digits800", "mnist5000"):
+        if _there(results, ARMS[name]):
+            out.append(gaps(results, folder, name))
     return [figure for figure in [*out, samples(results, folder)] if figure is not None]

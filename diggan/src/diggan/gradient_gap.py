@@ -65,12 +65,10 @@ class DIGRegularizer(Regulariser):
             self.register_buffer(name, torch.empty(0))
 
     def penalty(self, at: Pass) -> Tensor:
-        assert at.fake_grad is not None
-        assert at.real_grad is not None
         keep = at.fake.ndim
-        if keep == 1 and self.variant in ("official", "pair"):
+        if keep == 1 and at.grad is not None and self.variant in ("official", "pair"):
             state = self.state(at.fake) if self.variant == "official" else None
-            value, _, new = grad_gap(torch.cat([at.fake_grad, at.real_grad]), state, self.smoothing)
+            value, _, new = grad_gap(at.grad, state, self.smoothing)
             if self.variant == "official":
                 self.s_fake, self.s_real = new.chunk(2)
             return value

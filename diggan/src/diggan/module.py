@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diggan import nets
 from diggan.data import LimitedImages
+from diggan.data.images import spread
 from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, latents, rounded, sample, summary, thumbnails
 from diggan.features import InceptionFeatures, local_features
 from diggan.gradient_gap import WRT, Variant
@@ -35,10 +36,11 @@ class DigGAN(L.LightningModule):
     """A GAN on any data of `LimitedImages`.
 
     Args:
-        network, width, classes, latent, shared_embedding, attention: see `nets.build` (classes default: the data's).
+        network, width, classes, latent, shared_embedding, attention: see `nets.build` (classes default: 10).
         regulariser: `none`, `dig`, `lecam`, `r1`, `r2`, `gp`, `dragan` or `cr`.
         weight: of its penalty (default: `rivals.WEIGHTS`); `auto`: see `AutoWeight`, with the ratio `auto_target`.
         variant, smoothing, every, grad_wrt: see `DIGRegularizer` (and `every` of all).
+        lecam_start: see `LeCam`.
         loss: `hinge` or `nonsaturating`.
         policy: DiffAugment's, such as `translation,cutout`; empty: none.
         d_steps: updates of D in a G iteration.
@@ -70,6 +72,7 @@ class DigGAN(L.LightningModule):
         auto_target: float = 0.1,
         variant: Variant = "official",
         smoothing: float = 0.5,
+        lecam_start: int = 1000,
         every: Every | None = None,
         grad_wrt: WRT = "augmented",
         loss: Adversarial = "hinge",
@@ -103,13 +106,12 @@ class DigGAN(L.LightningModule):
         check_eval_bn(eval_bn)
         self.d_steps, self.lr_g, self.lr_d, self.betas = d_steps, lr_g, lr_d, betas
         self.eval_bn, self.samples, self.final_samples, self.inception = eval_bn, samples, final_samples, inception
-        self.given_classes = classes
         g, d = nets.build(network, width, 10 if classes is None else classes, latent, shared_embedding, attention)
         auto = AutoWeight(auto_target) if weight == "auto" else None
         first = 1.0 if weight == "auto" else cast("float | None", weight)
         # CR moves images by whole pixels and mirrors those whose mirror image is one of them, too.
         flip, image = network.startswith("biggan"), cast(tuple[int, int, int], d.image)
-        own = build(regulariser, first, variant, smoothing, every, grad_wrt, flip, image)
+        own = build(regulariser, first, variant, smoothing, every, grad_wrt, flip, image, lecam_start)
         self.game = Game(g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto)
         self.network, self.regulariser = network, own
         # What regularisers remember: DDP would give every process the first one's.
@@ -119,6 +121,7 @@ class DigGAN(L.LightningModule):
         self.final: dict[str, float] = {}
         self.thumbnails: dict[str, list[float]] = {}
         self.seconds = 0.0
+        self.last: Terms | None = None
 
     # Set-up ----------------------------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class DigGAN(L.LightningModule):
                 f"network {self.network} takes images of {_in_words(wanted)}, {source.name} has "
                 f"{_in_words(source.shape)}: choose another network, or set data.resize or data.to_rgb"
             )
-        if self.game.d.classes and int(self.game.d.classes) < source.classes:  # type: ignore[arg-type]
+        if self.game.d.classes and int(self.game.d.classes) != source.classes:  # type: ignore[arg-type]
             raise UserError(f"classes is {self.game.d.classes}: {source.name} has {source.classes}; set model.classes")
         self.data.plan_options = self.plan_options()
 
@@ -167,7 +170,9 @@ class DigGAN(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         started = time.perf_counter()
         opt_g, opt_d = cast(list[Any], self.optimizers())
-        terms = self.game.iterate(batch, opt_g, opt_d, self.manual_backward)
+        terms = self.last = self.game.iterate(batch, opt_g, opt_d, self.manual_backward)
+        if self.device.type == "cuda" and self.game.iteration % LOG_EVERY == 0:
+            torch.cuda.synchronize(self.device)  # what is logged is the time of what was computed
         self.seconds = time.perf_counter() - started
         if self.game.iteration % LOG_EVERY == 0:
             self._log(terms, len(batch.x) * batch.x.shape[1] / self.seconds)
@@ -183,6 +188,7 @@ class DigGAN(L.LightningModule):
         }
         if terms.penalty is not None:
             out |= {"train/penalty": terms.penalty, "train/weight": terms.weight}
+            out["train/penalty_share_of_d"] = terms.penalty_share
         self.log_dict(out, batch_size=1)
 
     def on_train_epoch_end(self) -> None:
@@ -207,12 +213,19 @@ class DigGAN(L.LightningModule):
         """Samples against the reference (and validation) images, and D's statistics; appended to the curves."""
         dry = bool(getattr(self.trainer, "fast_dev_run", False))
         count = 64 if dry else self.samples
-        values = self.looked(count)
+        values = self.looked(count) | self.losses()
         if not dry and values["fid"] <= min(self.curves.get("fid", [math.inf])):
             self.save_best()
         for name, value in values.items():
             self.curves.setdefault(name, []).append(value)
         self.log_dict({f"val/{name}": value for name, value in values.items() if math.isfinite(value)}, batch_size=1)
+
+    def losses(self) -> dict[str, float]:
+        """Of the last iteration; none before training."""
+        if self.last is None:
+            return {}
+        out = {"d_loss": float(self.last.d_real + self.last.d_fake), "g_loss": float(self.last.g)}
+        return out if self.last.penalty is None else {**out, "penalty": float(self.last.penalty)}
 
     def save_best(self) -> None:
         """`best.ckpt` beside the run: what had the lowest FID so far, for `diggan.evaluate`."""
@@ -228,15 +241,16 @@ class DigGAN(L.LightningModule):
         out = {"fid": judge.frechet(features)}
         if self._validation is not None:
             out["val_fid"] = judge.frechet(features, self._validation)
-        n = min(len(self.data.images), LOOKED_AT, count)
-        held_out = self.data.reference()[:LOOKED_AT].to(self.device)
+        rows = spread(len(self.data.images), min(LOOKED_AT, count)).to(self.device)
+        others = spread(len(self.data.source.test_labels), LOOKED_AT)
+        n, held_out = len(rows), self.data.reference()[others].to(self.device)
         labels: list[Tensor | None] = [None, None, None]
         if self.game.d.classes:
             made_as = cast(Tensor, latents(self.game.sampler, count, self.data.seed)[1])[:n]
-            test_labels = self.data.source.test_labels[:LOOKED_AT]
-            labels = [self.data.labels[:n], test_labels.to(self.device), made_as.to(self.device)]
+            test_labels = self.data.source.test_labels[others]
+            labels = [self.data.labels[rows], test_labels.to(self.device), made_as.to(self.device)]
         statistics = d_statistics(
-            self.game.d, self.data.images[:n], held_out, fakes[:n].to(self.device), labels, batch=250
+            self.game.d, self.data.images[rows], held_out, fakes[:n].to(self.device), labels, batch=250
         )
         return out | {name: value.item() for name, value in statistics.items()}
 
@@ -244,7 +258,7 @@ class DigGAN(L.LightningModule):
         count = 64 if getattr(self.trainer, "fast_dev_run", False) else self.final_samples
         fakes = sample(self.game.sampler, count, self.eval_bn, self.data.batch_size, self.data.seed)
         self.final = self.judge().scores(fakes, self.data.images.cpu())
-        self.thumbnails = thumbnails(fakes)
+        self.thumbnails = thumbnails(fakes, self.data.images.cpu())
         self.log_dict(
             {f"test/{name}": value for name, value in self.final.items() if "features/" not in name}, batch_size=1
         )

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from diggan.data import LimitedImages
 from diggan.data.draws import CHUNK, Stream, stream
+from diggan.data.images import spread
 from diggan.evaluation import Judge, d_statistics, rounded, summary, thumbnails
 from diggan.features import local_features, quantised
 from diggan.kernels.fused_diffaugment import Draws
 from diggan.module import LOOKED_AT, DigGAN
 from diggan.nets.small import MLPDiscriminator, MLPGenerator
 from diggan.regulariser import Random
-from diggan.training import Batch, Game, adam
+from diggan.training import Batch, Game, Terms, adam
 
 CHECKPOINT = "population.pt"
 
@@ -98,6 +99,8 @@ def run_population(
         sets.append(LimitedImages(**data))
         sets[-1].setup()
     settings, first = modules[0], sets[0]
+    if settings.game.auto is not None:
+        raise UserError("weight: auto sets one weight for all networks: leave out `together`, or give a number")
     game = Game(
         SideBySide([m.game.g for m in modules]), SideBySide([m.game.d for m in modules]),
         [settings.regulariser] if settings.regulariser else [], settings.game.loss, settings.game.policy,
@@ -123,12 +126,13 @@ def run_population(
     if not looks.curves[0]:
         looks.look(game)
     seconds = 0.0
+    terms: Terms | None = None
     for epoch in range(start, 1 if dry else epochs):
         for k in range(epoch * first.iterations, epoch * first.iterations + (2 if dry else first.iterations)):
             started = time.perf_counter()
-            game.iterate(draw.at(k), opt_g, opt_d)
+            terms = game.iterate(draw.at(k), opt_g, opt_d)
             seconds = time.perf_counter() - started  # of the last
-        looks.look(game)
+        looks.look(game, terms)
         if not dry:
             state = {"game": game.state_dict(), "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
             more = {"curves": looks.curves, "iteration": game.iteration, "epoch": epoch + 1}
@@ -147,11 +151,12 @@ class Looks:
     def __init__(self, settings: DigGAN, sets: Sequence[LimitedImages], features: Path, samples: int) -> None:
         source = sets[0].source
         self.judge = Judge(local_features(source, features), sets[0].reference())
-        self.validation = [self.judge.extractor.extract(s.validation())[0] for s in sets]
+        rest = [s.validation() for s in sets]
+        self.validation = [self.judge.extractor.extract(r)[0] if len(r) > 1 else None for r in rest]
         self.sets, self.samples = sets, samples
-        n = min(len(sets[0].images), LOOKED_AT, samples)
-        self.train = torch.stack([s.images[:n] for s in sets])
-        held_out = sets[0].reference()[:LOOKED_AT]
+        rows = spread(len(sets[0].images), min(LOOKED_AT, samples))
+        self.train = torch.stack([s.images[rows] for s in sets])
+        held_out = sets[0].reference()[spread(len(sets[0].source.test_labels), LOOKED_AT)]
         self.held_out = held_out.expand(len(sets), *held_out.shape)
         self.curves: list[dict[str, list[float]]] = [{} for _ in sets]
 
@@ -161,16 +166,22 @@ class Looks:
         z = torch.stack([torch.randn(count, latent, generator=stream(s.seed, "samples")) for s in self.sets])
         return quantised(game.sampler(z))
 
-    def look(self, game: Game) -> None:
+    def look(self, game: Game, terms: Terms | None = None) -> None:
+        """Before training there are no `terms`."""
         fakes = self.sampled(game, self.samples)
         statistics = d_statistics(game.d, self.train, self.held_out, fakes[:, : self.train.shape[1]], axis=1)
         for place, (curves, fake) in enumerate(zip(self.curves, fakes)):
             features = self.judge.extractor.extract(fake)[0]
             values = {
                 "fid": self.judge.frechet(features),
-                "val_fid": self.judge.frechet(features, self.validation[place]),
                 **{name: value[place].item() for name, value in statistics.items()},
             }
+            if (others := self.validation[place]) is not None:
+                values["val_fid"] = self.judge.frechet(features, others)
+            if terms is not None:
+                values |= {"d_loss": float((terms.d_real + terms.d_fake)[place]), "g_loss": float(terms.g[place])}
+                if terms.penalty is not None:
+                    values["penalty"] = float(terms.penalty[place])
             for name, value in values.items():
                 curves.setdefault(name, []).append(value)
 
@@ -181,5 +192,5 @@ class Looks:
             followed = {f"curve/{name}": rounded(values) for name, values in curves.items()}
             out.append({**final, **summary(curves), **followed, "subset": float(own.subset_crc)})
             if len(out) == 1:  # one network's for the picture
-                out[0] |= thumbnails(fake)
+                out[0] |= thumbnails(fake, own.images)
         return out

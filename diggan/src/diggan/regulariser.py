@@ -61,15 +61,24 @@ FIRST = When()
 class Pass:
     """One pass of D: logits [..., B], and gradients of their sum by the inputs [..., B, *] where they were asked for.
 
-    `extra` and `extra_grad` are of what this regulariser has added (None where it adds nothing).
+    `grad` is of [fake; real]; `extra` and `extra_grad` of what this regulariser has added (None: nothing).
     """
 
     fake: Float[Tensor, "*nets B"]
     real: Float[Tensor, "*nets B"]
-    fake_grad: Tensor | None = None
-    real_grad: Tensor | None = None
+    grad: Tensor | None = None
     extra: Tensor | None = None
     extra_grad: Tensor | None = None
+
+    @property
+    def fake_grad(self) -> Tensor:
+        assert self.grad is not None
+        return self.grad.chunk(2, self.fake.ndim - 1)[0]
+
+    @property
+    def real_grad(self) -> Tensor:
+        assert self.grad is not None
+        return self.grad.chunk(2, self.fake.ndim - 1)[1]
 
 
 class Regulariser(nn.Module):
@@ -84,7 +93,8 @@ class Regulariser(nn.Module):
     """
 
     needs_grad = True
-    per_d_step = False  # whether it has to see every D update, also those without a penalty
+    always = True  # called by itself it has its penalty whenever it is called
+    grad_wrt: Literal["augmented", "raw"] = "augmented"
 
     def __init__(self, weight: float, every: Every = "first_d_step") -> None:
         super().__init__()
@@ -121,6 +131,7 @@ class Regulariser(nn.Module):
         y_fake: Tensor | None = None,
         y_real: Tensor | None = None,
         random: Random | None = None,
+        when: When = FIRST,
     ) -> Float[Tensor, ""]:
         """`weight * penalty` from a pass of its own: to be added to the loss of any discriminator.
 
@@ -130,11 +141,15 @@ class Regulariser(nn.Module):
         Args:
             d: discriminator, called as d(x), or as d(x, y) where labels are given; gives logits [n] or [n, 1].
             x_fake, x_real: as they are fed to D; the fakes detached from G.
+            when: where in the training this is; only LeCam asks, whose anchors and penalty start late.
 
         Raises:
             RegulariserError (a ValueError): more fakes than reals, or fewer.
         """
-        seen = discriminate(d, x_fake, x_real, y_fake, y_real, regularisers=[self], force=True, random=random)
+        force = self.always or self.due(when)
+        seen = discriminate(
+            d, x_fake, x_real, y_fake, y_real, regularisers=[self], force=force, random=random, when=when
+        )
         return self.weight * seen.penalties[0].sum()
 
 
@@ -156,7 +171,7 @@ def discriminate(
     regularisers: Sequence[Regulariser] = (),
     when: When = FIRST,
     augment: Callable[[Tensor], Tensor] | None = None,
-    wrt: Literal["augmented", "raw"] = "augmented",
+    wrt: Literal["augmented", "raw"] | None = None,
     random: Random | None = None,
     axis: int = 0,
     force: bool = False,
@@ -167,7 +182,7 @@ def discriminate(
         fake, real: images [..., B, *], before augmentation.
         regularisers: those that are due at `when` (with `force`: all).
         augment: DiffAugment, of fakes and reals together.
-        wrt: whether gradients are by the augmented images, as D gets them, or by the raw ones.
+        wrt: gradients by the augmented images, as D gets them, or by the raw ones (default: as the regularisers say).
         axis: the batch's, after those of networks side by side.
 
     Raises:
@@ -178,6 +193,7 @@ def discriminate(
         raise RegulariserError(
             f"{fake.shape[axis]} fakes and {b} reals: their gradients are compared in pairs, use batches of one size"
         )
+    wrt = wrt or ("raw" if any(reg.grad_wrt == "raw" for reg in regularisers) else "augmented")
     due = [force or reg.due(when) for reg in regularisers]
     by_gradient = any(go and reg.needs_grad for go, reg in zip(due, regularisers))
     if by_gradient:
@@ -215,7 +231,7 @@ def discriminate(
         for go, reg, extra in zip(due, regularisers, added):
             seen = Pass(parts[0], parts[1])
             if grad is not None:
-                seen.fake_grad, seen.real_grad = grad.narrow(axis, 0, b), grad.narrow(axis, b, b)
+                seen.grad = grad.narrow(axis, 0, 2 * b)
             if extra is not None:
                 seen.extra = parts[at]
                 seen.extra_grad = None if extra_grad is None else extra_grad.narrow(axis, at * b, b)

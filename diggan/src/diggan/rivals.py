@@ -20,7 +20,6 @@ class R1(Regulariser):
     """mean_i (n_i^R)^2 (Mescheder et al. 2018); the usual gamma is twice the weight."""
 
     def penalty(self, at: Pass) -> Tensor:
-        assert at.real_grad is not None
         return norms(at.real_grad, at.real.ndim).square().mean(-1)
 
 
@@ -28,7 +27,6 @@ class R2(Regulariser):
     """R1 on fakes."""
 
     def penalty(self, at: Pass) -> Tensor:
-        assert at.fake_grad is not None
         return norms(at.fake_grad, at.fake.ndim).square().mean(-1)
 
 
@@ -95,6 +93,7 @@ class LeCam(Regulariser):
     """
 
     needs_grad = False
+    always = False
     anchor_fake: Tensor
     anchor_real: Tensor
 
@@ -149,12 +148,13 @@ def build(
     grad_wrt: WRT = "augmented",
     flip: bool = True,
     image: tuple[int, int, int] | None = None,
+    lecam_start: int = 1000,
 ) -> Regulariser | None:
     """A regulariser by name; None for `none`.
 
     Args:
         weight: default `WEIGHTS`.
-        variant, smoothing, grad_wrt: of dig. `flip`, `image`: of cr.
+        variant, smoothing, grad_wrt: of dig. `flip`, `image`: of cr. lecam_start: of lecam, see `LeCam`.
         every: default every D step for lecam, the first of each G iteration for the others.
 
     Raises:
@@ -168,5 +168,6 @@ def build(
     when = {} if every is None else {"every": every}
     if name == "dig":
         return DIGRegularizer(variant, weight, smoothing, grad_wrt=grad_wrt, **when)
-    own: dict[str, Any] = {"flip": flip, "image": image} if name == "cr" else {}
+    extra: dict[str, dict[str, Any]] = {"cr": {"flip": flip, "image": image}, "lecam": {"start": lecam_start}}
+    own = extra.get(name, {})
     return RIVALS[name](weight, **when, **own)

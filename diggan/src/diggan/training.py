@@ -6,6 +6,7 @@ Serves a single pair of networks and several that train side by side (`populatio
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class Terms:
     g: Tensor
     real_logits: Tensor
     fake_logits: Tensor
+    penalty_share: float = 0.0
 
 
 class AutoWeight(nn.Module):
@@ -113,7 +115,8 @@ class Game(nn.Module):
         self.g, self.d, self.regularisers = g, d, nn.ModuleList(regularisers)
         self.loss, self.policy, self.grad_wrt, self.axis, self.auto = loss, policy, grad_wrt, axis, auto
         self.ema, self.ema_start = ema, ema_start
-        self.average = AveragedModel(g, multi_avg_fn=average_from(ema_start, ema), use_buffers=True) if ema else None
+        average = average_from(ema_start, ema, lambda: self.iteration)
+        self.average = AveragedModel(g, multi_avg_fn=average, use_buffers=True) if ema else None
         if self.average is not None:
             self.average.requires_grad_(False)
         self.iteration = 0  # G iterations done
@@ -139,8 +142,11 @@ class Game(nn.Module):
         penalty, weight = None, 0.0
         self.g.requires_grad_(False)
         self.d.requires_grad_(True)
+        times = []
         for step in range(d_steps):
+            started = time.perf_counter()
             seen, terms, own, used = self.update_d(batch, step, opt_d, backward)
+            times.append(time.perf_counter() - started)
             if own is not None:
                 penalty, weight = own, used
         self.g.requires_grad_(True)
@@ -149,7 +155,9 @@ class Game(nn.Module):
         self.d.requires_grad_(True)
         if self.average is not None:
             self.average.update_parameters(self.g)
-        return Terms(*terms, penalty, weight, loss, seen.real.detach(), seen.fake.detach())
+        # What the first update takes longer than the others is the penalty's time (a GPU's is not waited for).
+        share = max(0.0, times[0] - sum(times[1:]) / (d_steps - 1)) / sum(times) if d_steps > 1 else 0.0
+        return Terms(*terms, penalty, weight, loss, seen.real.detach(), seen.fake.detach(), share)
 
     def update_d(
         self, batch: Batch, step: int, opt: Any, backward: Callable[[Tensor], Any]
@@ -189,7 +197,7 @@ class Game(nn.Module):
         augment = self._augment(batch, -1)
         x = x if augment is None else augment(x)
         logits = self.d(x) if gy is None else self.d(x, gy)
-        loss = g_loss(logits.flatten(self.axis), self.loss)
+        loss = g_loss(logits.flatten(self.axis).float() if half(logits) else logits.flatten(self.axis), self.loss)
         opt.zero_grad()
         backward(loss.sum())
         opt.step()
@@ -207,21 +215,28 @@ class Game(nn.Module):
         return augment
 
 
-def average_from(start: int, decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
+def average_from(
+    start: int, decay: float, iteration: Callable[[], int]
+) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
     """For `AveragedModel`: a copy before iteration `start` (from 1), an average with this decay from it on.
 
-    Whole-number buffers (batches seen) are copied.
+    Whole-number buffers (batches seen) are copied. The iteration is asked for where it is a Python number: that of
+    `AveragedModel` lies on the device, and every look at it would wait.
     """
 
     @torch.no_grad()
     def update(average: Sequence[Tensor], current: Sequence[Tensor], done: Any) -> None:
-        share = 1.0 if int(done) + 1 < start else 1 - decay
+        share = 1.0 if iteration() < start else 1 - decay
         if average[0].is_floating_point():
             torch._foreach_lerp_(list(average), list(current), share)
         else:
             torch._foreach_copy_(list(average), list(current))
 
     return update
+
+
+def half(x: Tensor) -> bool:
+    return x.dtype in (torch.float16, torch.bfloat16)
 
 
 def adam(net: nn.Module, lr: float, betas: tuple[float, float] = (0.0, 0.999), eps: float = 1e-8) -> torch.optim.Adam:

@@ -170,6 +170,11 @@ def _resized(images: Tensor, size: int) -> Tensor:
     return torch.cat(parts)
 
 
+def spread(total: int, count: int) -> Int64[Tensor, " count"]:
+    """Places of `count` of `total` images (or all of them), evenly spread: folders are sorted by class."""
+    return torch.linspace(0, total - 1, min(count, total)).round().long()
+
+
 def subset(n: int, count: int, seed: int) -> Int64[np.ndarray, " count"]:
     """Which images are trained on: the authors' `numpy.random.seed(seed); numpy.random.choice(n, count, False)`."""
     return np.random.RandomState(seed).choice(n, count, replace=False).astype(np.int64)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+import torch
 from shared.kernels.backend import use_triton
 from torch import Tensor
 
@@ -38,4 +40,7 @@ def grouped_spectral_norm(
     alike = len({(w.dtype, w.device) for w in weights}) == 1 and all(w.numel() for w in weights)
     if alike and use_triton(weights[0]):
         return normalise_layers(weights, us, eps)
-    return reference.grouped_spectral_norm(weights, us, eps)
+    # Mixed precision would round the iterate; the normalised weight is rounded where it is used.
+    kind = weights[0].device.type if weights else "cpu"
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        return reference.grouped_spectral_norm(weights, us, eps)
