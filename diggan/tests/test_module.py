@@ -183,8 +183,8 @@ def test_mixed_precision_leaves_penalties_in_float32(tmp_path: Path, monkeypatch
 
         def penalty(self: Any, at: Any, original: Any = original) -> torch.Tensor:
             seen["logits"].add(at.real.dtype)
-            if at.real_grad is not None:
-                seen["grad"].add(at.real_grad.dtype)
+            if at.grad is not None:
+                seen["grad"].add(at.grad.dtype)
             return original(self, at)
 
         monkeypatch.setattr(kind, "penalty", penalty)

@@ -40,6 +40,8 @@ def dry(config: dict[str, Any], toy_data: Path) -> dict[str, Any]:
         return config
     if (name := config["data"]["dataset"]) != "digits":
         root = toy_data / "pets" if name == "class_folders" else toy_data
+        if name == "class_folders":
+            config["model"]["classes"] = 2  # as the folder has
         config = merge(config, {"data": {"root": str(root), "batch_size": min(config["data"]["batch_size"], 4)}})
     if config["model"]["network"] in NARROW:
         config["model"]["width"] = NARROW[config["model"]["network"]]
