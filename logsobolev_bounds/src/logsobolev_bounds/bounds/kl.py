@@ -19,8 +19,8 @@ from torch import Tensor
 from logsobolev_bounds.errors import BoundError, Number, checked, confidence, finite, non_negative, positive, unit
 
 _STEPS = 64  # halvings of an interval of at most 1: far below the 1e-12 asked for, so small solutions have digits too
-_SLACK = 1 + 1e-14  # more than the rounding of kl: the outer end stays outside
-_ROUNDING = 1e-15  # more than the rounding of p = q + d
+# More than the rounding of p = q + d, and, as kl is convex in d and 0 at 0, more than what kl's own makes of d.
+_ROUNDING = 4e-15
 _LARGEST = torch.finfo(torch.float64).max
 
 
@@ -95,7 +95,7 @@ def _outer_distance(q: Tensor, c: Tensor, limit: Tensor, sign: float) -> Tensor:
     inner, outer = torch.zeros_like(limit), limit.clone()
     for _ in range(_STEPS):
         middle = (inner + outer) / 2
-        outside = _kl_at_distance(q, sign * middle) > c * _SLACK
+        outside = _kl_at_distance(q, sign * middle) > c
         inner, outer = torch.where(outside, inner, middle), torch.where(outside, middle, outer)
     return outer
 

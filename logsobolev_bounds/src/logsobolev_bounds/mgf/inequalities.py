@@ -107,7 +107,7 @@ def c_lipschitz(kappa: Float[Tensor, " d"], sigma_p: Number, lam: Number, m: Num
     lam, m, sigma_p = positive("lambda", lam), sample_size("m", m), positive("sigma_p", sigma_p)
     share = (lam * sigma_p).square()[..., None] * kappa / m[..., None]
     inside = (share < 1 - 1e-12).all(-1)  # at 1 but for rounding it is infinite too
-    return torch.where(inside, -torch.log1p(-share.clamp_max(1)).sum(-1) / 2, torch.inf)
+    return torch.where(inside, -torch.log1p(-share).sum(-1) / 2, torch.inf)
 
 
 def class_corrected(
