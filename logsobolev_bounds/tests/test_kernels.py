@@ -108,11 +108,12 @@ def test_any_number_of_alphas(T: int) -> None:
 
 def test_examples_beyond_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
-    loss, g = (torch.rand(2, 103, generator=generator, dtype=torch.float64) * 9 for _ in range(2))
-    whole = tilted_moments(loss, g, 0.1, 17)
-    monkeypatch.setattr(tilted_reference, "CHUNK", 25)
-    for a, b in zip(tilted_moments(loss, g, 0.1, 17), whole):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+    loss, g = (torch.rand(5, 103, generator=generator, dtype=torch.float64) * 9 for _ in range(2))
+    exact = tilted_reference.tilted_moments(loss, g, 0.1, 17)
+    for chunk in (1, 25, 210, 10_000):
+        monkeypatch.setattr(tilted_reference, "CHUNK", chunk)
+        for a, b in zip(tilted_moments(loss, g, 0.1, 17), exact):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
 
 
 class Largest(TorchDispatchMode):

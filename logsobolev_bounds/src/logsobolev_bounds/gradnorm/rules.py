@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
-from ..kernels.ghost_norms import ghost_norms
+from ..kernels.ghost_norms import ghost_norms, gram_is_cheaper
 
-BUDGET = 2**22  # entries of the patches that are held at once
+BUDGET = 2**19  # entries of the patches, or of gradients, that are held at once: a core's cache
 
 
 def linear(layer: nn.Linear, a: Tensor, delta: Tensor) -> Tensor:
@@ -38,20 +39,38 @@ def sides(layer: nn.Conv2d) -> list[int]:
 
 
 def conv2d(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Tensor:
-    """A linear layer on the patches, for every group."""
+    """A linear layer on the patches, for every group; or the gradients of some images, where they take fewer FLOPs."""
     padding, groups = sides(layer), layer.groups
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    kernel: Any = layer.kernel_size
-    positions = delta.shape[2] * delta.shape[3]
-    n = max(1, BUDGET // (positions * a.shape[1] * kernel[0] * kernel[1]))
+    positions, filters = delta.shape[2] * delta.shape[3], layer.weight[0].numel()
+    gram = gram_is_cheaper(positions, filters, delta.shape[1] // groups)
+    # On a CPU a convolution with a group for each image beats patches; on a GPU it does not, and would use TF32.
+    patched = a.is_cuda or gram
+    budget = BUDGET * (32 if a.is_cuda else 1)
+    n = max(1, budget // (positions * filters * groups if patched else layer.weight.numel()))
     out = []
     for x, d in zip(a.split(n), delta.split(n)):
         x = F.pad(x, padding, mode=mode) if any(padding) else x
-        patches = F.unfold(x, kernel, dilation=layer.dilation, stride=layer.stride)
-        patches = patches.view(len(x) * groups, -1, positions)
-        norms = ghost_norms(patches.mT, d.reshape(len(x) * groups, -1, positions).mT)
-        out.append(norms.view(len(x), groups).sum(1))
+        out.append(of_patches(layer, x, d) if patched else of_gradients(layer, x, d))
     return torch.cat(out)
+
+
+def of_patches(layer: nn.Conv2d, x: Tensor, delta: Tensor) -> Tensor:
+    n, groups = len(x), layer.groups
+    for axis, size, dilation, stride in zip((2, 3), layer.kernel_size, layer.dilation, layer.stride):
+        x = x.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
+    delta = delta.reshape(n * groups, delta.shape[1] // groups, -1)
+    patches = x.permute(0, 1, 4, 5, 2, 3).reshape(n * groups, -1, delta.shape[2])
+    return ghost_norms(patches.mT, delta.mT).view(n, groups).sum(1)
+
+
+def of_gradients(layer: nn.Conv2d, x: Tensor, delta: Tensor) -> Tensor:
+    n, o = delta.shape[:2]
+    size = (n * o, *layer.weight.shape[1:])
+    x, delta = x.reshape(1, -1, *x.shape[2:]), delta.reshape(1, -1, *delta.shape[2:])
+    stride, dilation = list(layer.stride), list(layer.dilation)
+    gradient = conv2d_weight(x, size, delta, stride=stride, dilation=dilation, groups=n * layer.groups)
+    return gradient.view(n, -1).square().sum(1)
 
 
 def channels_bias(layer: nn.Module, a: Tensor, delta: Tensor) -> Tensor:

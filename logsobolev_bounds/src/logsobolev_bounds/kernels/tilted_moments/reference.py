@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-CHUNK = 8192  # examples whose powers are held at once
+CHUNK = 8192  # pairs of draw and example whose powers are held at once
 
 
 def alphas(step: float, T: int, like: Tensor) -> Tensor:
@@ -38,12 +38,13 @@ def by_powers(loss: Tensor, g: Tensor, step: float, T: int) -> tuple[Tensor, Ten
     low = loss.amin(1, keepdim=True)
     giants, babies = -alphas(step * R, C, loss), -alphas(step, R, loss)
     sums = loss.new_zeros(K, 2 * C, R)
-    for k in range(K):
+    draws = max(1, CHUNK // N)
+    for k in (slice(first, first + draws) for first in range(0, K, draws)):
         for start in range(0, N, CHUNK):
-            s = loss[k, start : start + CHUNK] - low[k]
-            left = s.new_empty(2, C, len(s))
-            torch.mul(giants[:, None], s, out=left[0]).exp_()
-            torch.mul(left[0], g[k, start : start + CHUNK], out=left[1])
-            sums[k].addmm_(left.view(2 * C, -1), (babies[:, None] * s).exp_().T)
+            s = (loss[k, start : start + CHUNK] - low[k])[:, None]
+            left = s.new_empty(len(s), 2, C, s.shape[2])
+            torch.mul(giants[:, None], s, out=left[:, 0]).exp_()
+            torch.mul(left[:, 0], g[k, None, start : start + CHUNK], out=left[:, 1])
+            sums[k].baddbmm_(left.flatten(1, 2), (babies[:, None] * s).exp_().mT)
     total, weighted = sums.view(K, 2, C * R)[..., :T].unbind(1)
     return (total / N).log() - alphas(step, T, loss) * low, weighted / total
