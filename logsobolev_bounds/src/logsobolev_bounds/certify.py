@@ -210,12 +210,23 @@ def show(results: Sequence[Bound], about: dict[str, float]) -> None:
     )
     table = Table(box=None, pad_edge=False)
     for column in ("bound", "on", "value", "kind", "ESS", "why"):
-        table.add_column(column, justify="right" if column in ("value", "ESS") else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in ("value", "ESS") else "left")
+    # Bounds share their reasons: each is said once, below.
+    numbers: dict[str, int] = {}
     for title, _, loss, each in results:
+        own = [r for r in each.reasons if not r.startswith("unreliable")]
+        marks = [str(numbers.setdefault(reason, len(numbers) + 1)) for reason in own]
         kind = "[green]certificate[/]" if each.kind == "certificate" else "estimate"
         ess = "" if each.ess is None else f"{each.ess:.1f}"
-        table.add_row(title, loss, f"{each.value:.3f}", kind, ess, "; ".join(each.reasons))
+        warning = "unreliable" if each.unreliable else ""
+        table.add_row(title, loss, f"{each.value:.3f}", kind, ess, ", ".join([*marks, *([warning] if warning else [])]))
     console.print(table)
+    for reason, number in numbers.items():
+        console.print(f"{number}  {reason}", soft_wrap=True)
+    if any(each.result.unreliable for each in results):
+        console.print(
+            "unreliable: C rests on an effective sample size below 10, and is under-estimated", soft_wrap=True
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
