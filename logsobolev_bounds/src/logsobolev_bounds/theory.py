@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -162,6 +163,7 @@ class PriorC(NamedTuple):
     wrong_mean_of_exponent: float
 
 
+@lru_cache  # a second of quadrature, which simulations ask for again and again
 def prior_c_logistic(mu: tuple[float, float], sigma_p: float, m: int, lam: float) -> PriorC:
     """Binary logistic loss of w'x, x given y ~ N(y mu, I_2), w ~ N(0, sigma_p^2 I_2), in polar coordinates of w.
 
