@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def main() -> int:
         print(peak(*args.peak))
         return 0
     warnings.filterwarnings("ignore", message="Full backward hook")
-    opacus = importlib.util.find_spec("opacus") is not None
+    opacus = version("opacus") if importlib.util.find_spec("opacus") else None
     if not opacus:
         print("Opacus is not installed: compared with vmap(grad) alone")
     rows, memory = [], {}

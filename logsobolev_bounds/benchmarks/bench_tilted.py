@@ -2,9 +2,9 @@
 
     python logsobolev_bounds/benchmarks/bench_tilted.py
 
-All forms are timed in one process on one thread, in CPU time; a ratio is of medians. `one level` raises the power by one
-for every alpha; the public function takes powers at two levels. Writes `tilted.json` next to this file; exit status 1
-where a target is missed.
+All forms are timed in one process on one thread, in CPU time; a ratio is of medians. `one level` raises the power by
+one for every alpha; the public function takes powers at two levels. Writes `tilted.json` next to this file; exit status
+1 where a target is missed.
 """
 
 from __future__ import annotations

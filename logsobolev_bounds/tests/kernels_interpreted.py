@@ -145,7 +145,9 @@ def test_rows_of_strided_operands_and_of_a_form_that_all_share() -> None:
     delta = wide[::2].permute(2, 1, 0)
     shared = A.expand(4, -1, -1)
     assert not delta.is_contiguous()
-    for given in (shared, A.T.expand(4, -1, -1), shared.contiguous().mT):
+    spread = torch.full((4, 20, 20), float("nan"))[:, ::2, 1::2]
+    spread[:] = torch.randn(4, 10, 10, generator=generator) + 5 * torch.eye(10)
+    for given in (shared, A.T.expand(4, -1, -1), shared.contiguous().mT, spread):
         exact = rows_reference.quadratic_rows(delta.double(), given.double())
         torch.testing.assert_close(quadratic_rows(delta, given).double(), exact, rtol=1e-4, atol=1e-5)
 

@@ -160,7 +160,7 @@ def test_both_forms_of_ghost_norms(shape: tuple[int, ...], monkeypatch: pytest.M
 def test_the_form_is_chosen_by_cost() -> None:
     assert gram_is_cheaper(16, 576, 64)
     assert not gram_is_cheaper(1024, 27, 16)
-    for T, c, o in ((5, 9, 12), (6, 9, 12), (4, 9, 9), (5, 9, 9)):
+    for T, c, o in ((5, 9, 12), (6, 9, 12), (4, 9, 9), (5, 9, 9), (2, 4, 4)):
         assert gram_is_cheaper(T, c, o) == (2 * T * T * (c + o) < 2 * T * c * o)
 
 
@@ -220,11 +220,13 @@ CUBE = torch.ones(2, 3, 3)
         (lambda: tilted_moments(ONES, ONES, 0.1, 0), "T is 0"),
         (lambda: tilted_moments(ONES, ONES.clone().requires_grad_(), 0.1, 17), "no gradient .* detach g"),
         (lambda: quadratic_rows(torch.ones(2, 0, 3), CUBE), "nothing to evaluate"),
+        (lambda: quadratic_rows(ONES, CUBE), r"delta has shape \(2, 3\)"),
         (lambda: quadratic_rows(CUBE, torch.ones(1, 3, 3)), r"A \(1, 3, 3\)"),
         (lambda: quadratic_rows(CUBE.clone().requires_grad_(), CUBE), "detach delta"),
         (lambda: gram_of_first_layer(torch.ones(0, 2, 3)), "nothing to evaluate"),
         (lambda: gram_of_first_layer(CUBE, torch.ones(2, 2)), r"Sigma \(2, 2\)"),
         (lambda: ghost_norms(torch.ones(0, 2, 3), torch.ones(0, 2, 3)), "nothing to evaluate"),
+        (lambda: ghost_norms(ONES, ONES), r"a has shape \(2, 3\)"),
         (lambda: ghost_norms(CUBE, torch.ones(2, 2, 3)), r"delta \(2, 2, 3\)"),
         (lambda: ghost_norms(CUBE, CUBE.clone().requires_grad_()), "detach delta"),
     ],
