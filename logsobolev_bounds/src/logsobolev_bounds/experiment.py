@@ -8,6 +8,7 @@ simulate     the exponent identity and coverage by simulation (C6)
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,7 @@ PRIOR = {
     "depths", "network", "depth", "width", "bias", "norm", "sigma_p", "draws", "examples", "largest", "points", "modes",
 }  # fmt: skip
 SIMULATE = {"pairs", "replications"}
+SECTIONS = {"prior", "simulate", "model", "data", "trainer", "seed_everything"}
 FIT_POINTS = 20  # lambdas of the sub-gamma fit
 
 
@@ -36,6 +38,9 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
 
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
     """Metrics by name, curves as lists. Training resumes from the run's last checkpoint."""
+    for key in config:
+        if key not in SECTIONS:
+            raise UserError(f"configuration: unknown key '{key}'; there are: {', '.join(sorted(SECTIONS))}")
     dry = bool((config.get("trainer") or {}).get("fast_dev_run"))
     if "simulate" in config:
         return simulated(_section(config, "simulate", SIMULATE), seed, dry)
@@ -68,6 +73,12 @@ def prior_metrics(
     from logsobolev_bounds.models import build
     from logsobolev_bounds.theory import relu_prior_loss_grad_sq
 
+    if "sigma_p" not in section:
+        raise UserError("configuration: 'prior.sigma_p' is missing: give the prior's standard deviation")
+    known = inspect.signature(Examples).parameters
+    for key in data_settings:
+        if key not in known:
+            raise UserError(f"configuration: unknown key 'data.{key}'; it has: {', '.join(sorted(known))}")
     data = Examples(**data_settings)
     data.setup()
     m, n = data.m, min(int(section.get("examples") or data.m), data.m)
