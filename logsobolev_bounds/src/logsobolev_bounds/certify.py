@@ -225,7 +225,8 @@ def loaded(path: Path) -> tuple[Any, Examples, dict[str, Any]]:
         module.load_state_dict(state["state_dict"])
         module.check_made_with(state["made_with"])
     except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is no checkpoint of this configuration ({str(error).splitlines()[0]})") from None
+        why = (str(error).splitlines() or ["it is empty"])[0]
+        raise UserError(f"{path} is no checkpoint of this configuration ({why})") from None
     return module, data, config
 
 
@@ -259,6 +260,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not 0 < args.delta < 1:
         raise UserError(f"--delta is {args.delta}: a confidence lies in (0, 1)")
+    if args.budget_mb < 1:
+        raise UserError(f"--budget-mb is {args.budget_mb}: it has to be at least 1")
     module, data, _ = loaded(args.ckpt)
     torch.set_num_threads(1)
     results, about = certificates(
