@@ -75,6 +75,9 @@ def prior_metrics(
 
     if "sigma_p" not in section:
         raise UserError("configuration: 'prior.sigma_p' is missing: give the prior's standard deviation")
+    for key in ("draws", "examples"):
+        if section.get(key) is not None and int(section[key]) < 1:
+            raise UserError(f"configuration: prior.{key} is {section[key]}: it has to be at least 1")
     known = inspect.signature(Examples).parameters
     for key in data_settings:
         if key not in known:
@@ -118,7 +121,8 @@ def prior_metrics(
         }  # fmt: skip
         if mode == "identity":
             out |= {"loss": float(found.loss.mean()), "log_grad_sq": math.log(float(found.grad_sq.mean()))}
-    if name in ("linear", "mlp"):
+    if name in ("linear", "mlp") and "log_grad_sq" in out:
+        depth = depth if name == "mlp" else 0
         out["predicted_grad_sq"] = relu_prior_loss_grad_sq(data.inputs, width, depth, sigma_p, data.classes)
         out["log_over_predicted"] = abs(out["log_grad_sq"] - math.log(out["predicted_grad_sq"]))
     out["m"] = float(m)
@@ -178,6 +182,8 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
 
 
 def _section(config: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
+    if not isinstance(config[name], dict):
+        raise UserError(f"configuration: '{name}' has to be a mapping, got {config[name]!r}")
     section: dict[str, Any] = dict(config[name])
     for key in section:
         if key not in known:

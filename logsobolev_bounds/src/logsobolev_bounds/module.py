@@ -134,7 +134,9 @@ class BayesClassifier(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
-            # Every process would take the same steps on the same batches.
+            # Every process would take the same steps on the same batches. One of them says so.
+            if not self.trainer.is_global_zero:
+                raise SystemExit(2)
             raise UserError(f"trainer.devices makes {self.trainer.world_size} processes: it trains in one, set it to 1")
         self.data.setup()
         self.build(self.data)
@@ -238,6 +240,7 @@ class BayesClassifier(L.LightningModule):
                 self.final |= {f"ess/{key}": each.ess, f"C/{key}": each.terms["C/lambda"]}
             if key == "lsi":
                 self.final |= {f"term/{name.split('/')[0]}": value for name, value in each.terms.items()}
+                self.final |= {"bound/C": each.terms["C/lambda"], "bound/ess": each.ess or 0.0, "bound/kind": 0.0}
         self.log_dict({k: v for k, v in self.final.items() if math.isfinite(v)}, batch_size=1)
 
     def results(self) -> dict[str, Any]:
@@ -272,7 +275,7 @@ class BoundLogger(L.Callback):
             return
         assert isinstance(pl_module, BayesClassifier)
         with torch.inference_mode(False):
-            found, _ = certificates(
+            found, about = certificates(
                 pl_module.net, pl_module.data, pl_module.delta, pl_module.lambdas, self.prior_draws, self.examples,
                 modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100, p_min=pl_module.p_min,
             )  # fmt: skip
@@ -283,5 +286,5 @@ class BoundLogger(L.Callback):
             "bound/C": lsi.terms["C/lambda"],
             "bound/kind": 0.0,
             "bound/ess": lsi.ess or 0.0,
-        }
+        } | {name: value for name, value in about.items() if name.startswith("subgamma/")}
         trainer.logger.log_metrics({k: v for k, v in values.items() if math.isfinite(v)}, step=trainer.global_step)
