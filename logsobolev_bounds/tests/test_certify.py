@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from logsobolev_bounds import bounds
 from logsobolev_bounds.certify import Bound, certificates, main, posterior_risks
 from logsobolev_bounds.complexity import grid, per_draw
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.models import BayesNet, build, one
 from logsobolev_bounds.module import BayesClassifier
 from shared.errors import UserError
+
+from logsobolev_bounds import bounds
 
 PAPER = Path(__file__).resolve().parent.parent
 FEW: dict[str, Any] = {"prior_draws": 6, "examples": 100, "posterior_draws": 7, "certificate_draws": 30}
@@ -166,7 +167,9 @@ def test_settings_without_a_bound_are_refused(settings: dict[str, Any], says: st
     assert "\n" not in str(caught.value)
 
 
-CONFIG = "model: {network: linear, sigma_p: 0.3, posterior_draws: 5}\ndata: {dataset: digits, m: 150, center: heldout}\n"
+CONFIG = (
+    "model: {network: linear, sigma_p: 0.3, posterior_draws: 5}\ndata: {dataset: digits, m: 150, center: heldout}\n"
+)
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from logsobolev_bounds.bounds import (
 )
 from logsobolev_bounds.complexity import BUDGET, Mode, PerDraw, forward_chunk, grid, per_draw
 from logsobolev_bounds.data import Examples
+from logsobolev_bounds.errors import Number
 from logsobolev_bounds.layers import explicit_weights_only
 from logsobolev_bounds.mgf import log_c, subgamma_fit
 from logsobolev_bounds.models import BayesNet, one
@@ -183,7 +184,7 @@ def certificates(
     many = posterior_risks(net, data.x, data.y, certificate_draws, p_min, seed + 2, budget=budget)["gibbs"]
     inverted = monte_carlo_risk(many, certificate_draws, DELTA_MC)
     value = seeger(inverted, kl, m, delta - DELTA_MC)
-    terms = {"risk": many, "risk after Monte Carlo": inverted, "KL/n": kl / m}
+    terms: dict[str, Number] = {"risk": many, "risk after Monte Carlo": inverted, "KL/n": kl / m}
     result = assemble("seeger", value, replace(facts, risk="inverted"), terms)
     out.append(Bound(f"0-1 kl-inverse, {certificate_draws} draws inverted", "certificate01", "0-1", result))
     about |= {f"train/{k}": v for k, v in risks.items()} | {f"test/{k}": v for k, v in test.items()}

@@ -108,10 +108,9 @@ def loss_and_gradient(
 
 def forward_chunk(net: BayesNet, x: Float[Tensor, "N d"], budget: int) -> int:
     """Examples that a forward pass of one draw may take at once within `budget` bytes."""
+    held = UNITS // 3 * x.shape[1]  # nothing is kept for a backward pass
     if isinstance(net, MLP):
         held = 3 * max(layer.mu.shape[0] for layer in net.layers)
-    else:
-        held = UNITS // 3 * x.shape[1]  # nothing is kept for a backward pass
     return max(1, budget // (x.element_size() * held))
 
 

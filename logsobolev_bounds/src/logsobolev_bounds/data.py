@@ -10,6 +10,7 @@ A mean subtracted over the training set makes the hypotheses depend on it: a cer
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -204,7 +205,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-self.data.m // self.data.batch_size)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         data = self.data
         generator = torch.Generator().manual_seed(self.run_seed * 1_000_003 + data.epoch)
         data.epoch += 1

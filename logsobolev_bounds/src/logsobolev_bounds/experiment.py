@@ -86,11 +86,11 @@ def prior_metrics(
     data.setup()
     m, n = data.m, min(int(section.get("examples") or data.m), data.m)
     draws = 3 if dry else int(section.get("draws", 100))
-    n = min(n, 60) if dry else n
+    n = min(n, 200) if dry else n  # two examples of every class
     sigma_p, depth, width = float(section["sigma_p"]), int(section.get("depth", 0)), int(section.get("width", 64))
     if "depths" in section:
         return slope_metrics(data, sigma_p, width, [int(d) for d in section["depths"]], draws, n, seed)
-    name = section.get("network") or ("mlp" if depth else "linear")
+    name: Any = section.get("network") or ("mlp" if depth else "linear")
     net = build(
         name, data.inputs, data.classes, sigma_p, depth, width, bool(section.get("bias", False)),
         norm=section.get("norm", "none"),
@@ -172,10 +172,14 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
         (out[k.replace("_z/", "/")] - 1) / out[k.replace("_z/", "_se/")] for k in out if k.startswith("identity_z/")
     ]
     out |= {"identity_worst_z": max(exact), "identity_above_one_z": max(bounds)}
-    for found in (*flat_classes(replications, seed), *label_noise(replications, seed), *logistic(replications, seed)):
-        name = f"{found.setting}/{found.bound}".replace(", ", "/").replace(" ", "_")
-        out[f"violated/{name}"] = found.violations / found.replications
-        out[f"valid/{name}"] = float(found.valid)
+    for coverage in (
+        *flat_classes(replications, seed),
+        *label_noise(replications, seed),
+        *logistic(replications, seed),
+    ):
+        name = f"{cover.setting}/{cover.bound}".replace(", ", "/").replace(" ", "_")
+        out[f"violated/{name}"] = cover.violations / cover.replications
+        out[f"valid/{name}"] = float(cover.valid)
     valid = [v for k, v in out.items() if k.startswith("violated/") and out[k.replace("violated/", "valid/")]]
     out["violated_valid_worst"] = max(valid)
     return out

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from shared.errors import UserError
 from torch import Tensor
 
@@ -121,8 +122,8 @@ class BayesClassifier(L.LightningModule):
         )  # fmt: skip
         if (self.prior_mode == "learnt_split") != (data.prior_fraction > 0):
             raise UserError(
-                f"prior_mode is {self.prior_mode} and data.prior_fraction {data.prior_fraction}: a learnt prior needs a "
-                "share of the examples, and a fixed one none"
+                f"prior_mode is {self.prior_mode} and data.prior_fraction {data.prior_fraction}: a learnt prior needs "
+                "a share of the examples, and a fixed one none"
             )
         self.made_with = {"n": float(data.m), "delta": self.delta, "sigma_p": self.sigma_p}
 
@@ -141,7 +142,7 @@ class BayesClassifier(L.LightningModule):
         self.data.setup()
         self.build(self.data)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimiser = torch.optim.Adam(self.parameters(), self.lr)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -211,7 +212,8 @@ class BayesClassifier(L.LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Every bound, and the posterior's input gradients."""
         dry = bool(getattr(self.trainer, "fast_dev_run", False))
-        few = {"prior_draws": 3, "examples": 50, "posterior_draws": 3, "certificate_draws": 5} if dry else {}
+        # A dry run has few, but two examples of every class.
+        few = {"prior_draws": 3, "examples": 200, "posterior_draws": 3, "certificate_draws": 5} if dry else {}
         with torch.inference_mode(False):
             settings: dict[str, Any] = {
                 "prior_draws": self.prior_draws, "examples": self.bound_examples, "points": self.points,
