@@ -172,7 +172,7 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
         (out[k.replace("_z/", "/")] - 1) / out[k.replace("_z/", "_se/")] for k in out if k.startswith("identity_z/")
     ]
     out |= {"identity_worst_z": max(exact), "identity_above_one_z": max(bounds)}
-    for coverage in (
+    for cover in (
         *flat_classes(replications, seed),
         *label_noise(replications, seed),
         *logistic(replications, seed),
