@@ -38,9 +38,11 @@ from logsobolev_bounds.bounds import (
     seeger,
     seeger_clipped,
 )
-from logsobolev_bounds.complexity import BUDGET, Mode, grid, per_draw
+from logsobolev_bounds.complexity import BUDGET, Mode, PerDraw, forward_chunk, grid, per_draw
 from logsobolev_bounds.data import Examples
+from logsobolev_bounds.errors import Number
 from logsobolev_bounds.layers import explicit_weights_only
+from logsobolev_bounds.mgf import log_c, subgamma_fit
 from logsobolev_bounds.models import BayesNet, one
 
 MODES: tuple[Mode, ...] = ("total", "identity", "class_corrected")
@@ -71,9 +73,20 @@ class Bound(NamedTuple):
 
 @torch.no_grad()
 def posterior_risks(
-    net: BayesNet, x: Tensor, y: Tensor, draws: int, p_min: float, seed: int = 0, group: int = 50
+    net: BayesNet,
+    x: Tensor,
+    y: Tensor,
+    draws: int,
+    p_min: float,
+    seed: int = 0,
+    group: int = 50,
+    budget: int = BUDGET,
 ) -> dict[str, float]:
-    """Means over explicit posterior draws: NLL, clipped NLL, error of the draws (Gibbs), of their mean, calibration."""
+    """Means over explicit posterior draws: NLL, clipped NLL, error of the draws (Gibbs), of their mean, calibration.
+
+    `budget` bounds the bytes of a chunk of examples; the result does not depend on it.
+    """
+    size = forward_chunk(net, x, budget)
     generator = torch.Generator().manual_seed(seed)
     totals = dict.fromkeys(("nll", "clipped", "gibbs"), 0.0)
     mean = torch.zeros(len(y), 1, device=x.device)
@@ -81,7 +94,7 @@ def posterior_risks(
         for start in range(0, draws, group):
             stacked = net.draws(min(group, draws - start), generator)
             for k in range(len(stacked[0].weight)):
-                logits = net.at(one(stacked, k), x)
+                logits = torch.cat([net.at(one(stacked, k), part) for part in x.split(size)])
                 loss = F.cross_entropy(logits, y, reduction="none")
                 totals["nll"] += float(loss.double().mean())
                 totals["clipped"] += float(loss.double().clamp_max(-math.log(p_min)).mean())
@@ -125,17 +138,27 @@ def certificates(
         posterior_draws: of the plugged-in risks. certificate_draws: of the inverted one.
         prior_fixed: whether sigma_p was chosen without the training set.
     """
+    for name, number in {
+        "prior_draws": prior_draws, "posterior_draws": posterior_draws, "certificate_draws": certificate_draws,
+        "examples": data.m if examples is None else examples,
+    }.items():  # fmt: skip
+        if number < 1:
+            raise UserError(f"{name} is {number}: it has to be at least 1")
+    if not DELTA_MC < delta < 1:
+        raise UserError(f"delta is {delta}: it lies below 1, and a certificate spends {DELTA_MC} of it on Monte Carlo")
     m, generator = data.m, torch.Generator().manual_seed(seed)
     kl = float(net.kl().detach())
-    risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, seed)
-    test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, seed + 1)
+    risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, seed, budget=budget)
+    test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, seed + 1, budget=budget)
     facts = Facts(prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in")
-    n = min(examples or m, m)
+    n = m if examples is None else min(examples, m)
     stacked = net.draws(prior_draws, generator, prior=True)
     lams = torch.tensor([multiple * m for multiple in lambdas], dtype=torch.float64)
-    out = []
+    out, about = [], {"m": float(m), "kl": kl}
     for mode in modes:
         found = per_draw(net, stacked, data.x[:n], data.y[:n], grid(max(lambdas), points), mode, budget=budget)
+        if mode == "total":
+            about |= subgamma(found, m)
         pairs = [found.complexity(float(lam), m) for lam in lams]
         c = torch.tensor([value for value, _ in pairs], dtype=torch.float64)
         best = lambda_grid(risks["nll"], kl, c, lams, delta)
@@ -158,17 +181,22 @@ def certificates(
         risk = gibbs if loss == "0-1" else risks["clipped" if "clipped" in loss else "nll"]
         result = assemble(key, value, how, {"risk": risk, "KL/n": kl / m})
         out.append(Bound(title, KEYS[key], loss, result))
-    many = posterior_risks(net, data.x, data.y, certificate_draws, p_min, seed + 2)["gibbs"]
+    many = posterior_risks(net, data.x, data.y, certificate_draws, p_min, seed + 2, budget=budget)["gibbs"]
     inverted = monte_carlo_risk(many, certificate_draws, DELTA_MC)
-    if delta <= DELTA_MC:
-        raise UserError(f"delta is {delta}: a certificate spends {DELTA_MC} of it on Monte Carlo, give more")
     value = seeger(inverted, kl, m, delta - DELTA_MC)
-    terms = {"risk": many, "risk after Monte Carlo": inverted, "KL/n": kl / m}
+    terms: dict[str, Number] = {"risk": many, "risk after Monte Carlo": inverted, "KL/n": kl / m}
     result = assemble("seeger", value, replace(facts, risk="inverted"), terms)
     out.append(Bound(f"0-1 kl-inverse, {certificate_draws} draws inverted", "certificate01", "0-1", result))
-    about = {"m": float(m), "kl": kl}
     about |= {f"train/{k}": v for k, v in risks.items()} | {f"test/{k}": v for k, v in test.items()}
     return out, about
+
+
+def subgamma(found: PerDraw, m: int) -> dict[str, float]:
+    """The sub-gamma fit of C over the grid of lambda (section 3.7); empty where C is 0 or infinite."""
+    c = log_c(m * found.bound[:, 1:]).C
+    if not bool((c.isfinite() & (c > 0)).all()):
+        return {}
+    return {f"subgamma/{name}": value for name, value in subgamma_fit(m * found.alphas[1:], c)._asdict().items()}
 
 
 def loaded(path: Path) -> tuple[Any, Examples, dict[str, Any]]:
@@ -187,15 +215,19 @@ def loaded(path: Path) -> tuple[Any, Examples, dict[str, Any]]:
             )
     config = read_yaml(config_path)
     torch.manual_seed(int(config.get("seed_everything") or 0))
-    module, data = BayesClassifier(**(config.get("model") or {})), Examples(**(config.get("data") or {}))
+    try:
+        module, data = BayesClassifier(**(config.get("model") or {})), Examples(**(config.get("data") or {}))
+    except TypeError as error:  # a key that is none of theirs
+        raise UserError(f"{config_path}: {str(error).split('() ')[-1]}") from None
     data.setup()
     module.build(data)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state["state_dict"])
         module.check_made_with(state["made_with"])
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is no checkpoint of this configuration ({str(error).splitlines()[0]})") from None
+    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        why = (str(error).splitlines() or ["it is empty"])[0]
+        raise UserError(f"{path} is no checkpoint of this configuration ({why})") from None
     return module, data, config
 
 
@@ -240,11 +272,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not 0 < args.delta < 1:
         raise UserError(f"--delta is {args.delta}: a confidence lies in (0, 1)")
+    if args.budget_mb < 1:
+        raise UserError(f"--budget-mb is {args.budget_mb}: it has to be at least 1")
     module, data, _ = loaded(args.ckpt)
     torch.set_num_threads(1)
     results, about = certificates(
-        module.net, data, args.delta, prior_draws=args.prior_draws, examples=args.examples,
-        certificate_draws=args.certificate_draws, budget=args.budget_mb * 2**20,
+        module.net, data, args.delta, module.lambdas, prior_draws=args.prior_draws, examples=args.examples,
+        points=module.points, posterior_draws=module.posterior_draws, certificate_draws=args.certificate_draws,
+        p_min=module.p_min, budget=args.budget_mb * 2**20,
     )  # fmt: skip
     show(results, about)
     target = args.ckpt.with_name("bounds.json")

@@ -54,8 +54,10 @@ class PerDraw:
         """(C, effective sample size) at lambda; alpha = lambda / m has to be a point of the grid.
 
         Raises:
-            ComplexityError (a ValueError): lambda is not on the grid.
+            ComplexityError (a ValueError): lambda is not positive or not on the grid, m < 1.
         """
+        if not lam > 0 or m < 1:
+            raise ComplexityError(f"lambda is {lam:g} and m {m}: lambda has to be > 0 and m at least 1")
         at = lam / m / float(self.alphas[1])
         if abs(at - round(at)) > 1e-6 * max(1.0, at) or round(at) >= len(self.alphas):
             raise ComplexityError(
@@ -109,6 +111,14 @@ def loss_and_gradient(
         return input_grad_sq(functions, x, y, sigma, chunk=max(1, budget // (entry * UNITS * x.shape[1])))
 
 
+def forward_chunk(net: BayesNet, x: Float[Tensor, "N d"], budget: int) -> int:
+    """Examples that a forward pass of one draw may take at once within `budget` bytes."""
+    held = UNITS // 3 * x.shape[1]  # nothing is kept for a backward pass
+    if isinstance(net, MLP):
+        held = 3 * max(layer.mu.shape[0] for layer in net.layers)
+    return max(1, budget // (x.element_size() * held))
+
+
 def per_draw(
     net: BayesNet,
     stacked: Sequence[Weights],
@@ -132,6 +142,8 @@ def per_draw(
     if mode not in get_args(Mode):
         raise ComplexityError(f"unknown covariance {mode!r}: there are {', '.join(get_args(Mode))}")
     if sigma is not None:
+        if mode == "class_corrected":
+            raise ComplexityError("class_corrected takes the covariance of every class: leave sigma out, or use total")
         check_covariance(sigma)
     if mode == "class_corrected":
         draws = len(stacked[0].weight)

@@ -10,6 +10,7 @@ A mean subtracted over the training set makes the hypotheses depend on it: a cer
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -155,6 +156,8 @@ class Examples(L.LightningDataModule):
             mean = (x if self.center == "train" else x_test).mean(0)
             x, x_test = x - mean, x_test - mean
         k = round(self.prior_fraction * len(y))
+        if self.prior_fraction and not 0 < k < len(y):
+            raise BadData(f"prior_fraction is {self.prior_fraction}: of {len(y)} examples it leaves one part empty")
         self.x_prior, self.y_prior = x[:k], y[:k]
         self.x, self.y, self.x_test, self.y_test = x[k:], y[k:], x_test, y_test
 
@@ -202,7 +205,7 @@ class Batches:
     def __len__(self) -> int:
         return -(-self.data.m // self.data.batch_size)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         data = self.data
         generator = torch.Generator().manual_seed(self.run_seed * 1_000_003 + data.epoch)
         data.epoch += 1
@@ -256,6 +259,8 @@ def check_covariance(sigma: Float[Tensor, "d d"]) -> None:
     """Raise `BadData` (a ValueError) unless symmetric and positive semi-definite."""
     if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
         raise BadData(f"Sigma has shape {tuple(sigma.shape)}: it has to be square")
+    if not sigma.isfinite().all():
+        raise BadData("Sigma holds NaN or infinity: mend or drop the examples that it is from")
     off = (sigma - sigma.T).abs().max().item()
     if off > 1e-8 * max(1.0, sigma.abs().max().item()):
         raise BadData(f"Sigma is not symmetric: entries differ by {off:.3g} from their mirror images")

@@ -8,6 +8,7 @@ simulate     the exponent identity and coverage by simulation (C6)
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,7 @@ PRIOR = {
     "depths", "network", "depth", "width", "bias", "norm", "sigma_p", "draws", "examples", "largest", "points", "modes",
 }  # fmt: skip
 SIMULATE = {"pairs", "replications"}
+SECTIONS = {"prior", "simulate", "model", "data", "trainer", "seed_everything"}
 FIT_POINTS = 20  # lambdas of the sub-gamma fit
 
 
@@ -36,6 +38,9 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
 
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
     """Metrics by name, curves as lists. Training resumes from the run's last checkpoint."""
+    for key in config:
+        if key not in SECTIONS:
+            raise UserError(f"configuration: unknown key '{key}'; there are: {', '.join(sorted(SECTIONS))}")
     dry = bool((config.get("trainer") or {}).get("fast_dev_run"))
     if "simulate" in config:
         return simulated(_section(config, "simulate", SIMULATE), seed, dry)
@@ -68,15 +73,24 @@ def prior_metrics(
     from logsobolev_bounds.models import build
     from logsobolev_bounds.theory import relu_prior_loss_grad_sq
 
+    if "sigma_p" not in section:
+        raise UserError("configuration: 'prior.sigma_p' is missing: give the prior's standard deviation")
+    for key in ("draws", "examples"):
+        if section.get(key) is not None and int(section[key]) < 1:
+            raise UserError(f"configuration: prior.{key} is {section[key]}: it has to be at least 1")
+    known = inspect.signature(Examples).parameters
+    for key in data_settings:
+        if key not in known:
+            raise UserError(f"configuration: unknown key 'data.{key}'; it has: {', '.join(sorted(known))}")
     data = Examples(**data_settings)
     data.setup()
     m, n = data.m, min(int(section.get("examples") or data.m), data.m)
     draws = 3 if dry else int(section.get("draws", 100))
-    n = min(n, 60) if dry else n
+    n = min(n, 200) if dry else n  # two examples of every class
     sigma_p, depth, width = float(section["sigma_p"]), int(section.get("depth", 0)), int(section.get("width", 64))
     if "depths" in section:
         return slope_metrics(data, sigma_p, width, [int(d) for d in section["depths"]], draws, n, seed)
-    name = section.get("network") or ("mlp" if depth else "linear")
+    name: Any = section.get("network") or ("mlp" if depth else "linear")
     net = build(
         name, data.inputs, data.classes, sigma_p, depth, width, bool(section.get("bias", False)),
         norm=section.get("norm", "none"),
@@ -106,7 +120,8 @@ def prior_metrics(
         }  # fmt: skip
         if mode == "identity":
             out |= {"loss": float(found.loss.mean()), "log_grad_sq": math.log(float(found.grad_sq.mean()))}
-    if name in ("linear", "mlp"):
+    if name in ("linear", "mlp") and "log_grad_sq" in out:
+        depth = depth if name == "mlp" else 0
         out["predicted_grad_sq"] = relu_prior_loss_grad_sq(data.inputs, width, depth, sigma_p, data.classes)
         out["log_over_predicted"] = abs(out["log_grad_sq"] - math.log(out["predicted_grad_sq"]))
     out["m"] = float(m)
@@ -156,16 +171,22 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
         (out[k.replace("_z/", "/")] - 1) / out[k.replace("_z/", "_se/")] for k in out if k.startswith("identity_z/")
     ]
     out |= {"identity_worst_z": max(exact), "identity_above_one_z": max(bounds)}
-    for found in (*flat_classes(replications, seed), *label_noise(replications, seed), *logistic(replications, seed)):
-        name = f"{found.setting}/{found.bound}".replace(", ", "/").replace(" ", "_")
-        out[f"violated/{name}"] = found.violations / found.replications
-        out[f"valid/{name}"] = float(found.valid)
+    for cover in (
+        *flat_classes(replications, seed),
+        *label_noise(replications, seed),
+        *logistic(replications, seed),
+    ):
+        name = f"{cover.setting}/{cover.bound}".replace(", ", "/").replace(" ", "_")
+        out[f"violated/{name}"] = cover.violations / cover.replications
+        out[f"valid/{name}"] = float(cover.valid)
     valid = [v for k, v in out.items() if k.startswith("violated/") and out[k.replace("violated/", "valid/")]]
     out["violated_valid_worst"] = max(valid)
     return out
 
 
 def _section(config: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
+    if not isinstance(config[name], dict):
+        raise UserError(f"configuration: '{name}' has to be a mapping, got {config[name]!r}")
     section: dict[str, Any] = dict(config[name])
     for key in section:
         if key not in known:

@@ -31,6 +31,8 @@ def complexity(results: Results, folder: Path) -> Figure | None:
     for axes, mode in zip(all_axes, ("identity", "total")):
         for i, (_, e) in enumerate(found):
             run = e.runs[0]
+            if f"curve/C_{mode}" not in run.curves:
+                continue
             m, largest = run.metrics["m"], float(e.config["prior"].get("largest", 1.0))
             lam = m * largest * np.arange(1, 21) / 20
             c = np.array(run.curves[f"curve/C_{mode}"])
@@ -87,9 +89,11 @@ def ratios(results: Results, folder: Path) -> Figure | None:
     else:
         return None
     figure, axes = plt.subplots(figsize=(5.2, 2.9))
-    bins = np.geomspace(0.02, 4, 45)
+    bins = np.geomspace(0.02, 4, 45).tolist()
     for mode in MODES:
-        values = np.concatenate([run.curves[f"ratio/{mode}"] for run in e.runs if f"ratio/{mode}" in run.curves])
+        values = [value for run in e.runs for value in run.curves.get(f"ratio/{mode}", [])]
+        if not values:
+            continue
         axes.hist(values, bins, color=COLOURS[COLOUR[mode]], alpha=0.6, label=MODE_TITLES[mode])
     axes.axvline(1, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
     axes.annotate("the inequality fails →", (1, 0.97), xycoords=("data", "axes fraction"), xytext=(4, -4),

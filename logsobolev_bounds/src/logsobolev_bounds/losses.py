@@ -73,8 +73,9 @@ def quadratic(risk: Tensor, kl: Tensor, n: int, delta: float = 0.05) -> Float[Te
 def lambda_(risk: Tensor, kl: Tensor, n: int, delta: float = 0.05, t: Tensor | float = 1.0) -> Float[Tensor, ""]:
     """risk / (1 - t / 2) + c / (t (1 - t / 2)); t in (0, 2) may be trained too."""
     c = (kl + _settings(n, delta)) / n
-    if not 0 < float(t) < 2:
-        raise BoundError(f"t is {float(t)}: it lies in (0, 2)")
+    value = float(t.detach() if isinstance(t, Tensor) else t)
+    if not 0 < value < 2:
+        raise BoundError(f"t is {value}: it lies in (0, 2)")
     return risk / (1 - t / 2) + c / (t * (1 - t / 2))
 
 

@@ -8,12 +8,13 @@ from typing import Any, Literal, get_args
 import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from shared.errors import UserError
 from torch import Tensor
 
 from logsobolev_bounds import losses
-from logsobolev_bounds.certify import LAMBDAS, certificates, posterior_risks
-from logsobolev_bounds.complexity import loss_and_gradient
+from logsobolev_bounds.certify import DELTA_MC, LAMBDAS, certificates, posterior_risks
+from logsobolev_bounds.complexity import grid, loss_and_gradient
 from logsobolev_bounds.data import Examples, covariance
 from logsobolev_bounds.models import BayesNet, Name, build
 
@@ -73,8 +74,8 @@ class BayesClassifier(L.LightningModule):
                 raise UserError(f"unknown {key} {value!r}: there are {', '.join(known)}")
         if prior_mode not in ("fixed", "learnt_split"):
             raise UserError(f"unknown prior_mode {prior_mode!r}: there are fixed, learnt_split")
-        if not 0 < delta < 1:
-            raise UserError(f"delta is {delta}: a confidence lies in (0, 1)")
+        if not DELTA_MC < delta < 1:
+            raise UserError(f"delta is {delta}: it lies in ({DELTA_MC}, 1), as a certificate spends {DELTA_MC} of it")
         for key, number in {"sigma_p": sigma_p, "lam": lam, "lr": lr, "init_scale": init_scale}.items():
             if not number > 0:
                 raise UserError(f"{key} is {number}: it has to be > 0")
@@ -84,10 +85,18 @@ class BayesClassifier(L.LightningModule):
             raise UserError(f"points is {points}: the trapezoid rule needs at least 17")
         if min(prior_draws, posterior_draws, certificate_draws) < 1:
             raise UserError("prior_draws, posterior_draws and certificate_draws have to be at least 1")
+        if prior_epochs < 1:
+            raise UserError(f"prior_epochs is {prior_epochs}: it has to be at least 1")
+        self.lambdas = list(LAMBDAS) if lambdas is None else lambdas
+        if not self.lambdas or not min(self.lambdas) > 0:
+            raise UserError(f"lambdas is {self.lambdas}: give multiples of m, each > 0")
+        step = float(grid(max(self.lambdas), points)[1])
+        for each in self.lambdas:
+            if abs(each / step - round(each / step)) > 1e-6 * max(1.0, each / step):
+                raise UserError(f"lambdas: {each} is no multiple of {max(self.lambdas)} / {points - 1}: change points")
         self.network, self.depth, self.width, self.bias, self.norm = network, depth, width, bias, norm
         self.sigma_p, self.prior_mode, self.init_scale = sigma_p, prior_mode, init_scale
         self.objective, self.lam, self.lr, self.delta, self.p_min = objective, lam, lr, delta, p_min
-        self.lambdas = list(LAMBDAS) if lambdas is None else lambdas
         self.prior_draws, self.bound_examples, self.points = prior_draws, bound_examples, points
         self.posterior_draws, self.certificate_draws = posterior_draws, certificate_draws
         self.prior_epochs = prior_epochs
@@ -114,8 +123,7 @@ class BayesClassifier(L.LightningModule):
         if (self.prior_mode == "learnt_split") != (data.prior_fraction > 0):
             raise UserError(
                 f"prior_mode is {self.prior_mode} and data.prior_fraction {data.prior_fraction}: a learnt prior needs "
-                f"a "
-                "share of the examples, and a fixed one none"
+                "a share of the examples, and a fixed one none"
             )
         self.made_with = {"n": float(data.m), "delta": self.delta, "sigma_p": self.sigma_p}
 
@@ -126,10 +134,15 @@ class BayesClassifier(L.LightningModule):
                 raise UserError(f"the checkpoint was made with {key} = {saved.get(key)}, the configuration has {value}")
 
     def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            # Every process would take the same steps on the same batches. One of them says so.
+            if not self.trainer.is_global_zero:
+                raise SystemExit(2)
+            raise UserError(f"trainer.devices makes {self.trainer.world_size} processes: it trains in one, set it to 1")
         self.data.setup()
         self.build(self.data)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimiser = torch.optim.Adam(self.parameters(), self.lr)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -199,7 +212,8 @@ class BayesClassifier(L.LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Every bound, and the posterior's input gradients."""
         dry = bool(getattr(self.trainer, "fast_dev_run", False))
-        few = {"prior_draws": 3, "examples": 50, "posterior_draws": 3, "certificate_draws": 5} if dry else {}
+        # A dry run has few, but two examples of every class.
+        few = {"prior_draws": 3, "examples": 200, "posterior_draws": 3, "certificate_draws": 5} if dry else {}
         with torch.inference_mode(False):
             settings: dict[str, Any] = {
                 "prior_draws": self.prior_draws, "examples": self.bound_examples, "points": self.points,
@@ -228,6 +242,7 @@ class BayesClassifier(L.LightningModule):
                 self.final |= {f"ess/{key}": each.ess, f"C/{key}": each.terms["C/lambda"]}
             if key == "lsi":
                 self.final |= {f"term/{name.split('/')[0]}": value for name, value in each.terms.items()}
+                self.final |= {"bound/C": each.terms["C/lambda"], "bound/ess": each.ess or 0.0, "bound/kind": 0.0}
         self.log_dict({k: v for k, v in self.final.items() if math.isfinite(v)}, batch_size=1)
 
     def results(self) -> dict[str, Any]:
@@ -262,7 +277,7 @@ class BoundLogger(L.Callback):
             return
         assert isinstance(pl_module, BayesClassifier)
         with torch.inference_mode(False):
-            found, _ = certificates(
+            found, about = certificates(
                 pl_module.net, pl_module.data, pl_module.delta, pl_module.lambdas, self.prior_draws, self.examples,
                 modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100, p_min=pl_module.p_min,
             )  # fmt: skip
@@ -273,5 +288,5 @@ class BoundLogger(L.Callback):
             "bound/C": lsi.terms["C/lambda"],
             "bound/kind": 0.0,
             "bound/ess": lsi.ess or 0.0,
-        }
+        } | {name: value for name, value in about.items() if name.startswith("subgamma/")}
         trainer.logger.log_metrics({k: v for k, v in values.items() if math.isfinite(v)}, step=trainer.global_step)
