@@ -70,8 +70,9 @@ def test_c_is_that_of_the_formulas(small) -> None:
     assert c == pytest.approx(float(torch.logsumexp(H, 0)) - math.log(3), rel=1e-10)
     assert ess == pytest.approx(float(H.exp().sum() ** 2 / H.mul(2).exp().sum()), rel=1e-9)
     psi = tilt.mean(1).log() + ALPHAS * loss.mean(1, keepdim=True)
-    torch.testing.assert_close(found.psi, psi, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.loss, loss.mean(1))
+    torch.testing.assert_close(found.ratio(1.0), psi[:, -1] / found.bound[:, -1], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.ratio(0.5), psi[:, 8] / found.bound[:, 8], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.loss, loss)
     torch.testing.assert_close(found.grad_sq, g.mean(1))
 
 
@@ -113,7 +114,7 @@ def test_with_one_class_the_corrected_bound_is_the_total_one(small) -> None:
     y = torch.zeros(14, dtype=torch.int64)
     corrected, total = (per_draw(net, stacked, x, y, ALPHAS, mode) for mode in ("class_corrected", "total"))
     torch.testing.assert_close(corrected.bound, total.bound, rtol=1e-12, atol=0)
-    torch.testing.assert_close(corrected.psi, total.psi, rtol=1e-12, atol=0)
+    torch.testing.assert_close(corrected.loss, total.loss, rtol=1e-12, atol=0)
 
 
 def test_a_covariance_of_ones_own_is_the_one_that_counts(small) -> None:
@@ -171,7 +172,7 @@ def test_grids_and_lambdas_that_do_not_fit(small) -> None:
 
 def test_c_grows_with_lambda_and_rests_on_fewer_draws() -> None:
     bound = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64) * ALPHAS.square()
-    found = PerDraw(ALPHAS, bound, bound, bound[:, 0], bound[:, 0], "total")
+    found = PerDraw(ALPHAS, bound, bound, bound[:, 0], "total")
     c, ess = zip(*(found.complexity(100 * float(a), 100) for a in ALPHAS[1:]))
     assert list(c) == sorted(c)
     assert list(ess) == sorted(ess, reverse=True)

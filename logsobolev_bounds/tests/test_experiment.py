@@ -11,6 +11,7 @@ import torch
 from logsobolev_bounds.complexity import grid, per_draw
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.experiment import data_fingerprint, prior_metrics, run, slope_metrics
+from logsobolev_bounds.mgf import psi
 from logsobolev_bounds.models import build
 from shared.errors import UserError
 
@@ -78,7 +79,7 @@ def test_numbers_of_a_small_prior_by_hand() -> None:
     stacked = build("linear", 64, 10, 0.2).draws(4, torch.Generator().manual_seed(5), prior=True)
     each = per_draw(build("linear", 64), stacked, data.x[rows], data.y[rows], grid(0.5, 21), "total")
     assert found["C/total"] == pytest.approx(each.complexity(600.0, 1200)[0], rel=1e-9)
-    ratio = each.psi[:, -1] / each.bound[:, -1]  # alpha = 1 lies outside: the largest
+    ratio = psi(each.loss, each.alphas[-1:])[:, 0] / each.bound[:, -1]  # alpha = 1 lies outside: the largest
     assert found["ratio_mean/total"] == pytest.approx(ratio.mean().item(), rel=1e-9)
     assert "log_over_predicted" not in found  # of the Euclidean norm
     assert prior_metrics(section, DIGITS, seed=5) == found
