@@ -46,7 +46,8 @@ def complexity(results: Results, folder: Path) -> Figure | None:
                 axes.plot(lam, lam**2 * v / (2 * (1 - scale * lam)), "-", color=colour, linewidth=0.9, label=label)
         axes.set(xscale="log", yscale="log", xlabel="lambda", title=MODE_TITLES[mode])
     all_axes[0].set_ylabel("C(lambda)")
-    all_axes[0].legend(frameon=False, fontsize=6)
+    all_axes[1].legend(*all_axes[0].get_legend_handles_labels(), frameon=False, fontsize=6, loc="center left",
+                       bbox_to_anchor=(1, 0.5))  # fmt: skip
     return finish(
         figure, folder, "fig1_complexity.svg",
         "Complexity of the prior against lambda on the digits, with sub-gamma fits (lines). Open circles: an effective "
@@ -96,7 +97,7 @@ def ratios(results: Results, folder: Path) -> Figure | None:
             continue
         axes.hist(values, bins, color=COLOURS[COLOUR[mode]], alpha=0.6, label=MODE_TITLES[mode])
     axes.axvline(1, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
-    axes.annotate("the inequality fails →", (1, 0.97), xycoords=("data", "axes fraction"), xytext=(4, -4),
+    axes.annotate("it fails →", (1, 0.97), xycoords=("data", "axes fraction"), xytext=(4, -4),
                   textcoords="offset points", fontsize=7, va="top")  # fmt: skip
     axes.set(xscale="log", xlabel="psi / bound at alpha = 1", ylabel="prior draws")
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
@@ -157,15 +158,16 @@ def bars(results: Results, folder: Path) -> Figure | None:
     axes.plot(np.arange(len(found)) + 0.4 - width / 2, [mean(e, "test/nll") for _, e in found], "k_", markersize=24,
               label="test NLL")  # fmt: skip
     axes.axhline(np.log(10), color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
-    axes.set_xticks(np.arange(len(found)) + 0.4 - width / 2, [e.title for _, e in found], fontsize=7)
+    axes.set_xticks(
+        np.arange(len(found)) + 0.4 - width / 2, [e.title.replace(", ", "\n") for _, e in found], fontsize=7
+    )
     axes.set(ylabel="bound on the true NLL (nats)")
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return finish(
         figure, folder, "fig5_bounds.svg",
-        "Bounds on the NLL of trained networks; the dashed line is a uniform guess. All of these are estimates; only "
-        "the value "
-        "with total covariance is below the line, and that covariance is the one for which the inequality was seen to "
-        "fail.",
+        "Bounds on the NLL of trained networks; the dashed line is a uniform guess among ten classes, the black ones "
+        "the NLL "
+        "on test examples. All of them are estimates: see the table for why.",
         "Bars of bound values for trained networks",
     )  # fmt: skip
 
