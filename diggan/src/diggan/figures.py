@@ -10,7 +10,7 @@ import numpy as np
 from shared.claims.results import ExperimentResult, Results
 from shared.figures import COLOURS, Figure, finish, use_house_style
 
-from diggan.tables import DATA, GROUPS, mean_and_spread, weight_of
+from diggan.tables import BEST, DATA, GROUPS, mean_and_spread, weight_of
 
 # data -> (experiment without a penalty, with it), largest and smallest part of the data
 PAIRS = {
@@ -143,7 +143,9 @@ def weights(results: Results, folder: Path, name: str) -> Figure:
     groups: dict[str, list[tuple[float, float, float]]] = {}
     for key, experiment in results.experiments.items():
         model = experiment.config.get("model") or {}
-        if not key.startswith(prefix) or not experiment.runs or model.get("policy") or not model.get("regulariser"):
+        if not key.startswith(prefix) or not experiment.runs or model.get("policy") or BEST in key:
+            continue
+        if model.get("regulariser", "none") == "none":
             continue
         variant = model.get("variant", "official")
         group = model["regulariser"] if variant == "official" else f"dig, {variant}"

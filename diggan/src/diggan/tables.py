@@ -40,6 +40,9 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+BEST = "_best_"  # in the names of selections, which are other experiments' rows once more
+
+
 def mean_and_spread(experiment: ExperimentResult, metric: str) -> tuple[float, float]:
     values = [run.metrics[metric] for run in experiment.runs]
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
@@ -69,7 +72,7 @@ def _extractor(experiments: Sequence[ExperimentResult]) -> str:
 
 def methods(results: Results, prefix: str) -> Table | None:
     """T1, A1 and A2 on one data set: a row for each method."""
-    found = [(n, e) for n, e in results.experiments.items() if n.startswith(prefix) and e.runs]
+    found = [(n, e) for n, e in results.experiments.items() if n.startswith(prefix) and e.runs and BEST not in n]
     found = [(n, e) for n, e in found if "tail/fid" in e.runs[0].metrics]
     if not found:
         return None
@@ -104,7 +107,9 @@ def rivals(results: Results, prefix: str) -> Table | None:
     for name, e in results.experiments.items():
         model = e.config.get("model") or {}
         kind = model.get("regulariser")
-        if not name.startswith(prefix) or not e.runs or not kind or model.get("policy") or model.get("variant"):
+        if not name.startswith(prefix) or not e.runs or not kind or model.get("policy") or BEST in name:
+            continue
+        if model.get("variant", "official") != "official":
             continue
         if "tail/val_fid" not in e.runs[0].metrics:
             continue
