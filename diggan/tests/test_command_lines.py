@@ -104,7 +104,9 @@ def test_a_trained_generator_is_judged(trained: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_from_the_command_line(tmp_path: Path) -> None:
     strategy = ["--trainer.strategy", "ddp_find_unused_parameters_true", "--trainer.devices", "2"]
-    done = command(*FIT, *strategy, "--trainer.accelerator", "cpu", "--run_dir", str(tmp_path / "runs" / "two"))
+    # Below the ports that the system gives out, of which a test beside this one may get the one chosen here.
+    port, run_dir = str(20_000 + os.getpid() % 10_000), str(tmp_path / "runs" / "two")
+    done = command(*FIT, *strategy, "--trainer.accelerator", "cpu", "--run_dir", run_dir, MASTER_PORT=port)
     assert done.returncode == 0, done.stderr[-2000:]
     state = torch.load(tmp_path / "runs" / "two" / "final.ckpt", weights_only=True)
     assert state["gan"]["every process"]["regulariser.s_real"].shape == (2, 32)

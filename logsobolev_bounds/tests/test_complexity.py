@@ -243,7 +243,7 @@ def test_memory_is_bounded_by_the_budget(network: str, n: int) -> None:
     )  # fmt: skip
     found = json.loads(done.stdout)
     for (small, value), (large, again) in zip(found[:2], found[2:]):
-        assert small < 25
+        assert small < 0.7 * large  # what is left is the draws' own, and the allocator's
         assert large > 40
         assert again == pytest.approx(value, rel=1e-6)
 

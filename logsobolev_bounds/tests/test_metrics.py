@@ -40,8 +40,9 @@ def test_lsi_bound(examples) -> None:
     whole.update(loss, g)
     assert torch.equal(metric.compute()["C"], whole.compute()["C"])
     expected = log_c(50 * lsi(loss.double(), g.double(), grid(0.5))[:, -1])
-    assert torch.equal(metric.compute()["C"], expected.C)
-    assert torch.equal(metric.compute()["ess"], expected.ess)
+    # Summed in another order, as the examples lie in another one in memory.
+    torch.testing.assert_close(metric.compute()["C"], expected.C, rtol=1e-12, atol=0)
+    torch.testing.assert_close(metric.compute()["ess"], expected.ess, rtol=1e-12, atol=0)
     assert metric.bound(0.4, 12.0) == pytest.approx(float(pac_bayes_mgf(0.4, 12.0, expected.C, 25.0, 0.05)))
     with pytest.raises(ValueError, match="T is 16"):
         LSIBound(m=50, lam=25.0, points=16)
