@@ -278,3 +278,13 @@ def test_two_processes_are_refused_with_one_line(tmp_path: Path) -> None:
     errors = [line for line in done.stderr.splitlines() if re.match("error: ", line)]
     assert errors == ["error: trainer.devices makes 2 processes: it trains in one, set it to 1"], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_validate_asks_for_every_bound_of_a_checkpoint() -> None:
+    """As `train.py validate` does; during training a look has the risks alone."""
+    torch.manual_seed(0)
+    module = BayesClassifier(prior_draws=5, posterior_draws=3, certificate_draws=4)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    (found,) = trainer.validate(module, datamodule=Examples(m=200), verbose=False)
+    assert {"val/nll", "bound/lsi", "ess/lsi", "bound/certificate01", "certificate/certificate01"} <= found.keys()
+    assert found["certificate/lsi"] == 0

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from shared.errors import UserError
 from torch import Tensor
@@ -199,6 +200,9 @@ class BayesClassifier(L.LightningModule):
 
     @torch.no_grad()
     def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Risks on test examples; `train.py validate` (a checkpoint of its own) asks for every bound, too."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self.test_step(batch, batch_idx)
         self.data.to_device(self.device)
         found = posterior_risks(self.net, self.data.x_test, self.data.y_test, LOOK_DRAWS, self.p_min)
         values = {
