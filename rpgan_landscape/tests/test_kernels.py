@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-import torch
 from rpgan_landscape.kernels.checks import CHECKS
 from rpgan_landscape.kernels.enumerate_states import codes, enumerate_states
 from rpgan_landscape.landscape import analyse, value
@@ -96,4 +95,3 @@ def test_too_many_points_for_this_machine() -> None:
         enumerate_states(9, "cpu")
     with pytest.raises(UserError, match="n is 0"):
         enumerate_states(0)
-    assert torch.get_num_threads() == 1
