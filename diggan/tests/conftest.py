@@ -15,12 +15,6 @@ torch.set_num_threads(1)
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Lightning's process launcher changes the number of threads for good: a test must not inherit it."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, torch.Tensor]]:
     """A golden file as float64 (and integer) tensors by key."""

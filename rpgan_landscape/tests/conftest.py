@@ -13,12 +13,6 @@ from PIL import Image
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Lightning's process launcher changes the number of threads for good: a test must not inherit it."""
-    torch.set_num_threads(1)
-
-
 def write_idx(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     magic = {3: 2051, 1: 2049}[array.ndim]
