@@ -133,6 +133,8 @@ def broken(saved: Path, how: str) -> Path:
         saved.write_bytes(b"")
     if how == "text":
         saved.write_text("not a checkpoint")
+    if how in ("list", "tensor", "number"):
+        torch.save({"list": [1, 2], "tensor": torch.zeros(3), "number": {"state_dict": 1}}[how], saved)
     if how == "wider":
         saved.with_name("config.yaml").write_text("model: {width: 8}\ndata: {dataset: digits}\n")
     if how == "unknown key":
@@ -148,6 +150,9 @@ def broken(saved: Path, how: str) -> Path:
         ("cut", [], r"final\.ckpt is no checkpoint of this configuration"),
         ("empty", [], r"final\.ckpt is no checkpoint of this configuration"),
         ("text", [], r"final\.ckpt is no checkpoint of this configuration"),
+        ("list", [], r"final\.ckpt is no checkpoint of this configuration"),
+        ("tensor", [], r"final\.ckpt is no checkpoint of this configuration"),
+        ("number", [], r"final\.ckpt is no checkpoint of this configuration"),
         ("wider", [], r"final\.ckpt is no checkpoint of this configuration"),
         ("unknown key", [], "unexpected keyword argument 'depth'"),
         ("whole", ["--features", "inception"], "--features inception needs --inception FILE: the weights are never"),

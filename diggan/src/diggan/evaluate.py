@@ -43,8 +43,11 @@ def loaded(path: Path) -> tuple[DigGAN, LimitedImages]:
         raise UserError(f"{config_path}: {error}") from None
     data.setup()
     try:
-        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
+        module.load_state_dict(state["state_dict"])
+    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         why = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no checkpoint of this configuration ({why[0]})") from None
     return module, data
