@@ -242,13 +242,12 @@ class DigGAN(L.LightningModule):
         if self._validation is not None:
             out["val_fid"] = judge.frechet(features, self._validation)
         rows = spread(len(self.data.images), min(LOOKED_AT, count)).to(self.device)
-        others = spread(len(self.data.source.test_labels), LOOKED_AT)
-        n, held_out = len(rows), self.data.reference()[others].to(self.device)
+        held_out, test_labels = (part.to(self.device) for part in self.data.held_out(LOOKED_AT))
+        n = len(rows)
         labels: list[Tensor | None] = [None, None, None]
         if self.game.d.classes:
             made_as = cast(Tensor, latents(self.game.sampler, count, self.data.seed)[1])[:n]
-            test_labels = self.data.source.test_labels[others]
-            labels = [self.data.labels[rows], test_labels.to(self.device), made_as.to(self.device)]
+            labels = [self.data.labels[rows], test_labels, made_as.to(self.device)]
         statistics = d_statistics(
             self.game.d, self.data.images[rows], held_out, fakes[:n].to(self.device), labels, batch=250
         )

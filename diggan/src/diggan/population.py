@@ -156,7 +156,7 @@ class Looks:
         self.sets, self.samples = sets, samples
         rows = spread(len(sets[0].images), min(LOOKED_AT, samples))
         self.train = torch.stack([s.images[rows] for s in sets])
-        held_out = sets[0].reference()[spread(len(sets[0].source.test_labels), LOOKED_AT)]
+        held_out = sets[0].held_out(LOOKED_AT)[0]
         self.held_out = held_out.expand(len(sets), *held_out.shape)
         self.curves: list[dict[str, list[float]]] = [{} for _ in sets]
 

@@ -18,12 +18,11 @@ from shared.runs.store import write_atomic
 from torch import Tensor
 
 from diggan.data.draws import Plan, Stream
-from diggan.data.images import FLIPPED, Source, load, stratified_subset, subset
+from diggan.data.images import FLIPPED, Source, load, spread, stratified_subset, subset
 from diggan.regulariser import Random
 from diggan.training import Batch
 
 log = logging.getLogger(__name__)
-EVALUATION_BATCH = 500
 
 
 class Batches:
@@ -136,6 +135,11 @@ class LimitedImages(L.LightningDataModule):
     def reference(self) -> Tensor:
         """The test images: what a result is compared with."""
         return self.source.scaled(self.source.test_images)
+
+    def held_out(self, count: int) -> tuple[Tensor, Tensor]:
+        """`count` of the test images (or all), evenly spread, and their labels: what D is looked at on."""
+        rows = spread(len(self.source.test_labels), count)
+        return self.source.scaled(self.source.test_images[rows]), self.source.test_labels[rows]
 
     def to_device(self, device: torch.device | str) -> None:
         self.device, self.stream = device, None
