@@ -189,8 +189,19 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(arguments: list[str], says
 @pytest.mark.parametrize(
     ("what", "columns"),
     [
-        ("cost", ["ratio", "separate", "batch 2+2"]),
-        ("kernels", ["fused_diffaugment", "grouped_spectral_norm", "grad_gap", "GB/s"]),
+        ("cost", ["ratio", "separate", "batch 2+2", "4 G + 8 D", "6 D", "2.00x", "1.79x", "2.33x"]),
+        (
+            "kernels",
+            [
+                "fused_diffaugment",
+                "grouped_spectral_norm",
+                "grad_gap",
+                "GB/s",
+                "ours / eager",
+                "times the floor",
+                "– / ",
+            ],
+        ),
         ("step", ["TFLOP/s", "ch 2, plain", "ch 2, DIG"]),
     ],
 )
@@ -199,6 +210,19 @@ def test_benchmarks_print_a_table(what: str, columns: list[str], capsys: pytest.
     printed = capsys.readouterr().out
     for column in columns:
         assert column in printed
+
+
+def test_kernels_are_not_timed_where_none_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cuda: PyTorch finds no CUDA device here"):
+        bench.main(["kernels", "--device", "cuda"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench, "triton_is_there", lambda: False)
+    with pytest.raises(UserError, match="triton is not installed: no kernel would run"):
+        bench.main(["kernels", "--device", "cuda"])
+    monkeypatch.setattr(bench, "BACKEND", "reference")
+    with pytest.raises(UserError, match="KERNEL_BACKEND is reference: no kernel would run"):
+        bench.main(["kernels", "--device", "cuda"])
 
 
 @pytest.mark.slow
