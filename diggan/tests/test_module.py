@@ -115,6 +115,23 @@ def test_a_killed_run_goes_on_to_the_same_bits(kind: str, tmp_path: Path, toy_da
     assert resumed.regulariser is not None
 
 
+@pytest.mark.parametrize("model", [{**DIG, "every": 4}, {**DIG, "every": 4, "d_steps": 1}, {}])
+def test_what_is_logged_does_not_hang_on_the_iteration(
+    model: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged at 3, 6, ...; the penalty is in 1, 5, ...; a run without one says that its weight is 0."""
+    monkeypatch.setattr("diggan.module.LOG_EVERY", 3)
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(DigGAN, "log_dict", lambda self, values, **_: seen.append(values))
+    fit(model, {}, tmp_path, epochs=3)
+    logged = [values for values in seen if "train/g" in values]
+    assert len(logged) == 4
+    names = {"train/penalty", "train/weight", "train/penalty_share_of_d"} if model else {"train/weight"}
+    for values in logged[2:]:  # by then updates of both kinds have been timed
+        assert {"train/penalty", "train/weight", "train/penalty_share_of_d"} & values.keys() == names
+        assert float(values["train/weight"]) == model.get("weight", 0.0)
+
+
 def test_looks_change_nothing(tmp_path: Path, toy_data: Path) -> None:
     for model, data in (
         ({**DIG, "network": "conv8", "width": 4}, {}),

@@ -185,9 +185,11 @@ class DigGAN(L.LightningModule):
             "train/logit_real": terms.real_logits.mean(),
             "train/logit_fake": terms.fake_logits.mean(),
             "train/images_per_second": rate,
+            "train/weight": terms.weight,
         }
         if terms.penalty is not None:
-            out |= {"train/penalty": terms.penalty, "train/weight": terms.weight}
+            out["train/penalty"] = terms.penalty
+        if terms.penalty_share is not None:
             out["train/penalty_share_of_d"] = terms.penalty_share
         self.log_dict(out, batch_size=1)
 
@@ -279,7 +281,7 @@ class DigGAN(L.LightningModule):
     # Checkpoints -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["gan"] = {"iteration": self.game.iteration, "curves": self.curves}
+        checkpoint["gan"] = {"iteration": self.game.iteration, "curves": self.curves, "penalty": self.game.penalty}
         if self.trainer.world_size > 1:
             state = checkpoint["state_dict"]
             every = {
@@ -290,6 +292,7 @@ class DigGAN(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.game.iteration, self.curves = checkpoint["gan"]["iteration"], checkpoint["gan"]["curves"]
+        self.game.penalty = checkpoint["gan"]["penalty"]
         for name, values in checkpoint["gan"].get("every process", {}).items():
             if len(values) == self.trainer.world_size:
                 checkpoint["state_dict"][name] = values[self.global_rank]

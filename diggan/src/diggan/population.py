@@ -120,6 +120,7 @@ def run_population(
         opt_g.load_state_dict(state["opt_g"])
         opt_d.load_state_dict(state["opt_d"])
         looks.curves, game.iteration, start = state["curves"], state["iteration"], state["epoch"]
+        game.penalty = state["penalty"]
     if not dry:
         for each, seed in zip(sets, seeds):
             each.save_subset(directory / f"seed-{seed}" if len(seeds) > 1 else directory)
@@ -135,7 +136,7 @@ def run_population(
         looks.look(game, terms)
         if not dry:
             state = {"game": game.state_dict(), "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-            more = {"curves": looks.curves, "iteration": game.iteration, "epoch": epoch + 1}
+            more = {"curves": looks.curves, "iteration": game.iteration, "epoch": epoch + 1, "penalty": game.penalty}
             save_state(path, made_with, {**state, **more})
     results = looks.results(game, 64 if dry else settings.final_samples)
     if dry:  # of all networks together

@@ -43,7 +43,11 @@ class Batch:
 
 @dataclass
 class Terms:
-    """Loss terms of the last update of each kind, one for each network; `penalty` of the last that had one."""
+    """Loss terms of the last update of each kind, one for each network.
+
+    `penalty`: of the last update of D that had one, in whichever iteration (None: there was none yet), and its
+    `weight` (0: no regulariser). `penalty_share`: see `Clock`.
+    """
 
     d_real: Tensor
     d_fake: Tensor
@@ -52,7 +56,30 @@ class Terms:
     g: Tensor
     real_logits: Tensor
     fake_logits: Tensor
-    penalty_share: float = 0.0
+    penalty_share: float | None = None
+
+
+class Clock:
+    """What part of the time of D's updates the penalty takes: what those with it take longer than those without.
+
+    The first of each kind, which warms up, is left out. A GPU is not waited for.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = {True: 0.0, False: 0.0}
+        self.updates = {True: -1, False: -1}
+
+    def add(self, penalised: bool, seconds: float) -> None:
+        self.updates[penalised] += 1
+        if self.updates[penalised]:
+            self.seconds[penalised] += seconds
+
+    def share(self) -> float | None:
+        """None while either kind has not been timed: where every update has the penalty nothing is known."""
+        if min(self.updates.values()) < 1:
+            return None
+        more = self.seconds[True] - self.updates[True] * self.seconds[False] / self.updates[False]
+        return max(0.0, more) / sum(self.seconds.values())
 
 
 class AutoWeight(nn.Module):
@@ -120,6 +147,8 @@ class Game(nn.Module):
         if self.average is not None:
             self.average.requires_grad_(False)
         self.iteration = 0  # G iterations done
+        self.penalty: Tensor | None = None  # the first regulariser's, of the last update of D that had it
+        self.clock = Clock()
 
     @property
     def sampler(self) -> nn.Module:
@@ -138,31 +167,26 @@ class Game(nn.Module):
     ) -> Terms:
         """One G iteration: an update of D for each of the batch's reals, then one of G."""
         self.iteration += 1
-        d_steps = len(batch.x)
-        penalty, weight = None, 0.0
         self.g.requires_grad_(False)
         self.d.requires_grad_(True)
-        times = []
-        for step in range(d_steps):
+        for step in range(len(batch.x)):
             started = time.perf_counter()
-            seen, terms, own, used = self.update_d(batch, step, opt_d, backward)
-            times.append(time.perf_counter() - started)
-            if own is not None:
-                penalty, weight = own, used
+            seen, terms, penalised = self.update_d(batch, step, opt_d, backward)
+            self.clock.add(penalised, time.perf_counter() - started)
         self.g.requires_grad_(True)
         self.d.requires_grad_(False)
         loss = self.update_g(batch, opt_g, backward)
         self.d.requires_grad_(True)
         if self.average is not None:
             self.average.update_parameters(self.g)
-        # What the first update takes longer than the others is the penalty's time (a GPU's is not waited for).
-        share = max(0.0, times[0] - sum(times[1:]) / (d_steps - 1)) / sum(times) if d_steps > 1 else 0.0
-        return Terms(*terms, penalty, weight, loss, seen.real.detach(), seen.fake.detach(), share)
+        weight = float(next((reg.weight for reg in self.regularisers if isinstance(reg, Regulariser)), 0.0))
+        logits = seen.real.detach(), seen.fake.detach()
+        return Terms(*terms, self.penalty, weight, loss, *logits, self.clock.share())
 
     def update_d(
         self, batch: Batch, step: int, opt: Any, backward: Callable[[Tensor], Any]
-    ) -> tuple[Seen, tuple[Tensor, Tensor], Tensor | None, float]:
-        """Logits, D's loss at reals and fakes, and the first regulariser's penalty and weight where it is due."""
+    ) -> tuple[Seen, tuple[Tensor, Tensor], bool]:
+        """Logits, D's loss at reals and fakes, and whether it had a penalty; the first regulariser's is kept."""
         when = When(self.iteration, step)
         y = None if batch.y is None else batch.y[step]
         gy = None if batch.gy is None else batch.gy[step]
@@ -187,8 +211,9 @@ class Game(nn.Module):
         opt.step()
         # Mixed precision keeps its copies of the weights until it is left, here after all updates of the iteration.
         torch.clear_autocast_cache()
-        own = (seen.penalties[0].detach(), regularisers[0].weight) if due and due[0] else (None, 0.0)
-        return seen, (at_real.detach(), at_fake.detach()), *own
+        if due and due[0]:
+            self.penalty = seen.penalties[0].detach()
+        return seen, (at_real.detach(), at_fake.detach()), any(due)
 
     def update_g(self, batch: Batch, opt: Any, backward: Callable[[Tensor], Any]) -> Tensor:
         """G's loss. No penalty is in it, and D's parameters get no gradient."""
