@@ -75,6 +75,7 @@ def everything(module: DigGAN) -> dict[str, torch.Tensor]:
 KINDS: dict[str, dict[str, Any]] = {
     "dig": DIG,
     "dig every 3": {**DIG, "every": 3, "policy": "translation,cutout"},
+    "accumulated": {**DIG, "accumulate": 2, "policy": "translation,cutout"},
     "automatic": {"regulariser": "dig", "weight": "auto"},
     "lecam": {"regulariser": "lecam"},
     "dragan": {"regulariser": "dragan", "network": "conv8", "width": 4},
@@ -260,6 +261,7 @@ def test_in_mixed_precision_every_update_starts_from_the_last() -> None:
         ({"model__weight": -1.0}, "weight is -1.0: a penalty's weight is not negative"),
         ({"model__weight": "auto", "model__regulariser": "none"}, "weight is auto without a penalty"),
         ({"model__d_steps": 0}, "d_steps is 0: it has to be at least 1"),
+        ({"model__accumulate": 0}, "accumulate is 0: an update takes at least 1 batch"),
         ({"model__lr_g": 0.0}, "lr_g is 0.0 and lr_d 0.0005: both have to be > 0"),
         ({"model__betas": [0.0, 1.0]}, r"betas is .*: both lie in \[0, 1\)"),
         ({"model__samples": 1}, "samples is 1 and final_samples 60: distances need at least 2"),

@@ -9,7 +9,7 @@ import torch
 from diggan.gradient_gap import DIGRegularizer
 from diggan.kernels.fused_diffaugment import draw
 from diggan.losses import d_losses, g_loss
-from diggan.rivals import LeCam
+from diggan.rivals import R1, LeCam
 from diggan.training import AutoWeight, Batch, Clock, Game, adam
 from shared.errors import UserError
 
@@ -209,3 +209,24 @@ def test_the_penalty_takes_time_where_updates_without_it_can_be_timed(every, ste
     for penalised in (True, False, True, False, False, False):  # the first of each is left out
         clock.add(penalised, 3.0 if penalised else 1.0)
     assert clock.share() == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("kind", ["plain", "pair", "r1"])
+def test_accumulated_batches_are_one_large_batch(kind: str) -> None:
+    """Of networks without batch statistics, and penalties of single images or pairs."""
+    games = []
+    for parts in (1, 2):
+        game = toy(accumulate=parts, ema=0.9, ema_start=1)
+        if kind != "plain":
+            game.regularisers.append(R1(10.0) if kind == "r1" else DIGRegularizer("pair", 10.0))
+        games.append(game.double())
+    opts = [(adam(game.g, 1e-3), adam(game.d, 1e-3)) for game in games]
+    for k in range(5):
+        one = batch(k)
+        x, z = one.x.double(), one.z.double()
+        halves = Batch(x.view(4, 3, 1, 8, 8), None, z.view(6, 3, 32), None)
+        terms = [game.iterate(b, *o) for game, b, o in zip(games, (Batch(x, None, z, None), halves), opts)]
+        for name in ("d_real", "d_fake", "g"):
+            torch.testing.assert_close(getattr(terms[1], name), getattr(terms[0], name))
+    for (name, a), b in zip(games[0].named_parameters(), games[1].parameters()):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")

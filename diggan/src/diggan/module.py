@@ -44,6 +44,7 @@ class DigGAN(L.LightningModule):
         loss: `hinge` or `nonsaturating`.
         policy: DiffAugment's, such as `translation,cutout`; empty: none.
         d_steps: updates of D in a G iteration.
+        accumulate: batches of each update, see `Game`.
         lr_g, lr_d, betas: of Adam.
         ema, ema_start: of G's average, see `Game`.
         eval_bn: how the sampled generator normalises, see `evaluation.untouched`.
@@ -78,6 +79,7 @@ class DigGAN(L.LightningModule):
         loss: Adversarial = "hinge",
         policy: str = "",
         d_steps: int = 2,
+        accumulate: int = 1,
         lr_g: float = 5e-4,
         lr_d: float = 5e-4,
         betas: tuple[float, float] = (0.0, 0.999),
@@ -112,7 +114,9 @@ class DigGAN(L.LightningModule):
         # CR moves images by whole pixels and mirrors those whose mirror image is one of them, too.
         flip, image = network.startswith("biggan"), cast(tuple[int, int, int], d.image)
         own = build(regulariser, first, variant, smoothing, every, grad_wrt, flip, image, lecam_start)
-        self.game = Game(g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto)
+        self.game = Game(
+            g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto, accumulate=accumulate
+        )
         self.network, self.regulariser = network, own
         # What regularisers remember: DDP would give every process the first one's.
         names = [name for name, _ in self.named_buffers(remove_duplicate=False)]
@@ -132,7 +136,8 @@ class DigGAN(L.LightningModule):
     def plan_options(self) -> dict[str, Any]:
         """What the batches have to hold."""
         g = self.game.g
-        return {"d_steps": self.d_steps, "latent": g.latent, "classes": g.classes, "policy": self.game.policy}
+        kept = {"d_steps": self.d_steps, "accumulate": self.game.accumulate, "policy": self.game.policy}
+        return {**kept, "latent": g.latent, "classes": g.classes}
 
     def setup(self, stage: str) -> None:
         source, wanted = self.data.source, tuple(self.game.d.image)  # type: ignore[arg-type]
@@ -292,7 +297,7 @@ class DigGAN(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.game.iteration, self.curves = checkpoint["gan"]["iteration"], checkpoint["gan"]["curves"]
-        self.game.penalty = checkpoint["gan"]["penalty"]
+        self.game.penalty = checkpoint["gan"].get("penalty")
         for name, values in checkpoint["gan"].get("every process", {}).items():
             if len(values) == self.trainer.world_size:
                 checkpoint["state_dict"][name] = values[self.global_rank]

@@ -73,9 +73,9 @@ class Draw:
                 Draws(*(None if column[0] is None else torch.cat(column) for column in zip(*parts)))
                 for parts in zip(*(c.augment for c in chunks))
             ]
-        updates = self.z.shape[1]
+        batches = self.z.shape[1]
         x = self.images[self.networks, self.rows[i]]
-        augment = self.augment[i * updates : (i + 1) * updates]
+        augment = self.augment[i * batches : (i + 1) * batches]
         return Batch(x, None, self.z[i], None, augment, Random([s.random(k) for s in self.streams]))
 
 
@@ -105,6 +105,7 @@ def run_population(
         SideBySide([m.game.g for m in modules]), SideBySide([m.game.d for m in modules]),
         [settings.regulariser] if settings.regulariser else [], settings.game.loss, settings.game.policy,
         settings.game.grad_wrt, settings.game.ema, settings.game.ema_start, axis=1, auto=settings.game.auto,
+        accumulate=settings.game.accumulate,
     )  # fmt: skip
     opt_g, opt_d = (adam(net, lr, settings.betas) for net, lr in ((game.g, settings.lr_g), (game.d, settings.lr_d)))
     for each in sets:

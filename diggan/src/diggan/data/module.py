@@ -160,8 +160,8 @@ class LimitedImages(L.LightningDataModule):
             x = torch.where(chunk.flips[i][..., None, None, None], x.flip(-1), x)
         if chunk.gy is not None:
             y = self.labels[chunk.rows[i]]
-        updates = self.plan.d_steps + 1
-        augment = chunk.augment[i * updates : (i + 1) * updates]
+        batches = self.plan.batches
+        augment = chunk.augment[i * batches : (i + 1) * batches]
         gy = None if chunk.gy is None else chunk.gy[i]
         return Batch(x, y, chunk.z[i], gy, augment, Random([self.stream.random(k)]))
 
