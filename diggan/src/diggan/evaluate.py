@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diggan.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("--ckpt", type=Path, required=True)
     parser.add_argument("--features", choices=("local", "inception"), default="local")
-    parser.add_argument("--inception", type=Path, help="TorchScript file of Inception weights")
+    parser.add_argument("--inception", type=Path, help="file of Inception weights: state dict or TorchScript")
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--eval-bn", default="batch", help="batch (default), running or standing")
     args = parser.parse_args(argv)

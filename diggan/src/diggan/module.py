@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from diggan import nets
 from diggan.data import LimitedImages
 from diggan.data.images import spread
 from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, latents, rounded, sample, summary, thumbnails
-from diggan.features import InceptionFeatures, local_features
+from diggan.features import InceptionFeatures, inception_file, local_features
 from diggan.gradient_gap import WRT, Variant
 from diggan.kernels.fused_diffaugment import parse_policy
 from diggan.losses import Adversarial
@@ -28,6 +29,7 @@ from diggan.regulariser import Every
 from diggan.rivals import Name, build
 from diggan.training import AutoWeight, Batch, Game, Terms, adam
 
+log = logging.getLogger(__name__)
 LOG_EVERY = 50
 LOOKED_AT = 1000  # training and held-out images that D's statistics are over, at most
 
@@ -49,7 +51,9 @@ class DigGAN(L.LightningModule):
         ema, ema_start: of G's average, see `Game`.
         eval_bn: how the sampled generator normalises, see `evaluation.untouched`.
         samples: images of a look; `final_samples`: at the end.
-        inception: TorchScript file of Inception weights (None: a classifier trained on the data, FID-local).
+        inception: file of Inception weights, see `InceptionFeatures`; looked for under the data root, too (None: a
+            classifier trained on the data, FID-local). A run without the file does not begin; a dry run goes on by
+            FID-local, and says so.
 
     In mixed precision, gradients that are penalised are computed in float32, and so is what is computed from logits.
     Several processes need the strategy `ddp_find_unused_parameters_true`: the networks take turns. Each has smoothed
@@ -205,8 +209,12 @@ class DigGAN(L.LightningModule):
 
     def judge(self) -> Judge:
         if not hasattr(self, "_judge"):
-            if self.inception:
-                extractor: Any = InceptionFeatures(Path(self.inception), self.device)
+            weights = inception_file(self.inception) if self.inception else None
+            if weights and not weights.is_file() and getattr(self.trainer, "fast_dev_run", False):
+                log.warning("%s is missing: this dry run goes on without it, the run will not", weights)
+                weights = None
+            if weights:
+                extractor: Any = InceptionFeatures(weights, self.device)
             else:
                 folder = Path(self.trainer.default_root_dir).parent / "features"
                 extractor = local_features(self.data.source, folder, self.device)
