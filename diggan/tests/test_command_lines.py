@@ -96,7 +96,12 @@ def test_a_trained_generator_is_judged(trained: Path) -> None:
         "-m", "diggan.evaluate", "--ckpt", str(trained / "final.ckpt"), "--features", "local", "--samples", "50"
     )
     assert done.returncode == 0, done.stderr
-    for line in ("100 trained on; 50 samples, normalised by batch", "features: digits-cnn-", "FID-local", "IS-local"):
+    for line in (
+        "100 trained on; 50 samples, normalised by batch",
+        "features: digits-cnn-",
+        "FID-local [",
+        "IS-local [",
+    ):
         assert line in done.stdout
     assert "\nfid " not in done.stdout  # never mistaken for a published one
 

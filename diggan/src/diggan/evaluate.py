@@ -19,7 +19,7 @@ from shared.runs.plan import read_yaml
 
 from diggan.data import LimitedImages
 from diggan.evaluation import Judge, check_eval_bn, sample
-from diggan.features import InceptionFeatures, local_features
+from diggan.features import InceptionFeatures, local_features, score_name
 from diggan.module import DigGAN
 
 
@@ -75,15 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, data = loaded(args.ckpt)
     inception = args.inception if args.features == "inception" else None
     found = scores(module, data, inception, args.samples, args.eval_bn, args.ckpt.parent.parent / "features")
-    local = inception is None
+    title = next(name for name in found if name.startswith("features/"))
     print(f"{data.source.detail}; {len(data.images)} trained on; {args.samples} samples, normalised by {args.eval_bn}")
     for name, value in found.items():
         if name.startswith("features/"):
             accuracy = f" (accuracy {100 * value:.1f} % on the reference images)" if value else ""
             print(f"features: {name.removeprefix('features/')}{accuracy}")
         else:
-            label = f"{name.upper()}-local" if local and name in ("fid", "is") else name
-            print(f"{label:20} {value:10.4g}")
+            label = score_name(name.upper(), title.removeprefix("features/")) if name in ("fid", "is") else name
+            print(f"{label:22} {value:10.4g}")
     return 0
 
 

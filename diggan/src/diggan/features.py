@@ -34,6 +34,12 @@ def quantised(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     return ((images / 2 + 0.5) * 255 + 0.5).floor().clamp(0, 255) / 127.5 - 1
 
 
+def score_name(what: str, title: str) -> str:
+    """`FID-local [a7163b09]` by an extractor's title, `FID [...]` where it is Inception: of one hash or not comparable."""
+    local = "" if title.startswith("inception-") else "-local"
+    return f"{what}{local} [{title.rsplit('-', 1)[-1]}]"
+
+
 class LocalFeatures(nn.Module):
     """A classifier of two convolutions and a hidden layer, whose activations are the features.
 

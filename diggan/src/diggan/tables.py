@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 
 from shared.claims.results import ExperimentResult, Results, Table
+from shared.errors import UserError
 
+from diggan.features import score_name
 from diggan.rivals import WEIGHTS
 
-DATA = {"digits": "100 digits", "mnist": "500 MNIST images", "cifar": "CIFAR-10 (10 %), BigGAN at ch 4",
-        "digits800": "800 digits", "mnist5000": "5000 MNIST images", "conv": "100 digits, D with spectral norm",
-        "c10_10": "CIFAR-10 (10 %), BigGAN at ch 64"}  # fmt: skip
-# Prefix of the experiments of one data set and size -> what it is called.
+# Prefix of the experiments of one data set and size -> what it is called, with the name of the data that were there.
 GROUPS = {
     "digits_": "100 digits",
     "digits800_": "800 digits",
-    "mnist500_": "500 MNIST images",
-    "mnist5000_": "5000 MNIST images",
+    "mnist500_": "500 {data} images",
+    "mnist5000_": "5000 {data} images",
     "conv_": "100 digits, convolutional D with spectral norm",
-    "cifar_": "5000 CIFAR-10 images, BigGAN at ch 4",
-    "c10_10_": "5000 CIFAR-10 images, BigGAN at ch 64",
+    "cifar_": "5000 {data} images, BigGAN at ch 4",
+    "c10_10_": "5000 {data} images, BigGAN at ch 64",
 }
 COLUMNS = ("C10 100 %", "C10 20 %", "C10 10 %", "C100 100 %", "C100 20 %", "C100 10 %")
 # IS / FID of the table in the DiffAugment authors' paper (10k samples); DigGAN's own from a public index of results,
@@ -43,6 +43,28 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 BEST = "_best_"  # in the names of selections, which are other experiments' rows once more
 
 
+def data_label(experiment: ExperimentResult) -> str:
+    """`CIFAR-10 (JPEG copy)`, `CIFAR-10 (a copy)` or `CIFAR-10`, by the contents that the run found on disk."""
+    name = re.split(r"[,:]", experiment.data.detail)[0]
+    return f"{name})" if "(" in name and ")" not in name else name
+
+
+def group_of(name: str, experiment: ExperimentResult) -> str:
+    """`5000 CIFAR-10 (JPEG copy) images, BigGAN at ch 4`."""
+    found = next((says for prefix, says in GROUPS.items() if name.startswith(prefix)), "")
+    return found.format(data=data_label(experiment))
+
+
+def caveat(experiment: ExperimentResult) -> str:
+    """What a distance from one run is worth; empty where there are several."""
+    if len(experiment.runs) > 1:
+        return ""
+    config = experiment.config
+    iterations = config["data"].get("iterations", 250) * (config.get("trainer") or {}).get("max_epochs", 1)
+    samples = (config.get("model") or {}).get("final_samples", 2000)
+    return f"{iterations} iterations, one seed, {samples} samples: no FID verdict"
+
+
 def mean_and_spread(experiment: ExperimentResult, metric: str) -> tuple[float, float]:
     values = [run.metrics[metric] for run in experiment.runs]
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
@@ -61,13 +83,24 @@ def _shown(experiment: ExperimentResult, metric: str, form: str = ".1f") -> str:
     return f"{mean:{form}} ± {spread:{form}}" if len(experiment.runs) > 1 else f"{mean:{form}}"
 
 
-def _extractor(experiments: Sequence[ExperimentResult]) -> str:
-    """What the features of these experiments are, with the classifier's accuracy."""
-    for experiment in experiments:
-        for name, value in experiment.runs[0].metrics.items():
-            if name.startswith("features/"):
-                return name.removeprefix("features/") + (f", {100 * value:.1f} % accurate" if value else "")
-    return "?"
+def extractor(experiments: Sequence[ExperimentResult]) -> tuple[str, float]:
+    """What the features of these experiments are, and the classifier's accuracy (0: not known).
+
+    Raises:
+        UserError: they are not the same, so that the distances say nothing about each other.
+    """
+    runs = [run for experiment in experiments for run in experiment.runs]
+    found = {
+        n.removeprefix("features/"): v for run in runs for n, v in run.metrics.items() if n.startswith("features/")
+    }
+    if len(found) > 1:
+        raise UserError(f"measured by {' and '.join(sorted(found))}: not comparable, run all of them on one machine")
+    return next(iter(found.items()), ("?", 0.0))
+
+
+def by_features(what: str, experiments: Sequence[ExperimentResult]) -> str:
+    """`FID-local [a7163b09]`, by the hash of the classifier; `FID [...]` where the features are Inception's."""
+    return score_name(what, extractor(experiments)[0])
 
 
 def methods(results: Results, prefix: str) -> Table | None:
@@ -85,14 +118,18 @@ def methods(results: Results, prefix: str) -> Table | None:
                 _shown(e, "recall", ".2f"), _shown(e, "coverage", ".2f"), _shown(e, "leak", ".2f"),
             ]
         )  # fmt: skip
-    columns = ["method", "seeds", "FID-local, tail", "best", "last", "gap", "overfitting", "IS-local", "recall",
-               "coverage", "leak"]  # fmt: skip
+    arms = [e for _, e in found]
+    columns = ["method", "seeds", f"{by_features('FID', arms)}, tail", "best", "last", "gap", "overfitting",
+               by_features("IS", arms), "recall", "coverage", "leak"]  # fmt: skip
+    title, accuracy = extractor(arms)
+    features = title + (f", {100 * accuracy:.1f} % accurate" if accuracy else "")
+    limits = caveat(found[0][1])
     leak = mean_and_spread(found[0][1], "leak_training")[0]
     return Table(
-        title=f"{GROUPS[prefix]}: every method",
+        title=f"{group_of(*found[0])}: every method{f' ({limits})' if limits else ''}",
         columns=columns,
         rows=rows,
-        note=f"Features: {_extractor([e for _, e in found])}; compare numbers of the same features only. Tail: mean "
+        note=f"Features: {features}; compare numbers of the same features only. Tail: mean "
         f"of the "
         "last three looks; best: over all looks at the reference set, so optimistic. Gap: of mean gradient norms on "
         "training images and fakes. Overfitting: D's accuracy on training minus that on held-out images. Leak: share "
@@ -133,6 +170,7 @@ def rivals(results: Results, prefix: str) -> Table | None:
                 _shown(own, "tail/fid") if own else "–",
             ]
         )  # fmt: skip
+    fid = f"{by_features('FID', [e for arms in tried.values() for e in arms])}, tail"
     return Table(
         title=f"{GROUPS[prefix]}: regularisers at their own best weight",
         columns=[
@@ -140,10 +178,10 @@ def rivals(results: Results, prefix: str) -> Table | None:
             "weights",
             "seeds",
             "chosen",
-            "FID-local, tail",
+            fid,
             "gap",
             "usual weight",
-            "FID-local, tail",
+            fid,
         ],
         rows=rows,
         note="The weight is chosen by FID-local against images that are neither trained on nor in the reference set "
