@@ -160,7 +160,7 @@ def test_d_is_looked_at_on_fakes_with_the_classes_they_were_made_of(tmp_path: Pa
 
 
 CONFIG: dict[str, Any] = {
-    "model": {**SMALL, **DIG},
+    "model": {**SMALL, **DIG, "pictures": 5},
     "data": DIGITS,
     "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
 }
@@ -186,7 +186,8 @@ def test_a_result_has_all_that_tables_and_figures_ask_for(tmp_path: Path) -> Non
     assert found["last/fid"] == pytest.approx(found["curve/fid"][-1], rel=1e-5)
     assert found["best/fid"] == pytest.approx(min(found["curve/fid"]), rel=1e-5)
     assert found["tail/gap"] == pytest.approx(sum(found["curve/gap"]) / 3, rel=1e-5)
-    assert math.prod(int(n) for n in found["samples/shape"]) == len(found["samples/pixels"])
+    assert found["samples/shape"] == [5, 1, 8, 8]
+    assert len(found["samples/pixels"]) == len(found["samples/nearest"]) == 5 * 64
     assert not any(name.startswith("plan/") for name in found)
     saved = json.loads((tmp_path / "run" / "subset.json").read_text())
     assert found["subset"] == saved["crc32"]

@@ -84,7 +84,15 @@ def test_every_network_is_the_one_that_trains_alone(name: str) -> None:
 
 
 CONFIG: dict[str, Any] = {
-    "model": {"width": 16, "regulariser": "dig", "weight": 10.0, "samples": 60, "final_samples": 60, "ema_start": 5},
+    "model": {
+        "width": 16,
+        "regulariser": "dig",
+        "weight": 10.0,
+        "samples": 60,
+        "final_samples": 60,
+        "ema_start": 5,
+        "pictures": 3,
+    },
     "data": {"dataset": "digits", "num_samples": 40, "batch_size": 8, "iterations": 10},
     "trainer": {"max_epochs": 2, "accelerator": "cpu"},
 }

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diggan.experiment import data_fingerprint, run, run_together
 from diggan.features import LocalFeatures
+from diggan.figures import SHOWN
 from diggan.module import DigGAN
 from shared.errors import UserError
 from shared.runs.plan import load_plan, merge, read_yaml
@@ -90,6 +91,13 @@ def test_a_tier_expands_to_experiments_that_the_data_module_and_the_networks_kno
         assert experiment.seeds
         assert ("model" in experiment.config) == ("data" in experiment.config)
         assert experiment.together or "toy" not in experiment.config, experiment.name
+
+
+def test_samples_are_kept_where_they_are_shown() -> None:
+    shown = {name for names in SHOWN for name in names}
+    for tier in ("quick", "cpu", "gpu"):
+        for e in load_plan(HERE, tier).experiments:
+            assert (e.name in shown) == bool(e.config.get("model", {}).get("pictures")), f"{tier}: {e.name}"
 
 
 def test_the_paper_s_numbers_are_never_compared_with_fid_local(tmp_path: Path, toy_data: Path) -> None:

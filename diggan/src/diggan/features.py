@@ -35,7 +35,7 @@ def quantised(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def score_name(what: str, title: str) -> str:
-    """`FID-local [a7163b09]` by an extractor's title, `FID [...]` where it is Inception: of one hash or not comparable."""
+    """`FID-local [a7163b09]` by an extractor's title, `FID [...]` where it is Inception."""
     local = "" if title.startswith("inception-") else "-local"
     return f"{what}{local} [{title.rsplit('-', 1)[-1]}]"
 

@@ -51,6 +51,7 @@ class DigGAN(L.LightningModule):
         ema, ema_start: of G's average, see `Game`.
         eval_bn: how the sampled generator normalises, see `evaluation.untouched`.
         samples: images of a look; `final_samples`: at the end.
+        pictures: samples that the result keeps for a picture, see `thumbnails`.
         inception: file of Inception weights, see `InceptionFeatures`; looked for under the data root, too (None: a
             classifier trained on the data, FID-local). A run without the file does not begin; a dry run goes on by
             FID-local, and says so.
@@ -92,6 +93,7 @@ class DigGAN(L.LightningModule):
         eval_bn: EvalBN = "batch",
         samples: int = 2000,
         final_samples: int = 2000,
+        pictures: int = 0,
         inception: str | None = None,
     ) -> None:
         super().__init__()
@@ -112,6 +114,7 @@ class DigGAN(L.LightningModule):
         check_eval_bn(eval_bn)
         self.d_steps, self.lr_g, self.lr_d, self.betas = d_steps, lr_g, lr_d, betas
         self.eval_bn, self.samples, self.final_samples, self.inception = eval_bn, samples, final_samples, inception
+        self.pictures = pictures
         g, d = nets.build(network, width, 10 if classes is None else classes, latent, shared_embedding, attention)
         auto = AutoWeight(auto_target) if weight == "auto" else None
         first = 1.0 if weight == "auto" else cast("float | None", weight)
@@ -272,7 +275,7 @@ class DigGAN(L.LightningModule):
         count = 64 if getattr(self.trainer, "fast_dev_run", False) else self.final_samples
         fakes = sample(self.game.sampler, count, self.eval_bn, self.data.batch_size, self.data.seed)
         self.final = self.judge().scores(fakes, self.data.images.cpu())
-        self.thumbnails = thumbnails(fakes, self.data.images.cpu())
+        self.thumbnails = thumbnails(fakes, self.data.images.cpu(), self.pictures)
         self.log_dict(
             {f"test/{name}": value for name, value in self.final.items() if "features/" not in name}, batch_size=1
         )

@@ -155,7 +155,7 @@ class Looks:
         self.judge = Judge(local_features(source, features), sets[0].reference())
         rest = [s.validation() for s in sets]
         self.validation = [self.judge.extractor.extract(r)[0] if len(r) > 1 else None for r in rest]
-        self.sets, self.samples = sets, samples
+        self.sets, self.samples, self.pictures = sets, samples, settings.pictures
         rows = spread(len(sets[0].images), min(LOOKED_AT, samples))
         self.train = torch.stack([s.images[rows] for s in sets])
         held_out = sets[0].held_out(LOOKED_AT)[0]
@@ -194,5 +194,5 @@ class Looks:
             followed = {f"curve/{name}": rounded(values) for name, values in curves.items()}
             out.append({**final, **summary(curves), **followed, "subset": float(own.subset_crc)})
             if len(out) == 1:  # one network's for the picture
-                out[0] |= thumbnails(fake, own.images)
+                out[0] |= thumbnails(fake, own.images, self.pictures)
         return out
