@@ -138,6 +138,21 @@ def test_cells_that_are_not_available_are_so(some: Results) -> None:
     assert tables.methods(some, "c10_10_").rows[0][2] == "31.0 ± 1.0"
 
 
+def test_every_run_has_a_row_by_its_key(some: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tables.runs(some)
+    assert len(rows) == 3 * len(some.experiments)
+    keys = {(r["data"], r["fraction"], r["method"], r["lambda"], r["seed"]) for r in rows}
+    assert len(keys) == len(rows)
+    some.experiments["digits_plain"].config["data"]["num_samples"] = 100
+    assert tables.runs(some)[0]["fraction"] == pytest.approx(100 / 897)
+    assert tables.main(["--tier", "quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("data,fraction,method,lambda,seed,")
+    assert len(lines) > 50
+    with pytest.raises(UserError, match="no such file"):
+        tables.main(["--tier", "huge"])
+
+
 def test_costs_and_games() -> None:
     cost = experiment(
         "ch 8", d_plain_ms=10.0, d_dig_ms=21.0, d_separate_ms=30.0, g_plain_ms=50.0, g_dig_ms=60.0, d_ratio=2.1,

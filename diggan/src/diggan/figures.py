@@ -95,11 +95,10 @@ def gaps(results: Results, folder: Path, name: str) -> Figure:
     seeds = min(len(experiment.runs) for _, experiment in arms)
     band = f"mean of {seeds} seeds, band: least to largest" if seeds > 1 else caveat(arms[0][1])
     last = {experiment.title: _curves(experiment, "fid")[1][:, -1].mean() for _, experiment in arms}
-    order = ", ".join(f"{title} {value:.0f}" for title, value in sorted(last.items(), key=lambda pair: pair[1]))
+    order = "; ".join(f"{title}: {value:.0f}" for title, value in sorted(last.items(), key=lambda pair: pair[1]))
     return finish(
         figure, folder, f"gap_{name}.svg",
-        f"{group_of(*arms[0])}: the gap of the mean gradient norms, and {fid}, over training. {fid} at the end: "
-        f"{order} "
+        f"{group_of(*arms[0])}: the gap of the mean gradient norms, and {fid}, over training. At the end: {order} "
         f"({band}; the gap of a single look comes near 0 where the norms cross).",
         "Gap of gradient norms and FID-local over training, for several weights of the penalty",
     )  # fmt: skip
@@ -178,12 +177,12 @@ def weights(results: Results, folder: Path, name: str) -> Figure:
     tried = {key: e for key, e in results.experiments.items() if key.startswith(prefix) and e.runs}
     data, fid = group_of(*next(iter(tried.items()))), by_features("FID", list(tried.values()))
     axes.set(xscale="log", yscale="log", xlabel="weight of the penalty", ylabel=f"tail {fid}")
+    alone = " A point by itself: one weight was tried." if any(len(points) == 1 for points in groups.values()) else ""
     axes.legend(frameon=False, fontsize=6.5, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return finish(
         figure, folder, f"weights_{name}.svg",
-        f"{data}: {fid} at the weights that were tried. A line's lowest point is what a penalty is worth "
-        f"when its "
-        "weight is chosen well (mean over seeds, bars: one standard deviation).",
+        f"{data}: {fid} at the weights that were tried. A line's lowest point is what a penalty is worth when its "
+        f"weight is chosen well (mean over seeds, bars: one standard deviation).{alone}",
         "FID-local against the weight of the penalty, one line for each regulariser",
     )  # fmt: skip
 

@@ -1,13 +1,21 @@
-"""All methods side by side (section 10): what a single claim cannot say."""
+"""All methods side by side (section 10): what a single claim cannot say.
+
+`python -m diggan.tables --tier cpu > runs.csv`: one row for each run, by data, fraction, method, lambda and seed.
+"""
 
 from __future__ import annotations
 
+import argparse
+import csv
 import re
 import statistics
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from shared.claims.results import ExperimentResult, Results, Table
-from shared.errors import UserError
+from shared.claims.results import ExperimentResult, Results, Table, load_results
+from shared.errors import UserError, one_line_errors
 
 from diggan.features import score_name
 from diggan.rivals import WEIGHTS
@@ -267,3 +275,41 @@ def tables(results: Results) -> list[Table]:
     found += [rivals(results, prefix) for prefix in ("digits_", "conv_")]
     found += [costs(results), games(results)]
     return [*(table for table in found if table is not None), published(results)]
+
+
+TRAINING_IMAGES = {"digits": 897, "mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
+MEASURED = ("tail/fid", "best/fid", "last/fid", "tail/gap", "tail/overfitting", "is", "recall", "coverage")
+
+
+def runs(results: Results) -> list[dict[str, Any]]:
+    """A row for each training run, selections left out; `fraction` is empty where nobody knows of how many."""
+    rows = []
+    for name, e in results.experiments.items():
+        model, data = e.config.get("model") or {}, e.config.get("data") or {}
+        if not data or BEST in name:
+            continue
+        total, count = TRAINING_IMAGES.get(data["dataset"]), data.get("num_samples")
+        fraction = data.get("fraction", 1.0 if count is None else count / total if total else "")
+        method = " ".join(filter(None, (model.get("regulariser", "none"), model.get("variant"), model.get("policy"))))
+        for run in e.runs:
+            key = {"data": data_label(e), "fraction": fraction, "method": method, "lambda": weight_of(e)}
+            features = {"seed": run.seed, "network": model.get("network", "mlp64"), "features": extractor([e])[0]}
+            rows.append({**key, **features, **{n: run.metrics.get(n, "") for n in MEASURED}})
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m diggan.tables", description="One row for each run, as CSV.")
+    parser.add_argument("--tier", default="quick", help="quick (default), cpu, gpu or paper")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="the paper's folder")
+    args = parser.parse_args(argv)
+    found = runs(load_results(args.root / "results" / args.tier / "results.json"))
+    writer = csv.DictWriter(sys.stdout, found[0] if found else ["data"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return 0
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())
