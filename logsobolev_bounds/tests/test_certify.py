@@ -188,9 +188,22 @@ def saved(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG)
     module = BayesClassifier(sigma_p=0.3)
-    module.build(examples(m=150))
+    module.build(examples(m=150, center="heldout"))
     torch.save({"state_dict": module.state_dict(), "made_with": module.made_with}, folder / "final.ckpt")
     return folder / "final.ckpt"
+
+
+def learnt_elsewhere(saved: Path, said: str) -> None:
+    """A prior of 300 digits, of which 150 taught it, saved as if it were of the first 150: those that it has seen."""
+    module = BayesClassifier(sigma_p=0.3, prior_mode="learnt_split")
+    module.build(examples(m=300, prior_fraction=0.5, center="heldout"))
+    with torch.no_grad():
+        for layer in module.net.layers:
+            layer.prior_mu.copy_(layer.mu)
+    made_with = {**module.made_with}
+    if said == "fixed":
+        made_with = {**torch.load(saved)["made_with"]}
+    torch.save({"state_dict": module.state_dict(), "made_with": made_with}, saved)
 
 
 def broken(saved: Path, how: str) -> Path:
@@ -209,6 +222,12 @@ def broken(saved: Path, how: str) -> Path:
         torch.save([1, 2], saved)
     if how == "weights only":
         torch.save({"state_dict": torch.load(saved)["state_dict"]}, saved)
+    if how.startswith("learnt"):
+        learnt_elsewhere(saved, said="fixed" if how.endswith("fixed") else "learnt_split")
+    if how.startswith("before "):
+        state = torch.load(saved)
+        del state["made_with"][how.removeprefix("before ")]
+        torch.save(state, saved)
     if how.startswith("config: "):
         old, new = how.removeprefix("config: ").split(" -> ")
         assert old in CONFIG
@@ -227,9 +246,16 @@ BROKEN: list[tuple[str, list[str], str]] = [
     ("weights only", [], NO),
     ("config: linear -> mlp", [], NO),
     ("config: sigma_p: 0.3 -> sigma_p: 0.1", [], "made with sigma_p = 0.3, the configuration has 0.1"),
-    ("config: m: 150 -> m: 140", [], "made with n = 150.0, the configuration has 140.0"),
+    ("config: m: 150 -> m: 140", [], "made with n = 150, the configuration has 140"),
     ("config: sigma_p: 0.3 -> sigma_p: 0.3, delta: 0.1", [], "made with delta = 0.05, the configuration has 0.1"),
     ("config: sigma_p: 0.3 -> sigma_p: 0.3, prior_mode: learnt_split", [], "a learnt prior needs a share"),
+    ("config: center: heldout -> center: train", [], "made with center = heldout, the configuration has train"),
+    ("config: m: 150 -> m: 150, scale: standardised", [], "made with scale = unit, the configuration has standardised"),
+    ("config: m: 150 -> m: 150, label_noise: 0.2", [], "made with examples = [0-9a-f]{16}, the configuration has"),
+    ("learnt", [], "made with prior_mode = learnt_split, the configuration has fixed"),
+    ("learnt, said to be fixed", [], "a prior with a mean that was learnt, and the configuration says prior_mode"),
+    ("before prior_mode", [], "does not say its prior_mode: it is of an earlier version, train again"),
+    ("before examples", [], "does not say its examples: it is of an earlier version"),
     ("config: network -> net", [], r"config\.yaml: got an unexpected keyword argument 'net'"),
     ("config: model: -> model", [], r"config\.yaml, line 1"),
     ("whole", ["--delta", "0.01"], "delta is 0.01"),

@@ -118,10 +118,33 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path) -> N
     for model, data, says in (
         ({"sigma_p": 0.2}, {}, "made with sigma_p = 0.3, the configuration has 0.2"),
         ({"delta": 0.1}, {}, "made with delta = 0.05, the configuration has 0.1"),
-        ({}, {"m": 50}, "made with n = 60.0, the configuration has 50.0"),
+        ({}, {"m": 50}, "made with n = 60, the configuration has 50"),
+        ({}, {"center": "heldout"}, "made with center = train, the configuration has heldout"),
+        ({"prior_mode": "learnt_split"}, {"m": 120, "prior_fraction": 0.5}, "made with prior_mode = fixed, the conf"),
     ):
         with pytest.raises(UserError, match=says):
             fit(model, data, tmp_path, resume=last)
+
+
+def test_a_learnt_prior_is_not_validated_as_a_fixed_one(tmp_path: Path) -> None:
+    """On the prior's own examples its certificate would be false; that of the others stays."""
+    last = tmp_path / "last.ckpt"
+    model, data = LEARNT
+    fit(model, data, tmp_path, epochs=1, callbacks=[ResumeCheckpoint(last, 0.0)])
+
+    def validated(model: dict[str, Any], data: dict[str, Any]) -> dict[str, float]:
+        trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        module, examples = BayesClassifier(**{**FEW, **model}), Examples(**{**DIGITS, **data})
+        return trainer.validate(module, examples, str(last), verbose=False, weights_only=True)[0]
+
+    assert "bound/certificate01" in validated(model, data)
+    with pytest.raises(UserError, match="made with prior_mode = learnt_split, the configuration has fixed"):
+        validated({}, {})
+    saved = torch.load(last, weights_only=True)
+    saved["made_with"] = fit({}, {}, tmp_path, epochs=1).made_with
+    torch.save(saved, last)
+    with pytest.raises(UserError, match="a prior with a mean that was learnt, and the configuration says prior_mode"):
+        validated({}, {})
 
 
 def test_seeds_give_the_same_bits_again_and_others_do_not(tmp_path: Path) -> None:
@@ -168,7 +191,7 @@ def test_the_prior_is_learnt_on_its_own_examples_only(tmp_path: Path) -> None:
     model, data = LEARNT
     module = fit(model, data, tmp_path, epochs=1)
     layer, inside = module.net.layers[0], module.data
-    assert (inside.m, len(inside.y_prior), module.made_with["n"]) == (60, 60, 60.0)
+    assert (inside.m, len(inside.y_prior), module.made_with["n"]) == (60, 60, 60)
     learnt = layer.prior_mu.clone()
     assert learnt.any()
     own = kl_gauss(layer.mu, layer.sigma, learnt, 0.3)

@@ -224,7 +224,7 @@ def loaded(path: Path) -> tuple[Any, Examples, dict[str, Any]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state["state_dict"])
-        module.check_made_with(state["made_with"])
+        module.check_made_with(state)
     except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         why = (str(error).splitlines() or ["it is empty"])[0]
         raise UserError(f"{path} is no checkpoint of this configuration ({why})") from None

@@ -10,6 +10,7 @@ A mean subtracted over the training set makes the hypotheses depend on it: a cer
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -70,6 +71,9 @@ def synthetic_logistic(n: int, seed: int) -> tuple[Float[Tensor, "n 2"], Int64[T
 class Examples(L.LightningDataModule):
     """After `setup`: x, y (training, m of them), x_test, y_test, classes; all resident, flat and centred.
 
+    `fingerprint` names the examples that the bound is on, whatever is done to their pixels: which of which data set,
+    and their labels.
+
     Args:
         dataset: one of those above.
         root: where the data lie (default: the data root).
@@ -93,6 +97,7 @@ class Examples(L.LightningDataModule):
     x_prior: Float[Tensor, "k d"]
     y_prior: Int64[Tensor, " k"]
     classes: int
+    fingerprint: str
 
     def __init__(
         self,
@@ -137,9 +142,9 @@ class Examples(L.LightningDataModule):
         if self.dataset == "synthetic_logistic":
             x, y = synthetic_logistic(self.limit or 1000, self.seed)
             x_test, y_test = synthetic_logistic(10_000, self.seed + 1_000_003)
-            self.classes = 2
+            self.classes, source = 2, f"drawn with seed {self.seed}"
         else:
-            x, y, x_test, y_test, self.classes, *_ = read(self.dataset, Path(self.root) if self.root else None)
+            x, y, x_test, y_test, self.classes, source, *_ = read(self.dataset, Path(self.root) if self.root else None)
         check(x, y, self.classes)
         check(x_test, y_test, self.classes)
         if self.limit is not None and self.limit > len(y):
@@ -160,6 +165,8 @@ class Examples(L.LightningDataModule):
             raise BadData(f"prior_fraction is {self.prior_fraction}: of {len(y)} examples it leaves one part empty")
         self.x_prior, self.y_prior = x[:k], y[:k]
         self.x, self.y, self.x_test, self.y_test = x[k:], y[k:], x_test, y_test
+        which = f"{self.dataset}, {source}, {k} to {len(y)}".encode()
+        self.fingerprint = hashlib.sha256(which + self.y.numpy().tobytes()).hexdigest()[:16]
 
     @property
     def m(self) -> int:

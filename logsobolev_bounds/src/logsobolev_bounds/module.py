@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import pytorch_lightning as L
@@ -20,6 +21,8 @@ from logsobolev_bounds.data import Examples, covariance
 from logsobolev_bounds.models import BayesNet, Name, build
 
 Objective = Literal["elbo", "quadratic", "lambda", "maurer"]
+MadeWith = dict[str, float | str]  # what a checkpoint has to have in common with a configuration
+PRIOR_MEANS = ("prior_mu", "prior_bias_mu")  # of a layer, in a checkpoint
 LOOK_DRAWS = 20  # posterior draws of a look during training
 LOOK_EXAMPLES = 2000
 
@@ -101,7 +104,7 @@ class BayesClassifier(L.LightningModule):
         self.prior_draws, self.bound_examples, self.points = prior_draws, bound_examples, points
         self.posterior_draws, self.certificate_draws = posterior_draws, certificate_draws
         self.prior_epochs = prior_epochs
-        self.made_with: dict[str, float] = {}
+        self.made_with: MadeWith = {}
         self.final: dict[str, float] = {}
         self.curves: dict[str, list[float]] = {}
         # t of the lambda objective is trained along with the posterior.
@@ -126,13 +129,28 @@ class BayesClassifier(L.LightningModule):
                 f"prior_mode is {self.prior_mode} and data.prior_fraction {data.prior_fraction}: a learnt prior needs "
                 "a share of the examples, and a fixed one none"
             )
-        self.made_with = {"n": float(data.m), "delta": self.delta, "sigma_p": self.sigma_p}
+        # A learnt prior knows the examples that taught it, and those whose mean was subtracted from them.
+        self.made_with = {
+            "n": data.m, "delta": self.delta, "sigma_p": self.sigma_p, "prior_mode": self.prior_mode,
+            "prior_fraction": data.prior_fraction, "center": data.center, "scale": data.scale,
+            "examples": data.fingerprint,
+        }  # fmt: skip
 
-    def check_made_with(self, saved: dict[str, float]) -> None:
-        """Raise `UserError` where a checkpoint's n, delta or prior are not the configuration's."""
+    def check_made_with(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise `UserError` where a checkpoint's prior, delta or examples are not the configuration's, or not known."""
+        saved: MadeWith = checkpoint["made_with"]
         for key, value in self.made_with.items():
-            if saved.get(key) != value:
-                raise UserError(f"the checkpoint was made with {key} = {saved.get(key)}, the configuration has {value}")
+            if key not in saved:
+                raise UserError(f"the checkpoint does not say its {key}: it is of an earlier version, train again")
+            if saved[key] != value:
+                raise UserError(f"the checkpoint was made with {key} = {saved[key]}, the configuration has {value}")
+        means = (value for name, value in checkpoint["state_dict"].items() if name.endswith(PRIOR_MEANS))
+        if self.prior_mode == "fixed" and any(bool(value.any()) for value in means):
+            raise UserError(
+                "the checkpoint holds a prior with a mean that was learnt, and the configuration says prior_mode = "
+                "fixed: a bound on the examples that taught it would be false; give the configuration that it was "
+                "trained with"
+            )
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -260,7 +278,7 @@ class BayesClassifier(L.LightningModule):
         checkpoint["made_with"], checkpoint["curves"] = self.made_with, self.curves
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_made_with(checkpoint["made_with"])
+        self.check_made_with(checkpoint)
         self.curves = checkpoint["curves"]
 
 
