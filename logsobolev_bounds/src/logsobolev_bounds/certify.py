@@ -150,8 +150,11 @@ def certificates(
     kl = float(net.kl().detach())
     risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, seed, budget=budget)
     test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, seed + 1, budget=budget)
-    facts = Facts(prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in")
     n = m if examples is None else min(examples, m)
+    facts = Facts(
+        prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in",
+        complexity_from="the sample" if n == m else f"{n} of the sample's {m} examples",
+    )  # fmt: skip
     stacked = net.draws(prior_draws, generator, prior=True)
     lams = torch.tensor([multiple * m for multiple in lambdas], dtype=torch.float64)
     out, about = [], {"m": float(m), "kl": kl}
