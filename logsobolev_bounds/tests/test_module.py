@@ -154,10 +154,16 @@ def test_seeds_give_the_same_bits_again_and_others_do_not(tmp_path: Path) -> Non
     assert first["bound/lsi"] != other["bound/lsi"]
     for name in ("grad/input_sq", "grad/input_sq_sigma", "bound/lsi", "bound/lsi_euclid", "bound/lsi_corrected",
                  "bound/seeger01", "bound/maurer01", "bound/hoeffding_clip", "bound/certificate01", "bound/C",
-                 "bound/ess", "bound/kind", "subgamma/v", "subgamma/c", "subgamma/rms", "err_gibbs", "err_ensemble",
-                 "margin/lsi", "term/risk", "term/KL", "term/C", "term/ln(1", "kl", "test/nll"):  # fmt: skip
+                 "bound/ess", "subgamma/v", "subgamma/c", "subgamma/rms", "err_gibbs", "err_ensemble", "margin/lsi",
+                 "term/risk", "term/KL_over_lambda", "term/confidence_over_lambda", "term/C_over_lambda",
+                 "C_over_lambda/lsi", "kl", "test/nll"):  # fmt: skip
         assert math.isfinite(first[name]), name
-    assert (first["bound/kind"], first["certificate/certificate01"]) == (0.0, 0.0)  # centred by the training set
+    assert first["certificate/certificate01"] == 0.0  # centred by the training set
+    assert "bound/kind" not in first  # `certificate/<bound>` says it of each
+    lam = first["kl"] / first["term/KL_over_lambda"]
+    assert min(abs(lam / 60 - each) for each in (0.25, 0.5, 1.0, 2.0)) < 1e-9
+    assert first["bound/C"] == first["C/lsi"] == pytest.approx(lam * first["C_over_lambda/lsi"], rel=1e-12)
+    assert first["term/C_over_lambda"] == first["C_over_lambda/lsi"]
     for name in ("val/nll", "val/err_gibbs", "val/err_ensemble", "val/ece", "train/kl"):
         assert len(first[f"curve/{name}"]) == 2, name
     terms = [value for name, value in first.items() if name.startswith("term/")]
@@ -225,8 +231,8 @@ def test_a_bound_is_logged_beside_the_loss_and_changes_nothing(tmp_path: Path) -
     watched = everything(fit({}, {}, tmp_path, 4, logger=logger, callbacks=[BoundLogger(2, 5, 60)]))
     assert all(torch.equal(value, watched[name]) for name, value in alone.items())
     assert [row["step"] for row in logger.rows if "bound/lsi" in row] == [6, 12]
-    for name in ("bound/lsi", "bound/C", "bound/ess", "bound/kind", "bound/seeger01", "bound/maurer01",
-                 "bound/hoeffding_clip", "subgamma/v", "subgamma/c", "subgamma/rms"):  # fmt: skip
+    for name in ("bound/lsi", "bound/C", "bound/ess", "certificate/lsi", "certificate/certificate01", "bound/seeger01",
+                 "bound/maurer01", "bound/hoeffding_clip", "subgamma/v", "subgamma/c", "subgamma/rms"):  # fmt: skip
         values = logger.values(name)
         assert len(values) == 2, name
         assert all(math.isfinite(value) for value in values), name
@@ -235,6 +241,14 @@ def test_a_bound_is_logged_beside_the_loss_and_changes_nothing(tmp_path: Path) -
                         ("val/ece", 4)):  # fmt: skip
         assert len(logger.values(name)) == count, name
     assert len(logger.values("train/kl")) >= 12
+
+
+def test_a_bound_is_logged_for_lambdas_of_ones_own_grid(tmp_path: Path) -> None:
+    """A third of m is a point of 31, and of none of the default's 65."""
+    logger = Kept()
+    model = {"lambdas": [1 / 3, 1.0], "points": 31}
+    fit(model, {}, tmp_path, 1, logger=logger, callbacks=[BoundLogger(1, 5, 60)])
+    assert math.isfinite(logger.values("bound/lsi")[0])
 
 
 def test_bound_yaml_goes_behind_a_configuration_that_trains(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def results(**experiments: ExperimentResult) -> Results:
 def trained(title: str, sigma_p: float = 0.3, certified: bool = False, **more: float) -> ExperimentResult:
     metrics = {
         "train/nll": 0.48, "test/nll": 0.47, "test/gibbs": 0.083, "test/ensemble": 0.058, "kl": 392.0, "ess/lsi": 1.2,
-        "term/risk": 0.5, "term/KL": 0.3, "term/ln(1": 0.01, "term/C": 0.2,
+        "term/risk": 0.5, "term/KL_over_lambda": 0.3, "term/confidence_over_lambda": 0.01, "term/C_over_lambda": 0.2,
         **{f"bound/{key}": 1.0 + i for i, key in enumerate(KEYS)},
         **{f"certificate/{key}": 0.0 for key in KEYS},
         "certificate/certificate01": float(certified), **more,

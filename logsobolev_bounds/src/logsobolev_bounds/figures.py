@@ -1,4 +1,4 @@
-"""The pictures of section 11: fig1 to fig5, and two that explain (the bound's three terms, which covariance holds)."""
+"""The pictures of section 11: fig1 to fig5."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def terms(results: Results, folder: Path) -> Figure | None:
     x = np.array([e.config["model"]["sigma_p"] for _, e in found])
     parts = {
         "empirical risk": [mean(e, "term/risk") for _, e in found],
-        "KL / lambda": [mean(e, "term/KL") + mean(e, "term/ln(1") for _, e in found],
-        "C / lambda": [mean(e, "term/C") for _, e in found],
+        "KL / lambda": [mean(e, "term/KL_over_lambda") + mean(e, "term/confidence_over_lambda") for _, e in found],
+        "C / lambda": [mean(e, "term/C_over_lambda") for _, e in found],
     }
     figure, axes = plt.subplots(figsize=(4.6, 3.0))
     colours = [COLOURS[c] for c in ("baseline", "ours_variant", "orange")]

@@ -22,6 +22,11 @@ from logsobolev_bounds.models import BayesNet, Name, build
 
 Objective = Literal["elbo", "quadratic", "lambda", "maurer"]
 MadeWith = dict[str, float | str]  # what a checkpoint has to have in common with a configuration
+# The terms of a bound through a log-MGF, as metrics are named.
+TERMS = {
+    "risk": "risk", "KL/lambda": "KL_over_lambda", "ln(1/delta)/lambda": "confidence_over_lambda",
+    "C/lambda": "C_over_lambda",
+}  # fmt: skip
 PRIOR_MEANS = ("prior_mu", "prior_bias_mu")  # of a layer, in a checkpoint
 LOOK_DRAWS = 20  # posterior draws of a look during training
 LOOK_EXAMPLES = 2000
@@ -260,11 +265,13 @@ class BayesClassifier(L.LightningModule):
             self.final |= {f"bound/{key}": each.value, f"certificate/{key}": float(each.kind == "certificate")}
             if loss == "nll":  # how far it lies above what it bounds, as far as test examples tell
                 self.final[f"margin/{key}"] = each.value - about["test/nll"]
-            if each.ess is not None:
-                self.final |= {f"ess/{key}": each.ess, f"C/{key}": each.terms["C/lambda"]}
+            if each.C is not None and each.ess is not None:
+                self.final |= {
+                    f"ess/{key}": each.ess, f"C/{key}": each.C, f"C_over_lambda/{key}": each.terms["C/lambda"],
+                }  # fmt: skip
             if key == "lsi":
-                self.final |= {f"term/{name.split('/')[0]}": value for name, value in each.terms.items()}
-                self.final |= {"bound/C": each.terms["C/lambda"], "bound/ess": each.ess or 0.0, "bound/kind": 0.0}
+                self.final |= {f"term/{TERMS[name]}": value for name, value in each.terms.items()}
+                self.final |= {"bound/C": self.final["C/lsi"], "bound/ess": self.final["ess/lsi"]}
         self.log_dict({k: v for k, v in self.final.items() if math.isfinite(v)}, batch_size=1)
 
     def results(self) -> dict[str, Any]:
@@ -285,6 +292,8 @@ class BayesClassifier(L.LightningModule):
 class BoundLogger(L.Callback):
     """Logs a bound beside the loss at validation: `bound/lsi`, `bound/C`, `bound/ess`, `bound/seeger01`, ...
 
+    `bound/C` is C itself, in nats; `certificate/<bound>` is 1 for a certificate and 0 for an estimate.
+
     Args:
         every: epochs between two looks. prior_draws, examples: of C, few as it is computed often.
     """
@@ -301,14 +310,12 @@ class BoundLogger(L.Callback):
         with torch.inference_mode(False):
             found, about = certificates(
                 pl_module.net, pl_module.data, pl_module.delta, pl_module.lambdas, self.prior_draws, self.examples,
-                modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100, p_min=pl_module.p_min,
+                pl_module.points, modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100,
+                p_min=pl_module.p_min,
             )  # fmt: skip
-        values = {f"bound/{each.key}": each.result.value for each in found}
+        values = {name: value for name, value in about.items() if name.startswith("subgamma/")}
+        for _, key, _, each in found:
+            values |= {f"bound/{key}": each.value, f"certificate/{key}": float(each.kind == "certificate")}
         lsi = found[0].result
-        values |= {
-            "bound/lsi": lsi.value,
-            "bound/C": lsi.terms["C/lambda"],
-            "bound/kind": 0.0,
-            "bound/ess": lsi.ess or 0.0,
-        } | {name: value for name, value in about.items() if name.startswith("subgamma/")}
+        values |= {"bound/C": lsi.C or 0.0, "bound/ess": lsi.ess or 0.0}
         trainer.logger.log_metrics({k: v for k, v in values.items() if math.isfinite(v)}, step=trainer.global_step)
