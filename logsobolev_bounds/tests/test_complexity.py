@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from logsobolev_bounds.complexity import ComplexityError, PerDraw, forward_chunk, grid, loss_and_gradient, per_draw
 from logsobolev_bounds.data import BadData, class_covariances, covariance
+from logsobolev_bounds.errors import BoundError
 from logsobolev_bounds.layers import BayesLinear, LocalReparametrisation, Weights
 from logsobolev_bounds.models import BayesNet, build, one
 
@@ -132,11 +133,11 @@ NAN = torch.full((5, 5), torch.nan, dtype=torch.float64)
     ("change", "error", "says"),
     [
         ({"mode": "euclid"}, ComplexityError, "unknown covariance 'euclid': there are identity, total, within, class_"),
-        ({"sigma": TILTED}, BadData, "Sigma is not symmetric: entries differ by 0.5"),
-        ({"sigma": -torch.eye(5, dtype=torch.float64)}, BadData, "Sigma has the eigenvalue -1"),
-        ({"sigma": torch.ones(5, 4)}, BadData, r"Sigma has shape \(5, 4\): it has to be square"),
-        ({"sigma": NAN}, BadData, "Sigma holds NaN or infinity"),
-        ({"sigma": torch.eye(4, dtype=torch.float64)}, ValueError, r"Sigma has shape \(4, 4\): inputs have 5 entries"),
+        ({"sigma": TILTED}, BoundError, "Sigma is not symmetric: entries differ by 0.5"),
+        ({"sigma": -torch.eye(5, dtype=torch.float64)}, BoundError, "Sigma has the eigenvalue -1"),
+        ({"sigma": torch.ones(5, 4)}, BoundError, r"Sigma has shape \(5, 4\): inputs have 5 entries"),
+        ({"sigma": NAN}, BoundError, "Sigma has an entry that is not finite"),
+        ({"sigma": torch.eye(4, dtype=torch.float64)}, BoundError, r"Sigma has shape \(4, 4\): inputs have 5 entries"),
         ({"sigma": torch.eye(5), "mode": "class_corrected"}, ComplexityError, "class_corrected takes the covariance"),
         ({"alphas": torch.linspace(0, 1, 16)}, ValueError, "T is 16: the trapezoid rule needs at least 17"),
         ({"alphas": torch.linspace(0.1, 1, 17)}, ValueError, "alphas start at 0.1"),

@@ -10,7 +10,6 @@ import torch
 from logsobolev_bounds.data import (
     Examples,
     check,
-    check_covariance,
     class_covariances,
     covariance,
     read,
@@ -151,17 +150,6 @@ def test_bad_examples() -> None:
             check(bad_x, bad_y, 3)
     with pytest.raises(ValueError, match="class 1 has 1 example"):
         class_covariances(x, y)
-
-
-def test_bad_covariances() -> None:
-    check_covariance(torch.eye(3))
-    for bad, says in (
-        (torch.zeros(2, 3), r"Sigma has shape \(2, 3\)"),
-        (torch.tensor([[1.0, 0.5], [0.4, 1.0]]), "Sigma is not symmetric: entries differ by 0.1"),
-        (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "Sigma has the eigenvalue -1"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            check_covariance(bad)
 
 
 def test_the_examples_of_a_bound_have_a_name_of_their_own() -> None:

@@ -27,11 +27,9 @@ from torch import Tensor
 Dataset = Literal["digits", "mnist", "fashion_mnist", "cifar10", "synthetic_logistic"]
 Scale = Literal["unit", "standardised"]
 Center = Literal["train", "heldout", "none"]
-Covariance = Literal["identity", "total", "within", "class_corrected"]
 DIGITS_TRAIN = 1200
 TINY_STD = 1e-3  # added to a pixel's deviation before dividing: border pixels never change
 LOGISTIC_MEAN = (1.0, 0.5)
-LEAST_EIGENVALUE = -1e-8
 
 
 class BadData(UserError, ValueError):
@@ -260,17 +258,3 @@ def class_covariances(x: Float[Tensor, "n d"], y: Int64[Tensor, " n"]) -> dict[i
             raise BadData(f"class {label} has {len(own)} example: its covariance needs at least 2")
         out[label] = covariance(own)
     return out
-
-
-def check_covariance(sigma: Float[Tensor, "d d"]) -> None:
-    """Raise `BadData` (a ValueError) unless symmetric and positive semi-definite."""
-    if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
-        raise BadData(f"Sigma has shape {tuple(sigma.shape)}: it has to be square")
-    if not sigma.isfinite().all():
-        raise BadData("Sigma holds NaN or infinity: mend or drop the examples that it is from")
-    off = (sigma - sigma.T).abs().max().item()
-    if off > 1e-8 * max(1.0, sigma.abs().max().item()):
-        raise BadData(f"Sigma is not symmetric: entries differ by {off:.3g} from their mirror images")
-    least = torch.linalg.eigvalsh(sigma.double()).min().item()
-    if least < LEAST_EIGENVALUE:
-        raise BadData(f"Sigma has the eigenvalue {least:.3g}: a covariance has none below 0")
