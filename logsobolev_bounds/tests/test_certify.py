@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from logsobolev_bounds.certify import Bound, certificates, main, posterior_risks
+from logsobolev_bounds.certify import Bound, certificates, gibbs_error, main, posterior_risks
 from logsobolev_bounds.complexity import grid, per_draw
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.models import BayesNet, build, one
@@ -151,6 +151,7 @@ def test_risks_are_means_over_one_draw_for_all_examples() -> None:
     assert risks["gibbs"] == pytest.approx((logits.argmax(2) != data.y).double().mean().item())
     assert risks["ensemble"] == pytest.approx((logits.softmax(2).mean(0).argmax(1) != data.y).double().mean().item())
     assert 0 <= risks["ece"] <= 1
+    assert gibbs_error(net, data.x, data.y, 5, seed=1) == risks["gibbs"]
     assert posterior_risks(net, data.x, data.y, 5, 0.05, seed=1, budget=1) == pytest.approx(risks, rel=1e-5)
 
 

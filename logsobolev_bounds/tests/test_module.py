@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import pytorch_lightning as L
 import torch
+from logsobolev_bounds.bounds.kl import gaussian_divergence
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.experiment import run
-from logsobolev_bounds.layers import kl_gauss
 from logsobolev_bounds.module import BayesClassifier, BoundLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from shared.errors import UserError
@@ -200,9 +200,9 @@ def test_the_prior_is_learnt_on_its_own_examples_only(tmp_path: Path) -> None:
     assert (inside.m, len(inside.y_prior), module.made_with["n"]) == (60, 60, 60)
     learnt = layer.prior_mu.clone()
     assert learnt.any()
-    own = kl_gauss(layer.mu, layer.sigma, learnt, 0.3)
+    own = gaussian_divergence(layer.mu, layer.sigma, learnt, 0.3)
     assert module.net.kl().item() == pytest.approx(own.item(), rel=1e-6)
-    assert own.item() < 0.9 * (kl_gauss(layer.mu, layer.sigma, torch.zeros_like(learnt), 0.3)).item()
+    assert own.item() < 0.9 * (gaussian_divergence(layer.mu, layer.sigma, torch.zeros_like(learnt), 0.3)).item()
     draws = module.net.draws(400, torch.Generator().manual_seed(0), prior=True)[0].weight
     assert (draws.mean(0) - learnt).abs().max() < 6 * 0.3 / 20
 
