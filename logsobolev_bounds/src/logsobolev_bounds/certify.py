@@ -26,10 +26,14 @@ from torch import Tensor
 from logsobolev_bounds.bounds import (
     BoundResult,
     Facts,
+    alquier_bounded,
     alquier_optimal,
     assemble,
     assemble_mgf,
+    best_t,
+    catoni,
     elbo,
+    lambda_bound,
     lambda_grid,
     maurer_pinsker,
     monte_carlo_risk,
@@ -58,7 +62,8 @@ TITLES = {
 KEYS = {
     "total": "lsi", "identity": "lsi_euclid", "within": "lsi_within", "class_corrected": "lsi_corrected",
     "alquier_optimal": "hoeffding_clip", "seeger_clipped": "seeger_clip", "seeger": "seeger01",
-    "maurer_pinsker": "maurer01", "quadratic": "quadratic01", "elbo": "elbo",
+    "maurer_pinsker": "maurer01", "quadratic": "quadratic01", "lambda": "lambda01", "catoni": "catoni01",
+    "alquier_bounded": "alquier_clip", "elbo": "elbo",
 }  # fmt: skip
 
 
@@ -139,6 +144,7 @@ def certificates(
     certificate_draws: int = 1000,
     p_min: float = 1e-4,
     prior_fixed: bool = True,
+    selected_over: str = "",
     seed: int = 0,
     budget: int = BUDGET,
 ) -> tuple[list[Bound], dict[str, float]]:
@@ -150,6 +156,7 @@ def certificates(
         prior_draws, examples, points, modes: of C (examples: the first so many of the training set; default all).
         posterior_draws: of the plugged-in risks. certificate_draws: of the inverted one.
         prior_fixed: whether sigma_p was chosen without the training set.
+        selected_over: what this network is the best of, chosen by its bound ("3 seeds"); "" for none.
     """
     for name, number in {
         "prior_draws": prior_draws, "posterior_draws": posterior_draws, "certificate_draws": certificate_draws,
@@ -166,7 +173,7 @@ def certificates(
     n = m if examples is None else min(examples, m)
     facts = Facts(
         prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in",
-        complexity_from="the sample" if n == m else f"{n} of the sample's {m} examples",
+        selected_over=selected_over, complexity_from="the sample" if n == m else f"{n} of the sample's {m} examples",
     )  # fmt: skip
     stacked = net.draws(prior_draws, generator, prior=True)
     lams = torch.tensor([multiple * m for multiple in lambdas], dtype=torch.float64)
@@ -184,14 +191,20 @@ def certificates(
             name, risks["nll"], kl, c[best.argmin], best.lam, delta / len(lams), facts, pairs[best.argmin][1]
         )
         out.append(Bound(TITLES[mode], KEYS[mode], "nll", result))
-    b, gibbs, clipped = -math.log(p_min), risks["gibbs"], risks["clipped"]
+    b, gibbs, clipped, each_delta = -math.log(p_min), risks["gibbs"], risks["clipped"], delta / len(lams)
     optimistic = replace(facts, lambda_fixed=False)
+    by_alquier = alquier_bounded(clipped, kl, m, each_delta, lams, b).min()
+    by_lambda = lambda_bound(gibbs, kl, m, delta, best_t(gibbs, kl, m, delta))
+    by_catoni = catoni(gibbs, kl, m, each_delta, lams).min()
     for key, title, loss, value, how in (
         ("alquier_optimal", "clipped Hoeffding", "clipped nll", alquier_optimal(clipped, kl, m, delta, b), optimistic),
+        ("alquier_bounded", "clipped Hoeffding, lambda of the grid", "clipped nll", by_alquier, facts),
         ("seeger_clipped", "clipped kl-inverse", "clipped nll", seeger_clipped(clipped, kl, m, delta, b), facts),
         ("seeger", "0-1 kl-inverse", "0-1", seeger(gibbs, kl, m, delta), facts),
         ("maurer_pinsker", "0-1 Maurer", "0-1", maurer_pinsker(gibbs, kl, m, delta), facts),
         ("quadratic", "0-1 quadratic", "0-1", quadratic(gibbs, kl, m, delta), facts),
+        ("lambda", "0-1 lambda", "0-1", by_lambda, facts),
+        ("catoni", "0-1 Catoni, lambda of the grid", "0-1", by_catoni, facts),
         ("elbo", "ELBO at lambda = m", "nll", elbo(risks["nll"], kl, m), facts),
     ):
         risk = gibbs if loss == "0-1" else risks["clipped" if "clipped" in loss else "nll"]
@@ -283,6 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--delta", type=float, default=0.05)
     parser.add_argument("--prior-draws", type=int, default=200, help="K of C (default: 200)")
     parser.add_argument("--certificate-draws", type=int, default=1000)
+    parser.add_argument("--prior-not-fixed", action="store_true", help="sigma_p was chosen by looking at the sample")
+    parser.add_argument("--selected-over", default="", metavar="WHAT", help="chosen by its bound among, e.g. '3 seeds'")
     parser.add_argument("--examples", type=int, help="training examples that C is computed on (default: all)")
     parser.add_argument("--budget-mb", type=int, default=BUDGET // 2**20, help="memory of a chunk (default: 256)")
     args = parser.parse_args(argv)
@@ -295,7 +310,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results, about = certificates(
         module.net, data, args.delta, module.lambdas, prior_draws=args.prior_draws, examples=args.examples,
         points=module.points, posterior_draws=module.posterior_draws, certificate_draws=args.certificate_draws,
-        p_min=module.p_min, budget=args.budget_mb * 2**20,
+        p_min=module.p_min, prior_fixed=not args.prior_not_fixed, selected_over=args.selected_over,
+        budget=args.budget_mb * 2**20,
     )  # fmt: skip
     show(results, about)
     target = args.ckpt.with_name("bounds.json")
