@@ -60,7 +60,7 @@ def test_prior_c_is_golden(prior_c) -> None:
         for key, value in found._asdict().items():
             # Infinite there: null.
             expected = math.inf if row[key] is None else row[key]
-            assert value == pytest.approx(expected, rel=0, abs=1e-6), key
+            assert value == pytest.approx(expected, rel=0, abs=1e-7), key
         # What the file itself knows: two resolutions of its quadrature agree to 6e-8.
         assert max(row["abs_diff_between_resolutions"]) < 1e-7
 
@@ -99,7 +99,7 @@ def test_linear_regression_c_is_golden(golden) -> None:
         found = theory.linear_regression_c(*fixed, case["m"], case["lam"])
         assert set(case) == {*found._fields, "m", "lam"}
         for key, value in found._asdict().items():
-            assert value == pytest.approx(case[key], rel=1e-6), key
+            assert value == pytest.approx(case[key], rel=1e-7), key
         assert found.wrong_inner_expectation < found.C_exact < found.C_lsi_truncated
 
 
