@@ -235,16 +235,21 @@ print(json.dumps(out))
 """
 
 
-@pytest.mark.parametrize(("network", "n"), [("lenet", 1000), pytest.param("mlp", 4000, marks=pytest.mark.slow)])
-def test_memory_is_bounded_by_the_budget(network: str, n: int) -> None:
-    """Peak memory in MB of risks and of C: with a budget of 1 MB, and with more than enough."""
+@pytest.mark.parametrize(
+    ("network", "n", "own"), [("lenet", 1000, 0.3), pytest.param("mlp", 4000, 14.4, marks=pytest.mark.slow)]
+)
+def test_memory_is_bounded_by_the_budget(network: str, n: int, own: float) -> None:
+    """Peak memory in MB of risks and of C: with a budget of 1 MB, and with more than enough.
+
+    `own` is what two draws of the weights take, whatever the budget; what is left is the allocator's.
+    """
     done = subprocess.run(
         [sys.executable, "-c", MEMORY.format(network=network, n=n)], capture_output=True, text=True, check=True,
         timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
     )  # fmt: skip
     found = json.loads(done.stdout)
     for (small, value), (large, again) in zip(found[:2], found[2:]):
-        assert small < 0.7 * large  # what is left is the draws' own, and the allocator's
+        assert small < 1 + own + 6
         assert large > 40
         assert again == pytest.approx(value, rel=1e-6)
 

@@ -24,12 +24,13 @@ from shared.data.images import fingerprint, load_images
 from shared.errors import UserError
 from torch import Tensor
 
+from logsobolev_bounds.synthetic import SyntheticLogistic
+
 Dataset = Literal["digits", "mnist", "fashion_mnist", "cifar10", "synthetic_logistic"]
 Scale = Literal["unit", "standardised"]
 Center = Literal["train", "heldout", "none"]
 DIGITS_TRAIN = 1200
 TINY_STD = 1e-3  # added to a pixel's deviation before dividing: border pixels never change
-LOGISTIC_MEAN = (1.0, 0.5)
 
 
 class BadData(UserError, ValueError):
@@ -57,13 +58,6 @@ def read(dataset: str, root: Path | None) -> tuple[Tensor, Tensor, Tensor, Tenso
     x, y, x_test, y_test = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
     flat = [v.flatten(1).float() / data.scale for v in (x, x_test)]
     return flat[0], y, flat[1], y_test, data.classes, data.fingerprint, data.kind, data.detail
-
-
-def synthetic_logistic(n: int, seed: int) -> tuple[Float[Tensor, "n 2"], Int64[Tensor, " n"]]:
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.randint(2, (n,), generator=generator)
-    x = (2 * y - 1)[:, None] * torch.tensor(LOGISTIC_MEAN) + torch.randn(n, 2, generator=generator)
-    return x, y
 
 
 class Examples(L.LightningDataModule):
@@ -138,8 +132,9 @@ class Examples(L.LightningDataModule):
         if hasattr(self, "x"):
             return
         if self.dataset == "synthetic_logistic":
-            x, y = synthetic_logistic(self.limit or 1000, self.seed)
-            x_test, y_test = synthetic_logistic(10_000, self.seed + 1_000_003)
+            recipe = SyntheticLogistic()
+            x, y = recipe.sample(self.limit or 1000, self.seed)
+            x_test, y_test = recipe.sample(10_000, self.seed + 1_000_003)
             self.classes, source = 2, f"drawn with seed {self.seed}"
         else:
             x, y, x_test, y_test, self.classes, source, *_ = read(self.dataset, Path(self.root) if self.root else None)

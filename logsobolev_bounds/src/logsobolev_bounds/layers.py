@@ -84,7 +84,7 @@ class Bayes(nn.Module):
         Args:
             wide: summed in float64, as a network of more than `MANY` weights needs.
         """
-        pairs = [(self.mu, self.sigma, self.prior_mu)]
+        pairs: list[tuple[Tensor, Tensor, Tensor]] = [(self.mu, self.sigma, self.prior_mu)]
         if self.bias_mu is not None:
             assert self.bias_rho is not None
             pairs.append((self.bias_mu, F.softplus(self.bias_rho), self.prior_bias_mu))
