@@ -155,6 +155,17 @@ def test_subgamma_reports_its_misfit() -> None:
     assert subgamma_fit(lam, lam**2 * wiggle.exp()).rms == pytest.approx(0.1, rel=0.1)
 
 
+def test_what_a_residual_of_the_fit_means() -> None:
+    """C1's 0.08 is a power of 1.9 instead of 2, where c is not negative; a straight line fits with c far below 0."""
+    lam = torch.arange(1, 21, dtype=torch.float64) / 20
+    spread = float(lam.log().std(correction=0))
+    assert spread == pytest.approx(0.792, abs=5e-4)
+    assert 0.1 * spread == pytest.approx(0.08, abs=1e-3)
+    line = subgamma_fit(lam, lam)
+    assert (line.rms < 1e-3, line.c < -100) == (True, True)
+    assert subgamma_fit(lam, lam**1.9).c < 0 < subgamma_fit(lam, lam**2.1).c
+
+
 def test_a_covariance_is_symmetric() -> None:
     assert covariance_eigenvalues(torch.diag(torch.tensor([3.0, -1e-9]))).tolist() == [0, 3]
     for sigma, message in (

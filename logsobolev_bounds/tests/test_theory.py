@@ -65,6 +65,14 @@ def test_prior_c_is_golden(prior_c) -> None:
         assert max(row["abs_diff_between_resolutions"]) < 1e-7
 
 
+def test_the_exact_prior_c_of_many_lambdas_is_that_of_each(golden) -> None:
+    rows = [row for row in golden("prior_C.json") if (row["sigma_p"], row["m"]) == (0.3, 50)]
+    lams = torch.tensor([row["lam"] for row in rows], dtype=torch.float64)
+    assert len(lams) > 1
+    found = theory.prior_c_logistic_exact(tuple(rows[0]["mu"]), 0.3, 50, lams)
+    assert found.tolist() == pytest.approx([row["C_exact"] for row in rows], rel=0, abs=1e-7)
+
+
 def test_prior_c_is_between_its_wrong_formulas_and_its_bounds(prior_c) -> None:
     """The power inside is more than Jensen's inequality leaves, in every row by more than the quadrature's error."""
     for _, found in prior_c:

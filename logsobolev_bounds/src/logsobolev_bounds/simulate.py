@@ -30,7 +30,7 @@ from shared.errors import one_line_errors
 
 from logsobolev_bounds import theory
 from logsobolev_bounds.errors import BoundError, confidence, positive, sample_size
-from logsobolev_bounds.mgf import subgamma_fit
+from logsobolev_bounds.mgf import c_lipschitz, subgamma_fit
 from logsobolev_bounds.synthetic import SyntheticLinReg
 
 SETTINGS = ("flat_classes", "label_noise", "logistic", "donsker_varadhan")
@@ -282,18 +282,16 @@ class LinearModel(NamedTuple):
     slack: float
 
 
-def linear_model(points: int = 6, largest: float = 0.9) -> LinearModel:
+def linear_model(points: int = 8, largest: float = 0.9) -> LinearModel:
     """Whether C of a linear model with logistic loss is sub-gamma: exact, by quadrature (section 3.5).
 
     Args:
         points: lambdas, evenly up to `largest` of sqrt(m) / sigma_p, where the closed bound ends.
     """
-    end = largest * math.sqrt(M) / SIGMA_P
-    lams = [end * (j + 1) / points for j in range(points)]
-    found = [theory.prior_c_logistic(MU, SIGMA_P, M, lam) for lam in lams]
-    exact = torch.tensor([at.C_exact for at in found], dtype=torch.float64)
-    fit = subgamma_fit(torch.tensor(lams, dtype=torch.float64), exact)
-    return LinearModel(fit.v, fit.c, fit.rms, min(math.log(at.C_lipschitz / at.C_exact) for at in found))
+    lams = largest * math.sqrt(M) / SIGMA_P * torch.arange(1, points + 1, dtype=torch.float64) / points
+    exact = theory.prior_c_logistic_exact(MU, SIGMA_P, M, lams)
+    fit, closed = subgamma_fit(lams, exact), c_lipschitz(torch.ones(2), SIGMA_P, lams, M)
+    return LinearModel(fit.v, fit.c, fit.rms, float((closed / exact).log().min()))
 
 
 def _hermite(order: int) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
