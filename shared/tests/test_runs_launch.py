@@ -1,6 +1,7 @@
 """Local workers: the same numbers for any number of them, and no death of a process that hangs or loses anything."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -146,3 +147,21 @@ def test_no_worker_at_all(job: Callable[..., Job]) -> None:
     with pytest.raises(UserError, match="--jobs is 0: it has to be at least 1"):
         run_jobs([job("one")], "local", 0)
     assert run_jobs([], "local", 2) == {}
+
+
+def test_a_worker_starts_with_its_own_environment_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, and memory kept between steps; the parent's settings are as before."""
+    from shared.runs.launch import WORKER_ENVIRONMENT, _Worker
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    worker = _Worker()
+    try:
+        # what the process was started with, not what it set itself
+        raw = Path(f"/proc/{worker.process.pid}/environ").read_bytes().split(b"\0")
+        found = dict(entry.decode().split("=", 1) for entry in raw if b"=" in entry)
+        assert {name: found[name] for name in WORKER_ENVIRONMENT} == WORKER_ENVIRONMENT
+        assert os.environ["OMP_NUM_THREADS"] == "7"
+        assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
+    finally:
+        worker.stop()

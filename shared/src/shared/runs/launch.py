@@ -29,7 +29,12 @@ from shared.runs.store import RunDir
 
 Launcher = Literal["local", "slurm"]
 Progress = Callable[[Job, Outcome], None]
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# What a worker starts with. glibc gives large freed blocks back to the system, which then has to clear them again for
+# the next step: kept, small networks on a CPU train about a twentieth faster, with the same bits.
+WORKER_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    **dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), str(10**9)),
+}
 TRIES = 2  # a job whose process died is started once more
 POLL_SECONDS = 2.0  # between two looks at a cluster's queue
 ABSENT_POLLS = 3  # a task is lost when so many looks in a row do not find it
@@ -119,8 +124,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(other,), daemon=False)
-        before = {name: os.environ.get(name) for name in THREADS}
-        os.environ.update(dict.fromkeys(THREADS, "1"))  # read when torch is loaded, so it has to be there first
+        before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+        os.environ.update(WORKER_ENVIRONMENT)  # read when the process starts and torch is loaded
         try:
             self.process.start()
         finally:
