@@ -1,0 +1,86 @@
+"""One layer of the score network: attention and a width-1 MLP, both pre-normalised and residual (section 3).
+
+    a = MHA(q = Linear(LN(x)), k, v = Linear(LN_kv(kv)));   x <- x + Linear(a);   x <- x + MLP(LN(x))
+
+Cross-attention works at the width of the key/value side; self-attention normalises once for queries, keys and values.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffusion_fields.errors import FieldError
+
+#: From how many keys on, and up to how many latents, an encoder reading without gradients splits its keys (section 8.3).
+SPLIT_KEYS, SPLIT_LATENTS = 8192, 128
+
+
+class Layer(nn.Module):
+    """x (B, n, dim) reads kv (B, m, kv_dim); without ``kv_dim`` it reads itself.
+
+    Args:
+        dim: width of the residual stream x.
+        heads: attention heads; they divide the attention's width.
+        kv_dim: width of what is read, which is then the attention's width too; None for self-attention.
+        dropout: dropout of the attention weights, in training only.
+    """
+
+    def __init__(self, dim: int, heads: int, kv_dim: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        source, width = kv_dim or dim, kv_dim or dim
+        if heads < 1 or width % heads:
+            raise FieldError(f"heads is {heads}: it has to divide the attention's width {width}")
+        self.heads, self.dropout, self.crosses = heads, dropout, kv_dim is not None
+        self.norm_q = nn.LayerNorm(dim)
+        if self.crosses:
+            self.norm_kv = nn.LayerNorm(source)
+        self.q, self.k, self.v = nn.Linear(dim, width), nn.Linear(source, width), nn.Linear(source, width)
+        self.o = nn.Linear(width, dim)
+        self.norm_mlp = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch point dim"],
+        kv: Float[Tensor, "batch key kv_dim"] | None = None,
+        mask: Bool[Tensor, "batch key"] | None = None,
+    ) -> Float[Tensor, "batch point dim"]:
+        """x after one reading of kv (or of itself), keys outside ``mask`` left out.
+
+        x may have a batch axis of 1 (latents that no field has touched yet): its queries are then computed once.
+        """
+        h = self.norm_q(x)
+        if self.crosses:
+            assert kv is not None
+            q, (k, v) = self.q(h), _project(self.norm_kv(kv), self.k, self.v)
+        else:
+            q, k, v = _project(h, self.q, self.k, self.v)
+        x = x + self.o(self._attend(q, k, v, mask))
+        return x + self.mlp(self.norm_mlp(x))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = (u.unflatten(-1, (self.heads, -1)).transpose(1, 2) for u in (q, k, v))
+        q = q.expand(k.shape[0], -1, -1, -1)
+        if mask is None and _splits(q, k):
+            from diffusion_fields.kernels import split_kv_cross_attention
+
+            a = split_kv_cross_attention(q, k, v)
+        else:
+            visible = None if mask is None else mask[:, None, None, :]
+            a = F.scaled_dot_product_attention(q, k, v, visible, self.dropout if self.training else 0.0)
+        return a.transpose(1, 2).flatten(2)
+
+
+def _project(x: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
+    """Several linear maps of one tensor as one product."""
+    weight, bias = torch.cat([m.weight for m in linears]), torch.cat([m.bias for m in linears])
+    return F.linear(x, weight, bias).chunk(len(linears), -1)
+
+
+def _splits(q: Tensor, k: Tensor) -> bool:
+    """Whether a flash kernel would leave most of the device idle: few queries, many keys, nothing to differentiate."""
+    few_queries = q.shape[2] <= SPLIT_LATENTS and k.shape[2] >= SPLIT_KEYS
+    return few_queries and q.is_cuda and not torch.is_grad_enabled()
