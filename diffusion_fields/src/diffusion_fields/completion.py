@@ -113,7 +113,7 @@ def choose_context(
     key = torch.rand(rows, n, generator=generator, device=generator.device if generator else None).to(coords.device)
     if known is not None:
         key[:, known] = -1
-    index = key.argsort(1, stable=True)[:, :num_context]
+    index = key.argsort(dim=1, stable=True)[:, :num_context]
     if how == "farthest_point":
         start = index[:, : max(1, kept)]
         grids = coords if coords.ndim == 3 else coords[None]

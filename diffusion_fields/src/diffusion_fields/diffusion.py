@@ -221,14 +221,16 @@ def field_errors(
         context_y, time = network_input(prediction, mix(y0, eps_context, abar), t, abar, schedule.T)
         query_y, _ = network_input(prediction, mix(y0, eps, abar), t, abar, schedule.T)
     query_y = gather(query_y, query_index)
+    known = {"label": batch.label}
+    if batch.mask is not None:
+        known["context_mask"] = gather_mask(batch.mask, context_index)
     out = net(
         gather(batch.coords, context_index),
         gather(context_y, context_index),
         time,
         gather(batch.coords, query_index),
         query_y,
-        label=batch.label,
-        context_mask=None if batch.mask is None else gather_mask(batch.mask, context_index),
+        **{name: value for name, value in known.items() if value is not None},
     )
     y0, eps = gather(y0, query_index), gather(eps, query_index)
     if measure == "eps":

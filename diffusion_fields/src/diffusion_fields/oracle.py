@@ -33,8 +33,8 @@ class Band:
     """A Gaussian field on a band of orthonormal functions.
 
     Args:
-        basis: (N, k) functions at the points, the constant first. variances: (k,) of the coefficients, 0 of the constant.
-        degrees: (k,) the degree l (or the frequency m) of each function, 0 for the constant.
+        basis: (N, k) functions at the points, the constant first. variances: (k,) of their coefficients, the
+            constant's 0. degrees: (k,) the degree l of each function (on the circle the mode), 0 for the constant.
     """
 
     basis: Float64[Array, "N k"]
@@ -103,33 +103,11 @@ def sphere_spectrum(L: int, tilt: float) -> Float64[Array, " L+1"]:
     return C_l * 4 * np.pi / ((2 * l + 1) * C_l).sum()
 
 
-def circle_spectrum(M: int, tilt: float) -> Float64[Array, " M+1"]:
-    """v_m of m = 0..M: v_0 = 0, v_m proportional to (1 + m)^-tilt, sum v_m = 1 (unit variance)."""
-    m = np.arange(M + 1)
-    v = np.where(m > 0, (1.0 + m) ** -tilt, 0)
-    return v / v.sum()
-
-
-def circle_basis(theta: Float64[Array, " N"], M: int) -> Float64[Array, "N 2*M+1"]:
-    """1 / sqrt(2 pi), then cos(m theta) / sqrt(pi), sin(m theta) / sqrt(pi) of m = 1..M: orthonormal on the circle."""
-    theta = np.asarray(theta, dtype=np.float64)
-    angles = theta[:, None] * np.arange(1, M + 1)
-    waves = np.stack([np.cos(angles), np.sin(angles)], 2).reshape(len(theta), 2 * M) / np.sqrt(np.pi)
-    return np.concatenate([np.full((len(theta), 1), 1 / np.sqrt(2 * np.pi)), waves], 1)
-
-
 def sphere_band(points: Float64[Array, "N 3"], C_l: Float64[Array, " L+1"]) -> Band:
     """The field on the sphere with this spectrum (l from 0), at unit vectors."""
     L = len(C_l) - 1
     degrees = np.repeat(np.arange(L + 1), 2 * np.arange(L + 1) + 1)
     return Band(real_sph_harm(points, L), np.asarray(C_l, dtype=np.float64)[degrees], degrees)
-
-
-def circle_band(theta: Float64[Array, " N"], v: Float64[Array, " M+1"]) -> Band:
-    """The field on the circle with variances v_m (m from 0, v_0 = 0) at angles; its coefficients have pi v_m."""
-    M = len(v) - 1
-    degrees = np.concatenate([[0], np.repeat(np.arange(1, M + 1), 2)])
-    return Band(circle_basis(theta, M), np.pi * np.asarray(v, dtype=np.float64)[degrees], degrees)
 
 
 # ---- the best denoiser ----
@@ -312,18 +290,16 @@ def w2_sq_gaussian(S_a: Float64[Array, "k k"], S_b: Float64[Array, "k k"]) -> fl
 
 @dataclass(frozen=True)
 class Reading:
-    """What samples of a Gaussian field look like on its band.
+    """What samples with a known covariance look like on a band; `metrics.grf_metrics` reads drawn samples.
 
     Args:
         ratio: r_l = C_l(sample) / C_l of each degree from 1. grain: g, mean square off the band. w2_sq: between the
-            coefficients' Gaussians, the constant included. kurtosis: of the coefficients, 3 if Gaussian (NaN for a
-            covariance, which has none).
+            coefficients' Gaussians, the constant included.
     """
 
     ratio: Float64[Array, " L"]
     grain: float
     w2_sq: float
-    kurtosis: float = float("nan")
 
 
 def read_covariance(Sigma: Float64[Array, "N N"], band: Band) -> Reading:
@@ -334,17 +310,6 @@ def read_covariance(Sigma: Float64[Array, "N N"], band: Band) -> Reading:
     ratio = [power[band.degrees == l].mean() / band.variances[band.degrees == l].mean() for l in degrees]
     grain = (np.trace(Sigma) - np.trace(band.basis @ C @ band.basis.T)) / len(Sigma)
     return Reading(np.array(ratio), float(grain), w2_sq_gaussian(C, np.diag(band.variances)))
-
-
-def read_samples(samples: Float64[Array, "n N"], band: Band) -> Reading:
-    """Of fields drawn at the band's points: second moments about 0, and the kurtosis of the coefficients."""
-    samples = np.asarray(samples, dtype=np.float64)
-    if samples.ndim != 2 or samples.shape[1] != len(band.basis):
-        raise FieldError(f"samples of shape {samples.shape}: expected (fields, {len(band.basis)})")
-    second = read_covariance(samples.T @ samples / len(samples), band)
-    coefficients = (samples @ np.linalg.pinv(band.basis).T)[:, band.variances > 0]
-    kurtosis = (coefficients**4).mean(0) / (coefficients**2).mean(0) ** 2
-    return Reading(second.ratio, second.grain, second.w2_sq, float(kurtosis.mean()))
 
 
 @dataclass(frozen=True)

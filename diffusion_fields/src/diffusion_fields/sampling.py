@@ -34,22 +34,28 @@ Callback = Callable[[float, Tensor, Tensor], None]
 class _Reader:
     """The network at fixed queries: the context is encoded once per call, the queries are read in chunks."""
 
-    def __init__(self, net: Net, coords: Tensor, label: Tensor | None, mask: Tensor | None, chunk: int) -> None:
-        self.net: Any = net
+    def __init__(self, net: Any, coords: Tensor, label: Tensor | None, mask: Tensor | None, chunk: int) -> None:
+        self.net = net
         self.coords, self.label, self.mask = coords, label, mask
         self.chunks = [slice(i, i + chunk) for i in range(0, coords.shape[-2], chunk)]
         self.split = all(hasattr(net, name) for name in ("embed", "encode_context", "decode"))
-        if self.split:  # once per call, over the whole set: features may be normalised over it
-            self.as_context, self.as_query = self.net.embed(coords, "context"), self.net.embed(coords, "query")
+        if self.split:
+            self.as_query = self.net.embed(coords, "query")  # once, over the whole set
+        self.context_index: Tensor | None = None
 
     def __call__(self, context_index: Tensor, y: Tensor, time: Tensor) -> Tensor:
         x = self.coords
-        context = gather(x, context_index), gather(y, context_index), time
+        if context_index is not self.context_index:
+            self.context_index, self.context = context_index, gather(x, context_index)
+            alone = self.split and self.mask is None  # a masked context is embedded where its mask is known
+            self.as_context = self.net.embed(self.context, "context") if alone else None
+        context = self.context, gather(y, context_index), time
         known = {"label": self.label, "context_mask": self.mask}
+        known = {name: value for name, value in known.items() if value is not None}
         if not self.split:
             parts = [self.net(*context, x[..., c, :], y[..., c, :], **known) for c in self.chunks]
         else:
-            z = self.net.encode_context(*context, **known, embedded=gather(self.as_context, context_index))
+            z = self.net.encode_context(*context, **known, embedded=self.as_context)
             parts = [
                 self.net.decode(
                     z, time, x[..., c, :], y[..., c, :], label=self.label, embedded=self.as_query[..., c, :]
@@ -134,7 +140,7 @@ def sample(
     else:
         context_index = context_index.to(coords.device, torch.int64)
         _check_context(context_index, num_context, coords.shape[-2], batch, fixed)
-    channels = signal_dim or getattr(net, "signal_dim", 1)
+    channels: int = signal_dim or getattr(net, "signal_dim", 1)
     draw = NoiseSource(coords, batch, channels, generator, noise_seed if noise == "hash" else None)
     if context_mask is not None:
         context_mask = context_mask.expand(batch, -1)
@@ -152,14 +158,14 @@ def sample(
             for again in reversed(range(1 if last else resample)):
                 if known is not None:
                     values = known.values.expand(batch, -1, -1)
-                    y = known.impose(y, chain.noised(values, now, draw()[:, known.index]))  # type: ignore[arg-type]
+                    y = known.impose(y, chain.noised(values, now, draw()[:, known.index]))
                 if allow_redrawn_context:
                     context_index = choose_context(coords, context_index.shape[-1], context, generator, fixed)
                 if callback is not None:
                     callback(now, context_index, y)
-                y = chain.step(partial(read, context_index), y, now, after, draw)  # type: ignore[arg-type]
+                y = chain.step(partial(read, context_index), y, now, after, draw)
                 if again:
-                    y = chain.back(y, after, now, draw())  # type: ignore[arg-type]
+                    y = chain.back(y, after, now, draw())
     finally:
         for module, mode in modes:
             module.training = mode

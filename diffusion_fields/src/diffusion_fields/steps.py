@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -119,6 +119,22 @@ def ddim_step(
 Read = Callable[[Tensor, Tensor], Tensor]
 
 
+class Chain(Protocol):
+    """What takes noise to a field: levels of noise, the last one clean, and the ways between them."""
+
+    @property
+    def levels(self) -> Sequence[Any]: ...
+
+    def noised(self, y0: Tensor, level: Any, noise: Tensor) -> Tensor:
+        """A clean value at a level."""
+
+    def step(self, read: Read, y: Tensor, level: Any, after: Any, noise: Callable[[], Tensor]) -> Tensor:
+        """One reverse step from `level` to the cleaner `after`."""
+
+    def back(self, y: Tensor, after: Any, level: Any, noise: Tensor) -> Tensor:
+        """From `after` forward again to the noisier `level`."""
+
+
 @dataclass(frozen=True)
 class Diffusion:
     """Reverse steps of DDPM and DDIM. A level is a step t; -1 is the clean field."""
@@ -143,10 +159,11 @@ class Diffusion:
     def step(self, read: Read, y: Tensor, t: int, after: int, noise: Callable[[], Tensor]) -> Tensor:
         time = torch.full((len(y),), t, device=y.device)
         signal, time = network_input(self.prediction, y, time, self.schedule.abars[t], self.schedule.T)
-        out, options = read(signal, time), {"clip": self.clip, "prediction": self.prediction}
+        out = read(signal, time)
         if self.eta == 1 and after == t - 1:
-            return ddpm_step(y, out, t, self.schedule, noise() if t else None, **options)
-        return ddim_step(y, out, t, after, self.schedule, self.eta, noise() if self.eta else None, **options)
+            return ddpm_step(y, out, t, self.schedule, noise() if t else None, self.clip, self.prediction)
+        drawn = noise() if self.eta else None
+        return ddim_step(y, out, t, after, self.schedule, self.eta, drawn, self.clip, self.prediction)
 
 
 @dataclass(frozen=True)
@@ -181,7 +198,7 @@ class Flow:
 
 def make_chain(
     method: str, steps: Any, schedule: Schedule, eta: float, clip: float | None, prediction: str, spacing: str
-) -> Diffusion | Flow:
+) -> Chain:
     if method in ("ddpm", "ddim"):
         if clip is not None and clip <= 0:
             raise FieldError(f"clip is {clip:g}; it is positive (1 for data in [-1, 1], 5 for unit variance) or null")
