@@ -150,8 +150,8 @@ class FieldSet:
         """The same set with its tensors on a device; draws there have other bits than on a CPU."""
         coords = None if self.shared_coords is None else self.shared_coords.to(device)
         weights = None if self.weights is None else self.weights.to(device)
-        parts = {"train": self.train.to(device), "test": self.test.to(device)}
-        return dataclasses.replace(self, shared_coords=coords, weights=weights, **parts)
+        train, test = self.train.to(device), self.test.to(device)
+        return dataclasses.replace(self, shared_coords=coords, weights=weights, train=train, test=test)
 
 
 def pixel_grid(height: int, width: int, placement: Placement = "centre") -> Float[Tensor, "n 2"]:
@@ -189,7 +189,7 @@ def check_coords(coords: Tensor | np.ndarray, coord_dim: int, where: str) -> Non
         raise FieldError(f"{where}: coordinates of shape {tuple(coords.shape)}, expected is (N, {coord_dim})")
     if not coords.shape[-2]:
         raise FieldError(f"{where}: no coordinates, at least one is expected")
-    if not bool((abs(coords) < float("inf")).all()):
+    if not torch.as_tensor(coords).isfinite().all():
         raise FieldError(f"{where}: coordinates that are NaN or infinite, finite numbers are expected")
 
 

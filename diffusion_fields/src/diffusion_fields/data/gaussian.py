@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from ..oracle import fibonacci_sphere, real_sph_harm
+from ..oracle import fibonacci_sphere, real_sph_harm, sphere_spectrum
 from .fields import FieldBatch, FieldSet, Source, Truth, check_at_least, recipe_fingerprint
 
 
@@ -71,18 +71,10 @@ def sphere_grf(degree: int = 5, tilt: float = 2.0, points: int = 192) -> FieldSe
     """
     check_at_least("degree", degree, 1)
     check_at_least("points", points, 1)
-    truth = sphere_truth(power_law(degree, tilt))
+    truth = sphere_truth(sphere_spectrum(degree, tilt))
     detail = f"Gaussian random fields on the sphere drawn by recipe: degrees 1..{degree}, tilt {tilt:g}"
     coords = fibonacci_sphere(points)
     return _field_set("sphere_grf", detail, coords, truth, degree=degree, tilt=tilt, points=points)
-
-
-def power_law(degree: int, tilt: float) -> Float64[np.ndarray, " degrees"]:
-    """C_l, l = 0..L: proportional to (1 + l)^-tilt without monopole, sum_l (2l + 1) C_l / 4 pi = 1."""
-    l = np.arange(degree + 1)
-    c = (1.0 + l) ** -tilt
-    c[0] = 0.0
-    return c * 4 * np.pi / ((2 * l + 1) * c).sum()
 
 
 def sphere_truth(spectrum: Float64[np.ndarray, " degrees"], gaussian: bool = True) -> Truth:

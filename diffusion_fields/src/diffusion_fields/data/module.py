@@ -80,7 +80,8 @@ class Fields(L.LightningDataModule):
             100 where fields are drawn without end).
         resolution: of images; the same as `options: {resolution: ...}`.
         points: pairs of a field where they can be chosen; the same as `options: {points: ...}`.
-        options: further arguments of the data set's own function (`data.gaussian`, `images`, `shapes`, `globe`).
+        options: further arguments of the data set's own function (in `data.gaussian`, `images`, `shapes`, `solids`,
+            `globe`).
         labels: hand out the classes, for conditional models.
         validation_fields: at most so many fields of the test part are validated on, with fixed random contexts.
         seed: of order, draws and index sets (default: the run's).
@@ -133,9 +134,9 @@ class Fields(L.LightningDataModule):
             self.seed = torch.initial_seed() % 2**31
         fields = load(self.dataset, self.root, **self.options)
         n = fields.num_points
-        for name, size in (("num_context", self.context_range[1]), ("num_query", self.num_query or n)):
-            if size > n:
-                raise FieldError(f"{name} is {size}: a field of {self.dataset} has {n} pairs, at most so many can be")
+        for name, asked in (("num_context", self.context_range[1]), ("num_query", self.num_query or n)):
+            if asked > n:
+                raise FieldError(f"{name} is {asked}: a field of {self.dataset} has {n} pairs, at most so many can be")
         size = fields.train.size
         if size is not None and self.batch_size > size:
             raise FieldError(f"batch_size is {self.batch_size}: {self.dataset} has {size} training fields here")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FieldError
-from . import gaussian, images
+from . import gaussian, globe, images, shapes, solids
 from .fields import FieldSet
 
 SOURCES: dict[str, Callable[..., FieldSet]] = {
@@ -21,6 +21,11 @@ SOURCES: dict[str, Callable[..., FieldSet]] = {
     "cifar10": images.cifar10,
     "image_folder": images.image_folder,
     "sphere_digits": images.sphere_digits,
+    "sdf_shapes": shapes.sdf_shapes,
+    "voxels": solids.voxels,
+    "meshes": solids.meshes,
+    "planet_topography": globe.planet_topography,
+    "latlon_grid": globe.latlon_grid,
 }
 DATASETS = tuple(SOURCES)
 
