@@ -284,8 +284,8 @@ def w2_sq_gaussian(S_a: Float64[Array, "k k"], S_b: Float64[Array, "k k"]) -> fl
     S_a, S_b = np.asarray(S_a, dtype=np.float64), np.asarray(S_b, dtype=np.float64)
     if S_a.shape != S_b.shape or S_a.ndim != 2 or S_a.shape[0] != S_a.shape[1]:
         raise FieldError(f"covariances of shapes {S_a.shape} and {S_b.shape}: expected two square ones of one size")
-    root = _root(S_a)
-    return float(np.trace(S_a) + np.trace(S_b) - 2 * np.trace(_root(root @ S_b @ root)))
+    overlap = np.linalg.norm(_root(S_a) @ _root(S_b), "nuc")  # the trace of that root, without a root of a product
+    return float(np.trace(S_a) + np.trace(S_b) - 2 * overlap)
 
 
 @dataclass(frozen=True)
