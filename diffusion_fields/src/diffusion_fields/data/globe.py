@@ -106,7 +106,7 @@ def planet_topography(
         test=source,
         bounded=False,
         shared_coords=source.coords,
-        scale=(1 / factor,),
+        scale=(float(1 / factor),),
         unit="the file's unit",
         truth=truth,
     )
@@ -213,7 +213,7 @@ def latlon_grid(
     weights /= weights.mean()
     train, test = split(len(values), test_fraction, str(path))
     signal = values.reshape(len(values), -1, len(names)).astype(np.float64)
-    valid: np.ndarray = ~np.isnan(signal).any(-1)
+    valid = np.asarray(~np.isnan(signal).any(-1))
     for part in (train, test):
         if not valid[part].any(1).all():
             field = part.start + int(np.flatnonzero(~valid[part].any(1))[0])
