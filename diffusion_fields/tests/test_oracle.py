@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusion_fields import oracle
 from diffusion_fields.sampling import step_list
 from diffusion_fields.schedules import Schedule, make_schedule
 from scipy.special import gammaln, lpmv
+
+from diffusion_fields import oracle
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "grf_sphere.npz", allow_pickle=False)
 ENDS = {"linear": (1e-3, 0.2), "cosine": ()}
@@ -185,9 +186,11 @@ def test_floors_of_the_loss() -> None:
 
 
 def test_deterministic_ddim_with_full_context() -> None:
-    """With everything known eta = 0 transports the noise: more steps come closer to K; the clean end is read at t = 0."""
+    """With everything known eta = 0 transports the noise: more steps come closer to K."""
     K, ctx = circle_cov(12), np.arange(12)
-    errors = [np.abs(oracle.sampler_covariance(K, ctx, COSINE, step_list(1000, n), 0.0) - K).max() for n in (10, 50, 500)]
+    errors = [
+        np.abs(oracle.sampler_covariance(K, ctx, COSINE, step_list(1000, n), 0.0) - K).max() for n in (10, 50, 500)
+    ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.01
 
@@ -236,7 +239,9 @@ def test_reading_of_a_known_covariance() -> None:
     noisy = oracle.read_covariance(band.covariance + 0.1 * np.eye(80), band)
     assert noisy.grain == pytest.approx(0.1 * 64 / 80, abs=1e-12)
     # the constant counts in the distance: sqrt(variance)^2 of its coefficient
-    shifted = oracle.read_covariance(band.covariance + 0.04 * 4 * np.pi * np.outer(band.basis[:, 0], band.basis[:, 0]), band)
+    shifted = oracle.read_covariance(
+        band.covariance + 0.04 * 4 * np.pi * np.outer(band.basis[:, 0], band.basis[:, 0]), band
+    )
     assert shifted.w2_sq == pytest.approx(0.04 * 4 * np.pi, abs=1e-7)
     assert band.variances.sum() == pytest.approx(4 * np.pi)
 

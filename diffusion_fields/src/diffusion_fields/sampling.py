@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from diffusion_fields.completion import Pairs, choose_context, place
-from diffusion_fields.diffusion import Net, gather
+from diffusion_fields.diffusion import gather
 from diffusion_fields.errors import FieldError
 from diffusion_fields.guidance import Guided
 from diffusion_fields.noise import NoiseSource, hashed_noise
@@ -67,7 +67,7 @@ class _Reader:
 
 @torch.no_grad()
 def sample(
-    net: Net,
+    net: Any,
     query_coords: Float[Tensor, "*B N c"],
     batch: int,
     num_context: int | None,
@@ -132,6 +132,8 @@ def sample(
     if observed is not None:
         coords, known = place(coords, observed)
         signal_dim = known.values.shape[2]
+        if signal_dim != getattr(net, "signal_dim", signal_dim):
+            raise FieldError(f"observed: {signal_dim} channels; this network has {net.signal_dim}")
     fixed = None if known is None else known.index
     if context_index is None:
         if num_context is None:
@@ -140,7 +142,7 @@ def sample(
     else:
         context_index = context_index.to(coords.device, torch.int64)
         _check_context(context_index, num_context, coords.shape[-2], batch, fixed)
-    channels: int = signal_dim or getattr(net, "signal_dim", 1)
+    channels = signal_dim if signal_dim is not None else getattr(net, "signal_dim", 1)
     draw = NoiseSource(coords, batch, channels, generator, noise_seed if noise == "hash" else None)
     if context_mask is not None:
         context_mask = context_mask.expand(batch, -1)
