@@ -227,6 +227,10 @@ class Fields(L.LightningDataModule):
     def val_dataloader(self) -> ValidationBatches:
         return ValidationBatches(self)
 
+    def test_dataloader(self) -> ValidationBatches:
+        """The validation fields again; nothing is chosen on them."""
+        return ValidationBatches(self)
+
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def _made_with(self) -> dict[str, Any]:

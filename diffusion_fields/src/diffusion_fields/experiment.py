@@ -1,0 +1,68 @@
+"""One experiment, as the launcher calls it. The configuration says which kind: one of the sections
+
+oracle       the exact context-rate law of section 6, no training
+model        a field diffusion trained by Lightning, its losses against the floors, its samples against the truth
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from shared.errors import UserError
+
+SECTIONS = {"oracle", "model", "data", "trainer", "seed_everything"}
+ORACLE = {"counts", "degree", "tilt", "points"}
+
+
+def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
+    """(hash, kind, what it is) of what `config` is measured on."""
+    if "oracle" in config:
+        return hashlib.sha256(b"oracle").hexdigest(), "recipe", "closed form: Gaussian random fields on the sphere"
+    from diffusion_fields.data import load
+
+    data = config["data"]
+    chosen = {name: data[name] for name in ("resolution", "points") if data.get(name) is not None}
+    fields = load(data.get("dataset", "circle_grf"), data.get("root"), **{**(data.get("options") or {}), **chosen})
+    return fields.fingerprint, fields.kind, fields.detail
+
+
+def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
+    """Metrics by name, curves as lists. Training resumes from the run's last checkpoint."""
+    for key in config:
+        if key not in SECTIONS:
+            raise UserError(f"configuration: unknown key '{key}'; there are: {', '.join(sorted(SECTIONS))}")
+    if "oracle" in config:
+        return context_rates(config["oracle"], dry=bool((config.get("trainer") or {}).get("fast_dev_run")))
+    from shared.cli import train_and_test
+
+    from diffusion_fields.data import Fields
+    from diffusion_fields.module import DiffusionField
+
+    return train_and_test(
+        DiffusionField, Fields, config, seed, run_dir, paper="diffusion_fields", experiment=experiment, tier=tier
+    )
+
+
+def context_rates(section: dict[str, Any], dry: bool = False) -> dict[str, Any]:
+    """The table of section 6, row by row: floor, relative error, r_l and grain of the ideal sampler."""
+    from diffusion_fields.oracle import context_rate_table
+    from diffusion_fields.schedules import make_schedule
+
+    for key in section:
+        if key not in ORACLE:
+            raise UserError(f"configuration: unknown key 'oracle.{key}'; it has: {', '.join(sorted(ORACLE))}")
+    counts = [int(count) for count in section.get("counts", (0, 9, 18, 25, 36, 50, 70, 100))]
+    degree, tilt, points = int(section.get("degree", 5)), float(section.get("tilt", 2)), int(section.get("points", 100))
+    schedule = make_schedule("cosine", 10 if dry else 1000)
+    rows = context_rate_table(schedule, counts, degree, tilt, points)
+    out: dict[str, Any] = {"curve/counts": [float(count) for count in counts]}
+    for row in rows:
+        name = f"c{row.num_context}"
+        out |= {f"floor/{name}": row.floor, f"error/{name}": row.error, f"grain/{name}": row.reading.grain}
+        out |= {f"w2_sq/{name}": row.reading.w2_sq}
+        out |= {f"r_{l}/{name}": float(r) for l, r in enumerate(row.reading.ratio, 1)}
+    for what in ("floor", "error", "grain", "w2_sq"):
+        out[f"curve/{what}"] = [out[f"{what}/c{count}"] for count in counts]
+    return out
