@@ -129,7 +129,7 @@ def panel(
             f"values of shape {array.shape} for a picture of {len(canvas.coords)} points: (n, s) is expected"
         )
     colours = array if array.shape[1] == 3 else array[:, :1]
-    axes.set_title(title)
+    axes.set_title(title, **({"pad": -4} if canvas.kind in ("space", "volume") else {}))
     points = canvas.coords.cpu().double().numpy()
     if canvas.kind == "circle":
         return _circle(axes, points, array[:, :1].T)
@@ -145,7 +145,7 @@ def new_axes(figure: Figure, canvas: Canvas, rows: int, columns: int, number: in
     return figure.add_subplot(rows, columns, number, projection="3d" if canvas.kind in ("space", "volume") else None)
 
 
-def _rgba(colours: Float[np.ndarray, "n k"], norm: Normalize, cmap: str) -> Float[np.ndarray, "n 4"]:
+def rgba(colours: Float[np.ndarray, "n k"], norm: Normalize, cmap: str = SIGNED) -> Float[np.ndarray, "n 4"]:
     if colours.shape[1] == 3:
         shown = np.clip(np.nan_to_num(colours) / 2 + 0.5, 0, 1)
         rgba = np.concatenate([shown, np.ones((len(shown), 1))], 1)
@@ -158,12 +158,12 @@ def _rgba(colours: Float[np.ndarray, "n k"], norm: Normalize, cmap: str) -> Floa
 def _pixels(axes: Axes, canvas: Canvas, colours: np.ndarray, norm: Normalize, cmap: str) -> Any:
     if canvas.shape is not None:
         shape: tuple[int, ...] = canvas.shape
-        picture = _rgba(colours, norm, cmap).reshape(*shape, 4)
+        picture = rgba(colours, norm, cmap).reshape(*shape, 4)
     else:
         assert canvas.inside is not None
         shape = canvas.inside.shape
         picture = np.zeros((*shape, 4))
-        picture[canvas.inside] = _rgba(colours, norm, cmap)
+        picture[canvas.inside] = rgba(colours, norm, cmap)
     if canvas.kind == "globe":
         picture = _shaded(picture, canvas.inside)
     wide = {"map": 2 * ROOT2, "globe": 1.0}.get(canvas.kind)
@@ -206,20 +206,20 @@ def _graticule(axes: Axes) -> None:
 
 def _dots(axes: Any, kind: str, points: np.ndarray, colours: np.ndarray, norm: Normalize, cmap: str) -> Any:
     known = ~np.isnan(colours).any(1)
-    rgba = _rgba(colours[known], norm, cmap)
+    shown = rgba(colours[known], norm, cmap)
     size = (
         float(np.clip(12000 / max(int(known.sum()), 1), 2, 60))
         if kind == "space"
         else (float(np.clip(12000 / len(points), 1, 60)))
     )
     if kind == "space":
-        axes.scatter(*points[known].T, c=rgba, s=size / 3, linewidths=0)
+        axes.scatter(*points[known].T, c=shown, s=size / 3, linewidths=0)
         _cube(axes)
         axes.grid(False)
     else:
         x, y = mollweide(points[known]) if kind == "sphere" else points[known].T
         axes.set_aspect("equal")
-        axes.scatter(x, y, c=rgba, s=size, linewidths=0.15, edgecolors=INK)
+        axes.scatter(x, y, c=shown, s=size, linewidths=0.15, edgecolors=INK)
         if kind == "sphere":
             axes.set_axis_off()
             axes.set_xlim(-2.9, 2.9)
