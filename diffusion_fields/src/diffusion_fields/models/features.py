@@ -1,10 +1,10 @@
 """The fixed features of the score network: coordinates and the diffusion step (specification, section 3).
 
-    gamma(x) = [x, sin(2^0 x), cos(2^0 x), ..., sin(2^(F-1) x), cos(2^(F-1) x)]      p = c (1 + 2F) entries
-    tau(t)   = [cos(t w_i), sin(t w_i)],  w_i = exp(-ln(10000) i / floor(p/2))       p entries, zero-padded when p is odd
+    gamma(x) = [x, sin(2^0 x), cos(2^0 x), ..., sin(2^(F-1) x), cos(2^(F-1) x)]    p = c (1 + 2F) entries
+    tau(t)   = [cos(t w_i), sin(t w_i)],  w_i = exp(-ln(10000) i / floor(p/2))     p entries, zero-padded when p is odd
 
-Both are computed in the precision of what they are given (float32 at least), whatever autocast says: an angle in bfloat16
-is no angle.
+Both are computed in the precision of what they are given (float32 at least), whatever autocast says: an angle in
+bfloat16 is no angle.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ The network comes in three calls that sampling uses one by one: :meth:`FieldNetw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -211,11 +211,20 @@ class ScoreNetwork(FieldNetwork):
 
     def _read(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         z = self.latents.unsqueeze(0)
-        for cross, own in zip(self.enc["cross"], self.enc["self"], strict=True):
+        for cross, own in self.blocks():
             z = cross(z, tokens, mask)
             for layer in own:
                 z = layer(z)
         return z
 
     def _decode(self, z: Tensor, queries: Tensor) -> Tensor:
-        return self.dec["cross"](queries, z)
+        out: Tensor = self.dec["cross"](queries, z)
+        return out
+
+    def blocks(self) -> Iterator[tuple[Layer, list[Layer]]]:
+        """The encoder's blocks: the layer that reads the context, and those that read the latents themselves."""
+        crosses, owns = self.enc["cross"], self.enc["self"]
+        assert isinstance(crosses, nn.ModuleList)
+        assert isinstance(owns, nn.ModuleList)
+        for cross, own in zip(crosses, owns, strict=True):
+            yield cast(Layer, cross), cast(list[Layer], own)

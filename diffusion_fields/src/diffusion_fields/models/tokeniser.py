@@ -53,7 +53,7 @@ class Tokeniser(nn.Module):
         num_freq: bands F of the coordinate features (``coord_embedding="fourier"``).
         d_model: width D of a token.
         signal_embedding: ``reference`` is e_y as above; ``raw`` puts y itself into the concatenation.
-        coord_embedding: ``fourier``; ``trainable`` (a three-layer network); ``none`` (coordinates are features already).
+        coord_embedding: ``fourier``; ``trainable`` (a three-layer network); ``none`` (they are features already).
         freq_scale, normalize: see :func:`fourier_features`.
         num_classes: number of classes; None for a network without labels.
     """
@@ -99,8 +99,8 @@ class Tokeniser(nn.Module):
         self.parts = parts
         for side in SHORT.values():
             self.add_module(f"{side}_x", Feature(width, width))
-            # Built with raw signals too, frozen and unused: both forms then have the same weight names, and the count of
-            # the specification (35 992 for the quick network) includes these 2 p (s + 3) numbers.
+            # Built with raw signals too, frozen and unused: both forms then have the same weight names, and the
+            # specification's count (35 992 for the quick network) includes these 2 p (s + 3) numbers.
             self.add_module(f"{side}_y", Feature(signal_dim, width).requires_grad_(not self.raw))
             self.add_module(f"{side}_cat", Feature(sum(parts), d_model))
 
