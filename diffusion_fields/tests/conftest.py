@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(struct.pack(f">I{array.ndim}I", magic, *array.shape) + array.astype(np.uint8).tobytes())
 
 
-def write_topography(path: Path, degree: int) -> np.ndarray:
+def topography(path: Path, degree: int) -> np.ndarray:
     """Columns l m C S as in the real file, C with a monopole; returns [l, m, (C, S)]."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(0).normal(size=(degree + 1, degree + 1, 2)) * 300
@@ -50,5 +51,10 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "faces").mkdir()
     for i in range(20):
         Image.fromarray(draw.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(root / "faces" / f"{i}.png")
-    write_topography(root / "topography" / "srtmp300.msl", 12)
+    topography(root / "topography" / "srtmp300.msl", 12)
     return root
+
+
+@pytest.fixture
+def write_topography() -> Callable[[Path, int], np.ndarray]:
+    return topography

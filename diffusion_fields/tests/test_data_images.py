@@ -139,7 +139,7 @@ def test_damaged_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match="has no image in it"):
         load("image_folder", tmp_path)
     Image.fromarray(np.full((40, 40, 3), 7, np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(FieldError, match="test_fraction 0.1 of 1 fields leaves no field"):
+    with pytest.raises(FieldError, match=r"test_fraction 0\.1 of 1 fields leaves no field"):
         load("image_folder", tmp_path)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     with pytest.raises(DamagedData, match=r"b\.png is damaged"):

@@ -121,6 +121,9 @@ class Fields(L.LightningDataModule):
         self.dataset, self.root, self.batch_size, self.num_query = dataset, root, batch_size, num_query
         chosen = {"resolution": resolution, "points": points}
         self.options = {**(options or {}), **{name: value for name, value in chosen.items() if value is not None}}
+        for name in ("dataset", "root"):
+            if name in self.options:
+                raise FieldError(f"options: {name} is an argument beside them")
         self.labels, self.steps_per_epoch, self.seed = labels, steps_per_epoch, seed
         self.asked_validation_fields = validation_fields
         self.handed_out = 0

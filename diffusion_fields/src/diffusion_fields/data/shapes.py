@@ -32,6 +32,7 @@ FAMILIES = ("sphere", "box", "torus", "capsule", "superellipsoid")
 CUT = 0.3  # signed distances are cut here
 EXTENT = 0.9  # of the cube that holds the bodies
 NEAR = 0.05  # standard deviation of the points near a surface about it
+STEPS = 6  # of Newton, to the nearest point of a superellipsoid
 EXPONENTS = 2.5, 6.0  # of superellipsoids: 2 is an ellipsoid, infinity a box
 
 
@@ -102,33 +103,49 @@ def _capsule(p: Tensor, size: Tensor, exponent: Tensor) -> Tensor:
 
 
 def _superellipsoid(p: Tensor, size: Tensor, exponent: Tensor) -> Tensor:
-    """|x/a|^e + |y/b|^e + |z/c|^e = 1: the distance to the nearest point of the surface, which `_foot` finds."""
-    x, a, e = p.abs(), size[:, None], exponent[:, None, None]
-    with torch.no_grad():
-        foot = _foot(x, a, e)
-        sign = torch.where(((x / a) ** e).sum(-1) < 1, -1.0, 1.0).to(x)
-    return sign * (x - foot).norm(dim=-1)
+    """|x/a|^e + |y/b|^e + |z/c|^e = 1: the distance to the nearest point of the surface, which Newton's steps find.
 
-
-def _foot(x: Tensor, a: Tensor, e: Tensor) -> Tensor:
-    """The nearest point of a superellipsoid to x, all in the octant of positive coordinates.
-
-    The body is convex: its signed distance is the largest of n x - h(n) over unit normals n, h(n) = ||a n||_e' with
-    1/e + 1/e' = 1. The best of a few normals gives a start, where grad h(n) is the point that the plane touches; from
-    there Newton's steps on the surface. With G = grad F/|grad F|, d = (x - y) G, the Hessian of half the squared
-    distance on the surface is D = 1 + d Hess F/|grad F|, diagonal here, restricted to the tangent plane.
+    Outside, the body being convex, the distance is the largest of n x - h(n) over unit normals n, without other maxima;
+    h(n) = ||a n||_e', 1/e + 1/e' = 1. The best of a few normals gives the start, the point grad h(n) that its plane
+    touches. Inside there are several nearest points to choose from: one is looked for from each axis's direction.
     """
+    x = p.abs()
+    with torch.no_grad():
+        a, e = (t.expand(*x.shape[:2], -1) for t in (size[:, None], exponent[:, None, None]))
+        share = (x / a) ** e
+        inside = share.sum(-1) < 1
+        foot = torch.empty_like(x)
+        foot[~inside] = _foot(*(t[~inside] for t in (x, a, e, _touched(x, size, exponent))))
+        x_in, a_in, e_in = (t[inside] for t in (x, a, e))
+        rest = (1 - share[inside].sum(-1, keepdim=True) + share[inside]) ** (1 / e_in)
+        starts = torch.where(torch.eye(3, dtype=torch.bool, device=x.device)[:, None], a_in * rest, x_in)
+        feet = _foot(*(t.expand_as(starts[..., : t.shape[-1]]) for t in (x_in, a_in, e_in)), starts)
+        nearest = (feet - x_in).norm(dim=-1).argmin(0)
+        foot[inside] = feet[nearest, torch.arange(len(nearest), device=x.device)]
+    return torch.where(inside, -1.0, 1.0).to(x) * (x - foot).norm(dim=-1)
+
+
+def _touched(x: Tensor, size: Tensor, exponent: Tensor) -> Tensor:
+    """Of some normals the one with the farthest plane from each x, and the point of the surface that it touches."""
     normals = torch.from_numpy(fibonacci_sphere(400)).to(x)
     normals = normals[(normals > 0).all(1)]
+    e = exponent[:, None, None]
     dual = e / (e - 1)
-    scaled = (a * normals) ** dual
+    scaled = (size[:, None] * normals) ** dual
     total = scaled.sum(-1, keepdim=True)
-    touched = scaled / normals * total ** (1 / dual - 1)  # grad h
     height = x @ normals.T - (total ** (1 / dual)).transpose(1, 2)
-    best = height.argmax(-1)
-    y = touched.gather(1, best[..., None].expand(-1, -1, 3))
+    touched = scaled / normals * total ** (1 / dual - 1)  # grad h
+    return touched.gather(1, height.argmax(-1)[..., None].expand(-1, -1, 3))
+
+
+def _foot(x: Tensor, a: Tensor, e: Tensor, y: Tensor) -> Tensor:
+    """The nearest point of the surface to x [..., 3] from a start y on it; all coordinates are positive.
+
+    With G = grad F/|grad F| and d = (x - y) G, the Hessian of half the squared distance along the surface is
+    1 + d Hess F/|grad F|, diagonal here, restricted to the tangent plane. A step that leads away is halved.
+    """
     trust = torch.ones_like(x[..., :1])
-    for _ in range(10):
+    for _ in range(STEPS):
         curvature = (e - 1) * (y / a) ** (e - 2) / a**2
         gradient = curvature * y / (e - 1)
         length = gradient.norm(dim=-1, keepdim=True)
@@ -138,9 +155,8 @@ def _foot(x: Tensor, a: Tensor, e: Tensor) -> Tensor:
         tangent = away - d * normal
         inverse = 1 / (1 + d * curvature).clamp_min(0.1)
         pull = (normal * inverse * tangent).sum(-1, keepdim=True) / (normal * inverse * normal).sum(-1, keepdim=True)
-        step = inverse * (tangent - pull * normal)
-        new = (y + trust * step).abs()
-        new = new / (((new / a) ** e).sum(-1, keepdim=True)) ** (1 / e)
+        new = (y + trust * inverse * (tangent - pull * normal)).abs()
+        new = new / ((new / a) ** e).sum(-1, keepdim=True) ** (1 / e)
         nearer = (x - new).norm(dim=-1, keepdim=True) <= away.norm(dim=-1, keepdim=True)
         y, trust = torch.where(nearer, new, y), torch.where(nearer, trust, trust / 2)
     return y
