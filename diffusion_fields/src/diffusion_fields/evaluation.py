@@ -243,6 +243,8 @@ def _random_fields(sampler: Sampler) -> dict[str, Any]:
             ideal = read_covariance(Sigma, Band(basis, truth.variances, truth.degree))
             out |= {f"ideal_w2_sq/{name}": ideal.w2_sq, f"ideal_grain/{name}": ideal.grain}
             out |= {f"ideal_r_{l}/{name}": float(r) for l, r in enumerate(ideal.ratio, 1)}
+    if "same" in s.looks:
+        out |= {f"w2_ratio/{name}": out[f"w2_sq/{name}"] / out["w2_sq/same"] for name in s.looks if name != "same"}
     blind = torch.zeros(2, len(truth.variances), dtype=torch.float64)
     out["w2_sq_zero"] = w2_sq_second_moments(blind, torch.from_numpy(truth.variances))
     if s.observed:
@@ -269,7 +271,9 @@ def _completions(sampler: Sampler) -> dict[str, float]:
         open_points = np.sqrt(np.clip(np.diag(covariance), 0, None)) > 1e-3
         prior = float(np.sqrt((mean[open_points] ** 2).mean()))  # of guessing 0 everywhere
         rows.append({**scores, "prior_rmse": prior})
-    return {f"completion/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    out = {f"completion/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    out["completion/rmse_ratio"] = out["completion/rmse"] / out["completion/prior_rmse"]
+    return out
 
 
 # ---- digits ----
@@ -296,6 +300,7 @@ def _digits(sampler: Sampler) -> dict[str, Any]:
         values, _ = sampler(look, coords, look.samples or min(s.samples, len(test_images)), name)
         square = values[..., 0].clamp(-1, 1).cpu().reshape(len(values), side, side)
         out[f"fd_small/{name}"] = judge.fd_small(area_average(square), test_images)
+        out[f"fd_over_gaussian/{name}"] = out[f"fd_small/{name}"] / out["fd_small/gaussian"]
         out |= _stored(name, square[..., None])
     return out
 
@@ -320,9 +325,7 @@ def _shapes(sampler: Sampler) -> dict[str, Any]:
         for part in range(2):
             generator = stream(data.run_seed, "reference bodies", part)
             bodies = draw_shapes(count, generator, *([families] if families else []))
-            reference.append(
-                signal_of(bodies.sdf(coords.cpu().expand(count, -1, -1)), "occupancy" if occupancy else "sdf")
-            )
+            reference.append(signal_of(bodies.sdf(grid), "occupancy" if occupancy else "sdf"))
         real, _ = point_clouds(reference[0][..., 0], CLOUD, inside=inside)
         other, _ = point_clouds(reference[1][..., 0], CLOUD, inside=inside)
         out[f"mmd_true/{name}"], out[f"cov_true/{name}"] = mmd_cov(chamfer_allpairs(other, real))

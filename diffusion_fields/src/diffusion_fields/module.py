@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pytorch_lightning as L
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from shared.errors import UserError
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ class DiffusionField(L.LightningModule):
     """A diffusion model of fields.
 
     Args:
-        network: `perceiver`, `transformer` or `mixer`.
+        network: `perceiver`, `transformer` or `mlp_mixer`.
         size: arguments of the network (`num_freq`, `d_model`, ...), without those that follow from the data.
         prediction: what the network gives: `eps`, `v`, `x0` or `flow`.
         noise: `shared` (one noise field, indexed by both sets) or `independent` (an ablation).
@@ -53,7 +53,7 @@ class DiffusionField(L.LightningModule):
 
     def __init__(
         self,
-        network: Literal["perceiver", "transformer", "mixer"] = "perceiver",
+        network: Literal["perceiver", "transformer", "mlp_mixer"] = "perceiver",
         size: dict[str, Any] | None = None,
         prediction: Prediction = "v",
         noise: Noise = "shared",
@@ -88,6 +88,7 @@ class DiffusionField(L.LightningModule):
         self.clip = self.settings.clip
         self.net: nn.Module | None = None
         self.sums = dict.fromkeys(("val", "floor", "own", "fields"), 0.0)
+        self.above: list[Tensor] = []
         self.measured: dict[str, Any] = {}
         self.curves: dict[str, list[float]] = {}
 
@@ -103,7 +104,7 @@ class DiffusionField(L.LightningModule):
         fixed: dict[str, Any] = {"coord_dim": fields.coord_dim, "signal_dim": fields.signal_dim}
         if self.conditional:
             fixed["num_classes"] = fields.num_classes
-        if self.network == "mixer":  # a mixer mixes sets of one size
+        if self.network == "mlp_mixer":  # a mixer mixes sets of one size
             fixed |= {"num_context": data.context_range[1], "num_query": data.num_query or fields.num_points}
         net = models.build(self.network, **{**self.size, **fixed})
         self.net = ContextBlind(net) if self.context_blind else net
@@ -137,6 +138,7 @@ class DiffusionField(L.LightningModule):
     def on_test_start(self) -> None:
         self.fields.to_device(self.device)
         self.reset_sums()
+        self.above = []
 
     def loss(self, batch: tuple[FieldBatch, Tensor, Tensor]) -> Float[Tensor, ""]:
         """Section 2.3, in the network's own target."""
@@ -203,14 +205,19 @@ class DiffusionField(L.LightningModule):
     @torch.no_grad()
     def add_errors(
         self, fields: FieldBatch, t: Int64[Tensor, " B"], context: Tensor, query: Tensor, generator: torch.Generator
-    ) -> None:
-        """Add the eps errors of these fields, and of a known law the floors at the same t and contexts."""
+    ) -> Float64[Tensor, " B"]:
+        """Add the eps errors of these fields, and of a known law the floors at the same t and contexts.
+
+        Returns:
+            The error of each field, less its floor where that is known.
+        """
         fields = fields if self.conditional else fields._replace(label=None)
         errors = field_errors(
             self.ema_net(), fields, t.to(self.device), context, query, self.schedule,
             prediction=self.prediction, measure="eps", generator=generator,
         )  # fmt: skip
-        self.sums["val"] += float(errors.double().sum())
+        errors = errors.double().cpu()
+        self.sums["val"] += float(errors.sum())
         self.sums["fields"] += len(errors)
         abars = self.schedule.alphas_cumprod[t].numpy()
         truth = self.fields.truth
@@ -220,6 +227,8 @@ class DiffusionField(L.LightningModule):
             mse = Denoiser(K, context.cpu().numpy()).mse(levels)[:, query.cpu().numpy()].mean(1)
             self.sums["floor"] += float(mse[where].sum())
             self.sums["own"] += float(abars.sum())  # unit variance: abar / (abar + 1 - abar)
+            errors = errors - torch.from_numpy(mse[where])
+        return errors
 
     def validation_step(self, batch: tuple[FieldBatch, Tensor, Tensor], index: int) -> None:
         """Every field at one t, the t of all fields spread evenly."""
@@ -239,16 +248,21 @@ class DiffusionField(L.LightningModule):
     def test_step(self, batch: tuple[FieldBatch, Tensor, Tensor], index: int) -> None:
         """Every field at every t, each t with a context of its own; all points are queries."""
         fields, n = batch[0], batch[0].signal.shape[1]
+        above = torch.zeros(len(fields.signal), dtype=torch.float64)
         for t in self.times().tolist():
             generator = self._noise("test", 1000 * index + t)
             context, _ = self.fields.sets(fields, generator)
             query = torch.arange(n, device=self.device)
-            if self.network == "mixer" or context.ndim == 2:
+            if self.network == "mlp_mixer" or context.ndim == 2:
                 context, query = self.fields.sets(fields, generator)
-            self.add_errors(fields, torch.full((len(fields.signal),), t), context, query, generator)
+            above += self.add_errors(fields, torch.full((len(fields.signal),), t), context, query, generator)
+        self.above.append(above / len(self.times()))
 
     def on_test_epoch_end(self) -> None:
         self.measured = self.reading("test")
+        above = torch.cat(self.above)
+        if self.sums["own"] > 0 and len(above) > 1:  # the loss above the Bayes floor, in standard errors over fields
+            self.measured["test/above_floor_se"] = float(above.mean() / (above.std() / len(above) ** 0.5))
         self.measured |= {"parameters": float(sum(p.numel() for p in cast(nn.Module, self.net).parameters()))}
         if not self.trainer.sanity_checking:
             net = self.ema_net()
