@@ -19,7 +19,7 @@ ORACLE = {"counts", "degree", "tilt", "points"}
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     """(hash, kind, what it is) of what `config` is measured on."""
     if "oracle" in config:
-        return hashlib.sha256(b"oracle").hexdigest(), "recipe", "closed form: Gaussian random fields on the sphere"
+        return hashlib.sha256(b"oracle").hexdigest(), "exact", "closed form: Gaussian random fields on the sphere"
     from diffusion_fields.data import load
 
     data = config["data"]

@@ -36,7 +36,8 @@ def losses(results: Results) -> Table | None:
     rows = [
         [
             e.title, shown(e, "test/own_only", ".3f"), shown(e, "test/loss", ".3f"),
-            shown(e, "test/bayes_floor", ".3f"), shown(e, "test/context_efficiency", ".3f"), shown(e, "w2_sq/same"), shown(e, "ideal_w2_sq/same"),
+            shown(e, "test/bayes_floor", ".3f"), shown(e, "test/context_efficiency", ".3f"),
+            shown(e, "w2_sq/same"), shown(e, "ideal_w2_sq/same"),
             shown(e, "w2_sq_true/same", ".3f"), shown(e, "grain/same", ".3f"), shown(e, "ideal_grain/same", ".3f"),
         ]
         for _, e in having(results, "test/context_efficiency")
@@ -53,8 +54,8 @@ def losses(results: Results) -> Table | None:
         note="Loss and floors: mean squared error of the noise over all t, with the same random contexts, averaged "
         "weights. Context efficiency: 0 = the context is not used, 1 = no network can be better (of the Earth, whose "
         "fields are not Gaussian, the best linear one). W2²: between the coefficients' Gaussians of 512 samples and "
-        "the truth; ideal: what the best denoiser gives with the same context and steps; true: 512 true samples. Grain: "
-        "mean square off the band. DDIM, 50 steps, eta 0. Mean ± standard deviation over seeds.",
+        "the truth; ideal: what the best denoiser gives with the same context and steps; true: 512 true samples. "
+        "Grain: mean square off the band. DDIM, 50 steps, eta 0. Mean ± standard deviation over seeds.",
     )  # fmt: skip
 
 
