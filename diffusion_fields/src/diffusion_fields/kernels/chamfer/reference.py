@@ -1,4 +1,4 @@
-"""Chamfer distances of all pairs of clouds in plain PyTorch: the definition (sections 7 and 8.2), and what a CPU runs."""
+"""Chamfer distances of all pairs of clouds in plain PyTorch: the definition (sections 7 and 8.2), the CPU's forms."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def fourier_linear(
     freq_scale: float = 1.0,
     precision: Literal["bf16", "fp32"] | None = None,
 ) -> Float[Tensor, "rows P"]:
-    """`W gamma(x) + b` for every point, gamma(x) = [x, sin(s x), cos(s x), sin(2 s x), cos(2 s x), ...], s = freq_scale.
+    """`W gamma(x) + b` for every point, gamma(x) = [x, sin(s x), cos(s x), sin(2 s x), ...], s = freq_scale.
 
     Differentiable once in all operands. Angles, sines and cosines are in float32; the product is in the dtype of W (of
     the surrounding autocast, if any), sums in float32, which is also the dtype of the result. float64 stays float64.

@@ -30,9 +30,7 @@ def _(x: Tensor, W: Tensor, b: Tensor, freq_scale: float) -> Tensor:
 
 
 @torch.library.custom_op("diffusion_fields::fourier_linear_backward", mutates_args=())
-def linear_backward(
-    x: Tensor, W: Tensor, dy: Tensor, freq_scale: float, need_x: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def linear_backward(x: Tensor, W: Tensor, dy: Tensor, freq_scale: float, need_x: bool) -> tuple[Tensor, Tensor, Tensor]:
     """`(dx, dW, db)`, the last two in float32 or wider; dx has no rows where it is not needed."""
     if use_triton(W):
         from . import triton

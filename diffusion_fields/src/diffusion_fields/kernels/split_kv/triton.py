@@ -87,10 +87,18 @@ def join_kernel(o, top, total, out, L, h, SPANS, BLOCK_L: tl.constexpr, BLOCK_D:
 
 def tile(L: int, h: int, itemsize: int) -> dict[str, int]:
     """Queries, keys and head entries of a program. float32 is multiplied without tensor cores, in registers."""
-    narrow = min(64 if itemsize == 2 else 16, max(16, triton.next_power_of_2(L)))
     width = max(16, triton.next_power_of_2(h))
-    keys = 64 if itemsize == 2 else 32 if width <= 64 else 16
-    return {"BLOCK_L": narrow, "BLOCK_N": keys, "BLOCK_D": width, "num_warps": 4, "num_stages": 2}
+    queries = max(16, triton.next_power_of_2(L))
+    if itemsize == 4:
+        return {"BLOCK_L": min(16, queries), "BLOCK_N": 32, "BLOCK_D": width, "num_warps": 4, "num_stages": 2}
+    keys = 16 if h % 16 else 64  # rows that are not aligned are loaded an entry at a time
+    return {"BLOCK_L": min(64, queries), "BLOCK_N": keys, "BLOCK_D": width, "num_warps": 4, "num_stages": 2}
+
+
+def rows_aligned(x: Tensor) -> Tensor:
+    """x, or a copy of it where its rows could be aligned and are not, or their entries lie apart."""
+    loose = x.stride(3) != 1 or (x.shape[3] % 16 == 0 and any(s % 16 for s in x.stride()[:3]))
+    return x.contiguous() if loose else x
 
 
 def spans(programs: int, blocks: int) -> int:
@@ -103,8 +111,7 @@ def launch_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     B, H, L, h = q.shape
     N = k.shape[2]
     out = torch.empty(B, H, L, h, dtype=q.dtype, device=q.device)
-    q, k, v = (multiplied(x) for x in (q, k, v))
-    q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+    q, k, v = (rows_aligned(multiplied(x)) for x in (q, k, v))
     launch: dict[str, Any] = tile(L, h, q.element_size())
     grid_l, blocks = triton.cdiv(L, launch["BLOCK_L"]), triton.cdiv(N, launch["BLOCK_N"])
     span = triton.cdiv(blocks, spans(B * H * grid_l, blocks)) * launch["BLOCK_N"]
@@ -157,7 +164,8 @@ AOT = [
     *[build_span(h, "bf16") for h in (8, 32, 64, 128)],
     *[build_span(h, "fp32", precision) for h in (64, 128) for precision in ("ieee", "tf32")],
     build_span(64, "fp16"),
-    build_span(64, "bf16", aligned=False),
-    build_span(64, "fp32", aligned=False),
+    build_span(40, "bf16", aligned=False),
+    build_span(40, "fp32", aligned=False),
+    build_span(120, "bf16", aligned=False),
     *[build_join(h, dtype) for h, dtype in ((8, "fp32"), (64, "fp32"), (64, "bf16"), (64, "fp16"), (128, "bf16"))],
 ]
