@@ -115,11 +115,12 @@ def _superellipsoid(p: Tensor, size: Tensor, exponent: Tensor) -> Tensor:
         share = (x / a) ** e
         inside = share.sum(-1) < 1
         foot = torch.empty_like(x)
-        foot[~inside] = _foot(*(t[~inside] for t in (x, a, e, _touched(x, size, exponent))))
+        out = ~inside
+        foot[out] = _foot(x[out], a[out], e[out], _touched(x, size, exponent)[out])
         x_in, a_in, e_in = (t[inside] for t in (x, a, e))
         rest = (1 - share[inside].sum(-1, keepdim=True) + share[inside]) ** (1 / e_in)
         starts = torch.where(torch.eye(3, dtype=torch.bool, device=x.device)[:, None], a_in * rest, x_in)
-        feet = _foot(*(t.expand_as(starts[..., : t.shape[-1]]) for t in (x_in, a_in, e_in)), starts)
+        feet = _foot(x_in.expand(3, -1, -1), a_in, e_in, starts)
         nearest = (feet - x_in).norm(dim=-1).argmin(0)
         foot[inside] = feet[nearest, torch.arange(len(nearest), device=x.device)]
     return torch.where(inside, -1.0, 1.0).to(x) * (x - foot).norm(dim=-1)
@@ -175,7 +176,8 @@ class ShapeSource(Source):
     sampling: Sampling
 
     def __call__(self, index: Int64[Tensor, " batch"], generator: torch.Generator) -> FieldBatch:
-        return self.at(draw_shapes(len(index), generator, self.families), generator)
+        with torch.inference_mode(False), torch.enable_grad():  # slopes are wanted in validation as well
+            return self.at(draw_shapes(len(index), generator, self.families), generator)
 
     def at(self, shapes: Shapes, generator: torch.Generator) -> FieldBatch:
         """These bodies at random points."""
