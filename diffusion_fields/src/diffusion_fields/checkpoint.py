@@ -174,11 +174,11 @@ def _check_trained_as(path: Path, state: dict[str, Any], module: DiffusionField,
 def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        kind = type(error).__name__
-        raise UserError(f"{path} is damaged or no checkpoint ({kind}): train again, or name a sound one") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from None
+    except Exception as error:  # of a damaged file the unpickler raises whatever it meets
+        kind = type(error).__name__
+        raise UserError(f"{path} is damaged or no checkpoint ({kind}): train again, or name a sound one") from None
     if not isinstance(state, dict) or not isinstance(state.get("state_dict"), dict):
         raise UserError(f"{path} holds no state_dict: it is not a checkpoint of `train.py fit`")
     return state
@@ -195,7 +195,7 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = {names[0]: loaded} if isinstance(loaded, np.ndarray) else {n: loaded[n] for n in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise FieldError(
             f"{path} cannot be read ({type(error).__name__}): save it anew with numpy, without objects"
         ) from None

@@ -282,16 +282,15 @@ def _completions(sampler: Sampler) -> dict[str, float]:
 def _digits(sampler: Sampler) -> dict[str, Any]:
     """FD_small at every look, with its four baselines (section 7)."""
     data, s = sampler.data, sampler.settings
-    fields = load("digits")
-    parts = []
-    for part in (fields.train, fields.test):
-        assert part.size is not None
-        batch = part(torch.arange(part.size), torch.Generator())
-        parts += [batch.signal[..., 0], batch.label]
-    images, labels, test_images, test_labels = parts
-    assert labels is not None
-    assert test_labels is not None
-    judge = train_small_classifier(images, labels, test_images, test_labels)
+    with torch.inference_mode(False), torch.enable_grad():  # a classifier is trained here, whatever the caller is in
+        digits, parts = load("digits"), []
+        for part in (digits.train, digits.test):
+            assert part.size is not None
+            batch = part(torch.arange(part.size), torch.Generator())
+            assert batch.label is not None
+            parts += [batch.signal[..., 0], batch.label]
+        images, labels, test_images, test_labels = parts
+        judge = train_small_classifier(images, labels, test_images, test_labels)
     out: dict[str, Any] = {"classifier_accuracy": judge.accuracy}
     out |= {f"fd_small/{name}": value for name, value in baselines(judge, images, test_images).items()}
     for name, look in s.looks.items():

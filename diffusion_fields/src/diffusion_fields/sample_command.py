@@ -116,6 +116,8 @@ def _mesh(path: Path) -> tuple[Float[Tensor, "n 3"], np.ndarray]:
     except Exception as error:  # trimesh's readers raise whatever their parsers meet
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FieldError(f"{path} is damaged or no mesh ({reason[:100]})") from None
+    if not len(faces):
+        raise FieldError(f"{path} is damaged or no mesh (it has no triangles)")
     return torch.from_numpy(vertices), faces
 
 

@@ -47,8 +47,8 @@ def checked_steps(steps: int | Sequence[int] | None, schedule: Schedule, spacing
     """The steps a sampler takes: all of them (None), a number spaced as asked, or a list from the user, checked."""
     if steps is None:
         return list(range(schedule.T))[::-1]
-    if isinstance(steps, int):
-        return step_list(schedule.T, steps, spacing)
+    if isinstance(steps, (int, np.integer)):
+        return step_list(schedule.T, int(steps), spacing)
     steps = [int(t) for t in steps]
     if not steps or any(t <= after for t, after in pairwise(steps)) or steps[0] >= schedule.T or steps[-1] < 0:
         raise FieldError(
