@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion_fields.errors import FieldError
-from diffusion_fields.models import few_keys
 
 #: An encoder reading without gradients splits its keys from so many keys on and up to so many latents (section 8.3).
 SPLIT_KEYS, SPLIT_LATENTS = 8192, 128
@@ -55,9 +54,6 @@ class Layer(nn.Module):
 
         x may have a batch axis of 1 (latents that no field has touched yet): its queries are then computed once.
         """
-        if self._is_small(x, x if kv is None else kv, mask):
-            out: Tensor = few_keys.FewKeysLayer.apply(x, kv, self.heads, *self._parts())  # type: ignore[no-untyped-call]
-            return out
         h = self.norm_q(x)
         if self.crosses:
             assert kv is not None
@@ -67,22 +63,11 @@ class Layer(nn.Module):
         x = x + self.o(self._attend(q, k, v, mask))
         return x + self.mlp(self.norm_mlp(x))
 
-    def _is_small(self, x: Tensor, kv: Tensor, mask: Tensor | None) -> bool:
-        """Whether the layer is to run as one operation: few keys on a CPU, in training, in its weights' precision."""
-        plain = mask is None and not (self.training and self.dropout) and x.dtype == kv.dtype == self.o.weight.dtype
-        small = kv.shape[1] <= FEW_KEYS and kv.device.type == "cpu" and torch.is_grad_enabled()
-        return small and plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-
-    def _parts(self) -> list[Tensor | None]:
-        parts = (self.norm_q, self.norm_kv if self.crosses else None, self.q, self.k, self.v, self.o)
-        modules = (*parts, self.norm_mlp, self.mlp[0], self.mlp[2])
-        return [None if m is None else getattr(m, name) for m in modules for name in ("weight", "bias")]
-
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         q = q.expand(k.shape[0], -1, -1)
-        if k.shape[1] <= FEW_KEYS and mask is None and dropout == 0.0 and k.device.type == "cpu":
-            return few_keys.attention(q, k, v, self.heads)
+        if k.shape[1] <= FEW_KEYS and mask is None and dropout == 0.0 and not k.is_cuda:
+            return _few_keys(q, k, v, self.heads)
         q, k, v = (u.unflatten(-1, (self.heads, -1)).transpose(1, 2) for u in (q, k, v))
         if mask is None and _splits(q, k):
             from diffusion_fields.kernels import split_kv_cross_attention
@@ -91,6 +76,14 @@ class Layer(nn.Module):
         else:
             a = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None, :], dropout)
         return a.transpose(1, 2).flatten(2)
+
+
+def _few_keys(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Attention of many queries on few keys, scores held as (key, query): the softmax then runs along vectors."""
+    batch, queries, width = q.shape
+    q, k, v = (u.transpose(1, 2).reshape(batch * heads, width // heads, -1) for u in (q, k, v))
+    weights = torch.softmax(torch.bmm(k.transpose(1, 2), q) * (width // heads) ** -0.5, 1)
+    return torch.bmm(v, weights).view(batch, width, queries).transpose(1, 2)
 
 
 def _project(x: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
