@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusion_fields.kernels import chamfer_allpairs, fourier_linear, reference, split_kv_cross_attention
+from diffusion_fields.kernels import chamfer_allpairs, fourier, fourier_linear, reference, split_kv_cross_attention
 from diffusion_fields.kernels.chamfer import reference as chamfer_reference
 from diffusion_fields.kernels.checks import CHECKS
 from diffusion_fields.kernels.fourier import linear
@@ -181,7 +181,8 @@ def test_working_memory() -> None:
     assert largest.entries <= max(63 * fourier_reference.CHUNK, 4 * 20_000) < x.numel() * 21 / 9
 
 
-def test_large_point_sets_keep_no_features() -> None:
+def test_large_point_sets_keep_no_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fourier, "MOST_FEATURES", 9 * 20_000 - 1)
     x, W, b = normal(20_000, 1, dtype=torch.float32), *(v.float().requires_grad_() for v in (normal(2, 9), normal(2)))
     held = list[int]()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t.numel()) or t, lambda t: t):

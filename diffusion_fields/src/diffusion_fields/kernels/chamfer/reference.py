@@ -35,15 +35,18 @@ def by_products(G: Tensor, R: Tensor) -> Tensor:
     left = torch.cat([-2 * G, torch.ones_like(squares_G), squares_G], -1)
     right = torch.cat([R, squares_R, torch.ones_like(squares_R)], -1).mT.contiguous()
     rows = max(1, min(M, BUDGET // K))
-    clouds = max(1, BUDGET // (rows * K))
+    clouds = max(1, min(m, BUDGET // (rows * K)))
     out = G.new_empty(n, m)
+    held = G.new_empty(clouds * rows * K)  # one for all: fresh pages cost as much as the product
     for i in range(n):
         for j in range(0, m, clouds):
             block = right[j : j + clouds]
             near = block.new_full((len(block), K), torch.inf)
             total = block.new_zeros(len(block))
             for s in range(0, M, rows):
-                distances = left[i, s : s + rows] @ block
+                points = left[i, s : s + rows].expand(len(block), -1, -1)
+                distances = held[: len(block) * points.shape[1] * K].view(len(block), -1, K)
+                torch.bmm(points, block, out=distances)
                 total += distances.amin(2).clamp_(min=0).sum(1)
                 torch.minimum(near, distances.amin(1), out=near)
             out[i, j : j + clouds] = total / M + near.clamp_(min=0).mean(1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the kernels run where only torch and triton are installed
 
 __all__ = ["fourier_linear"]
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-WORTHWHILE = 16384  # points on a CPU from which on chunks are no slower (benchmarks/bench_kernels.py)
+MOST_FEATURES = 2**26  # entries that the definition may hold on a CPU: it is faster than chunks, and larger
 MOST_COORDINATES = 8  # points of more coordinates are left to the definition: the kernel is unrolled over them
 
 
@@ -31,8 +31,9 @@ def fourier_linear(
 ) -> Float[Tensor, "rows P"]:
     """`W gamma(x) + b` for every point, gamma(x) = [x, sin(s x), cos(s x), sin(2 s x), ...], s = freq_scale.
 
-    Differentiable once in all operands. Angles, sines and cosines are in float32; the product is in the dtype of W (of
-    the surrounding autocast, if any), sums in float32, which is also the dtype of the result. float64 stays float64.
+    Differentiable in all operands, once where the kernel or chunks run. Angles, sines and cosines are in float32; the
+    product and the result are in the dtype of W (of the surrounding autocast, if any), sums in float32.
+    float64 stays float64.
 
     Args:
         x: coordinates; points are flattened to rows.
@@ -49,7 +50,8 @@ def fourier_linear(
     backward pass keeps x alone (of c (1 + 2F) entries) and evaluates them again: one launch forward, one (and with dx
     two) backward. FLOPs: 2 N p P for N points, as many for dW and for dx. Bytes in bf16: 4 N c in, 2 N P out. Floor
     for N = 64 x 8192, c = 3, F = 10, P = 128 on one H200 (4.3 TB/s, 600 TFLOP/s): 14 us for the FLOPs, 33 us for
-    the bytes; unfused about 0.7 GB, 160 us. On a CPU, from WORTHWHILE points on, a chunk of features at a time.
+    the bytes; unfused about 0.7 GB, 160 us. On a CPU it is the definition, or a chunk of features at a time where all
+    would take more than 256 MB.
     """
     c = x.shape[-1] if x.ndim else 0
     if c < 1:
@@ -71,7 +73,7 @@ def fourier_linear(
     with torch.autocast(kind, enabled=False):
         rows = x.numel() // c
         kernel = rows and len(W) and c <= MOST_COORDINATES and use_triton(W)
-        if kernel or (rows >= WORTHWHILE and not W.is_cuda):
+        if kernel or (rows * W.shape[1] > MOST_FEATURES and not W.is_cuda):
             x = reference.widened(x, W)
             return linear(x.float() if kernel else x, W, b, float(freq_scale))
         return reference.fourier_linear(x, W, b, freq_scale)

@@ -46,9 +46,10 @@ def fourier_linear(x: Tensor, W: Tensor, b: Tensor, freq_scale: float = 1.0) -> 
 
 def by_chunks(x: Tensor, W: Tensor, b: Tensor, freq_scale: float) -> Tensor:
     """The definition, `CHUNK` points at a time."""
-    y = W.new_empty(len(x), len(W))
+    y, b, num_freq = W.new_empty(len(x), len(W)), b.to(W.dtype), num_freq_of(W, x.shape[1])
     for s in range(0, len(x), CHUNK):
-        y[s : s + CHUNK] = fourier_linear(x[s : s + CHUNK], W, b, freq_scale)
+        gamma = features(x[s : s + CHUNK], num_freq, freq_scale).to(W.dtype)
+        torch.addmm(b, gamma, W.mT, out=y[s : s + CHUNK])
     return y
 
 
