@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusion_fields.models import ScoreNetwork
+from diffusion_fields.noise import NoiseSource
 from diffusion_fields.sampling import hashed_noise, sample
 from diffusion_fields.schedules import Schedule, make_schedule
 from scipy.stats import kstest
@@ -239,3 +240,14 @@ def test_one_seed_is_one_field_at_its_context(method: str) -> None:
     assert (field(coarse, "hash") - field(coarse, "hash", 6)).abs().max() > 0.1
     assert (field(coarse, "random") - field(fine, "random")).abs().max() > 0.1
     assert not torch.equal(field(coarse, "hash")[0], field(coarse, "hash")[1])
+
+
+def test_every_step_has_noise_of_its_own() -> None:
+    coords = circle(12)
+    for seed in (None, 4):
+        source = NoiseSource(coords, 3, 2, seeded(), seed)
+        first, second = source(), source()
+        assert first.shape == (3, 12, 2)
+        assert (first != second).all()
+    assert torch.equal(first, hashed_noise(4, coords, 0, 3, 2))
+    assert torch.equal(second, hashed_noise(4, coords, 1, 3, 2))
