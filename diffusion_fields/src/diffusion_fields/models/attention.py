@@ -16,7 +16,8 @@ from diffusion_fields.errors import FieldError
 
 #: An encoder reading without gradients splits its keys from so many keys on and up to so many latents (section 8.3).
 SPLIT_KEYS, SPLIT_LATENTS = 8192, 128
-#: Up to so many keys, attention on a CPU is faster as three plain products than as the library's kernel (twice, at 12).
+#: Up to so many keys, attention on a CPU is faster as plain products than as the library's kernel: with 48 queries on
+#: 12 keys 2.1 against 4.5 ms (forward and backward, batch 64), 3 to 7 % of the quick network's training step.
 FEW_KEYS = 16
 
 
