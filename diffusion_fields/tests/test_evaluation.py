@@ -70,6 +70,7 @@ def test_completions_by_the_best_denoiser() -> None:
     found = evaluate(Exact(fields.truth), fields, SCHEDULE, "eps", settings)
     assert found["completion/rmse"] < 0.5 * found["completion/prior_rmse"]
     assert 0.7 < found["completion/z_std"] < 1.5
+    assert found["completion_repaint/rmse"] < 0.8 * found["completion/rmse"]
     assert found["completion/rmse_ratio"] == pytest.approx(found["completion/rmse"] / found["completion/prior_rmse"])
 
 

@@ -79,6 +79,7 @@ class Settings:
         looks: by name.
         observed: pairs that completions of random fields are given (0: no completions).
         completions: draws of each completion; `completed`: fields that are completed.
+        resample: how often each step of a second set of completions is taken (RePaint).
     """
 
     method: str = "ddim"
@@ -89,7 +90,8 @@ class Settings:
     looks: dict[str, Look] = field(default_factory=lambda: {"same": Look()})
     observed: int = 0
     completions: int = 128
-    completed: int = 8
+    completed: int = 4
+    resample: int = 4
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> Self:
@@ -114,7 +116,7 @@ class Settings:
     def dry(self) -> Self:
         """The same in little: two steps, few samples."""
         looks = {name: dataclasses.replace(look, samples=None, steps=2) for name, look in self.looks.items()}
-        return dataclasses.replace(self, samples=40, looks=looks, completions=4, completed=1, steps=2)
+        return dataclasses.replace(self, samples=40, looks=looks, completions=4, completed=1, steps=2, resample=2)
 
 
 def _known(where: str, values: Any, cls: type) -> None:
@@ -152,7 +154,13 @@ class Sampler:
         return choose_context(coords, size, look.context, generator)
 
     def __call__(
-        self, look: Look, coords: Float[Tensor, "n c"], samples: int, name: str, observed: Any = None
+        self,
+        look: Look,
+        coords: Float[Tensor, "n c"],
+        samples: int,
+        name: str,
+        observed: tuple[Tensor, Tensor] | None = None,
+        resample: int = 1,
     ) -> tuple[Float[Tensor, "samples n s"], Int64[Tensor, " context"]]:
         """(samples, the context that they share)."""
         s = self.settings
@@ -170,7 +178,7 @@ class Sampler:
             values = sample(
                 self.net, coords, len(rows), len(context), self.schedule, look.method or s.method,
                 look.steps or s.steps, s.eta if look.eta is None else look.eta, s.clip, self.prediction, generator,
-                query_chunk=4096, context_index=context, observed=observed,
+                query_chunk=4096, context_index=context, observed=observed, resample=resample,
                 label=None if label is None else label[rows.to(device)], allow_redrawn_context=look.redrawn,
             )  # fmt: skip
             parts.append(values)
@@ -260,19 +268,20 @@ def _completions(sampler: Sampler) -> dict[str, float]:
     coords = _grid(data, 1)
     K = truth.covariance(coords.double().cpu().numpy())
     fields = data.validation(s.completed).signal
-    rows: list[dict[str, float]] = []
-    for i, signal in enumerate(fields):
-        generator = stream(data.run_seed, "observed", i, data.device)
-        index = choose_context(coords, s.observed, "random", generator)
-        values = signal[index]
-        drawn, _ = sampler(Look(), coords, s.completions, f"completion {i}", observed=(index, values))
-        mean, covariance = gaussian_posterior(K, index.cpu().numpy(), values[:, 0].double().cpu().numpy())
-        scores = completion_scores(drawn[..., 0].double().cpu().numpy(), mean, covariance)
-        open_points = np.sqrt(np.clip(np.diag(covariance), 0, None)) > 1e-3
-        prior = float(np.sqrt((mean[open_points] ** 2).mean()))  # of guessing 0 everywhere
-        rows.append({**scores, "prior_rmse": prior})
-    out = {f"completion/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    out["completion/rmse_ratio"] = out["completion/rmse"] / out["completion/prior_rmse"]
+    out: dict[str, float] = {}
+    for name, resample in (("completion", 1), ("completion_repaint", s.resample)):
+        rows: list[dict[str, float]] = []
+        for i, signal in enumerate(fields):
+            index = choose_context(coords, s.observed, "random", stream(data.run_seed, "observed", i, data.device))
+            values = signal[index]
+            drawn, _ = sampler(Look(), coords, s.completions, f"completion {i}", (index, values), resample)
+            mean, covariance = gaussian_posterior(K, index.cpu().numpy(), values[:, 0].double().cpu().numpy())
+            scores = completion_scores(drawn[..., 0].double().cpu().numpy(), mean, covariance)
+            open_points = np.sqrt(np.clip(np.diag(covariance), 0, None)) > 1e-3
+            prior = float(np.sqrt((mean[open_points] ** 2).mean()))  # of guessing 0 everywhere
+            rows.append({**scores, "prior_rmse": prior})
+        out |= {f"{name}/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        out[f"{name}/rmse_ratio"] = out[f"{name}/rmse"] / out[f"{name}/prior_rmse"]
     return out
 
 
