@@ -53,7 +53,7 @@ def test_clouds_of_fields_leave_out_those_without_a_surface() -> None:
     assert clouds.shape == (2, 400, 3)
     assert empty == 1
     chamfer = chamfer_allpairs(clouds, clouds)
-    assert chamfer.diagonal().abs().max() == 0
+    assert chamfer.diagonal().abs().max() < 1e-12
     assert chamfer[0, 1] > 0.02
     with pytest.raises(FieldError, match="none of 1 fields crosses 0"):
         point_clouds(torch.ones(1, 8))

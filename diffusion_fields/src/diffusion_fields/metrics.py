@@ -100,7 +100,9 @@ def _distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Iterator[tup
 
 def chamfer_allpairs(generated: Float[Array, "n M 3"], real: Float[Array, "m K 3"]) -> Float[Tensor, "n m"]:
     """Mean squared distance to the nearest point, both ways, summed: `kernels.chamfer_allpairs`, of arrays as well."""
-    return kernels.chamfer_allpairs(torch.as_tensor(generated), torch.as_tensor(real))
+    clouds = torch.as_tensor(generated), torch.as_tensor(real)
+    common = torch.promote_types(clouds[0].dtype, clouds[1].dtype)
+    return kernels.chamfer_allpairs(clouds[0].to(common), clouds[1].to(common))
 
 
 def mmd_cov(chamfer: Float[Array, "generated real"]) -> tuple[float, float]:
