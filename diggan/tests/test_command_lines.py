@@ -96,7 +96,12 @@ def test_a_trained_generator_is_judged(trained: Path) -> None:
         "-m", "diggan.evaluate", "--ckpt", str(trained / "final.ckpt"), "--features", "local", "--samples", "50"
     )
     assert done.returncode == 0, done.stderr
-    for line in ("100 trained on; 50 samples, normalised by batch", "features: digits-cnn-", "FID-local", "IS-local"):
+    for line in (
+        "100 trained on; 50 samples, normalised by batch",
+        "features: digits-cnn-",
+        "FID-local [",
+        "IS-local [",
+    ):
         assert line in done.stdout
     assert "\nfid " not in done.stdout  # never mistaken for a published one
 
@@ -133,6 +138,8 @@ def broken(saved: Path, how: str) -> Path:
         saved.write_bytes(b"")
     if how == "text":
         saved.write_text("not a checkpoint")
+    if how in ("list", "tensor", "number"):
+        torch.save({"list": [1, 2], "tensor": torch.zeros(3), "number": {"state_dict": 1}}[how], saved)
     if how == "wider":
         saved.with_name("config.yaml").write_text("model: {width: 8}\ndata: {dataset: digits}\n")
     if how == "unknown key":
@@ -148,6 +155,9 @@ def broken(saved: Path, how: str) -> Path:
         ("cut", [], r"final\.ckpt is no checkpoint of this configuration"),
         ("empty", [], r"final\.ckpt is no checkpoint of this configuration"),
         ("text", [], r"final\.ckpt is no checkpoint of this configuration"),
+        ("list", [], r"final\.ckpt is no checkpoint of this configuration"),
+        ("tensor", [], r"final\.ckpt is no checkpoint of this configuration"),
+        ("number", [], r"final\.ckpt is no checkpoint of this configuration"),
         ("wider", [], r"final\.ckpt is no checkpoint of this configuration"),
         ("unknown key", [], "unexpected keyword argument 'depth'"),
         ("whole", ["--features", "inception"], "--features inception needs --inception FILE: the weights are never"),
@@ -184,8 +194,19 @@ def test_a_mistake_ends_with_one_line_and_exit_code_2(arguments: list[str], says
 @pytest.mark.parametrize(
     ("what", "columns"),
     [
-        ("cost", ["ratio", "separate", "batch 2+2"]),
-        ("kernels", ["fused_diffaugment", "grouped_spectral_norm", "grad_gap", "GB/s"]),
+        ("cost", ["ratio", "separate", "batch 2+2", "4 G + 8 D", "6 D", "2.00x", "1.79x", "2.33x"]),
+        (
+            "kernels",
+            [
+                "fused_diffaugment",
+                "grouped_spectral_norm",
+                "grad_gap",
+                "GB/s",
+                "ours / eager",
+                "times the floor",
+                "– / ",
+            ],
+        ),
         ("step", ["TFLOP/s", "ch 2, plain", "ch 2, DIG"]),
     ],
 )
@@ -194,6 +215,19 @@ def test_benchmarks_print_a_table(what: str, columns: list[str], capsys: pytest.
     printed = capsys.readouterr().out
     for column in columns:
         assert column in printed
+
+
+def test_kernels_are_not_timed_where_none_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cuda: PyTorch finds no CUDA device here"):
+        bench.main(["kernels", "--device", "cuda"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench, "triton_is_there", lambda: False)
+    with pytest.raises(UserError, match="triton is not installed: no kernel would run"):
+        bench.main(["kernels", "--device", "cuda"])
+    monkeypatch.setattr(bench, "BACKEND", "reference")
+    with pytest.raises(UserError, match="KERNEL_BACKEND is reference: no kernel would run"):
+        bench.main(["kernels", "--device", "cuda"])
 
 
 @pytest.mark.slow

@@ -147,6 +147,17 @@ def test_draws_depend_on_seed_and_iteration_only() -> None:
     assert 0.4 < one.flips.float().mean() < 0.6
 
 
+def test_an_update_that_accumulates_takes_so_many_batches() -> None:
+    data = LimitedImages(num_samples=60, batch_size=4)
+    data.setup()
+    data.plan_options = {"d_steps": 2, "accumulate": 3, "latent": 5, "policy": "translation"}
+    batch = data.batch(7)
+    assert batch.x.shape == (6, 4, 1, 8, 8)
+    assert batch.z.shape == (9, 4, 5)
+    assert [len(draws.shift_h) for draws in batch.augment] == [8] * 6 + [4] * 3
+    assert len(data.batch(2).x.flatten(0, 1).flatten(1).unique(dim=0)) == 24  # no image twice before all were shown
+
+
 def test_batches_carry_labels_flips_and_draws(toy_data: Path) -> None:
     data = LimitedImages("cifar10", str(toy_data), num_samples=30, batch_size=4)
     torch.manual_seed(5)

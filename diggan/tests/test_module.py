@@ -75,6 +75,7 @@ def everything(module: DigGAN) -> dict[str, torch.Tensor]:
 KINDS: dict[str, dict[str, Any]] = {
     "dig": DIG,
     "dig every 3": {**DIG, "every": 3, "policy": "translation,cutout"},
+    "accumulated": {**DIG, "accumulate": 2, "policy": "translation,cutout"},
     "automatic": {"regulariser": "dig", "weight": "auto"},
     "lecam": {"regulariser": "lecam"},
     "dragan": {"regulariser": "dragan", "network": "conv8", "width": 4},
@@ -115,6 +116,23 @@ def test_a_killed_run_goes_on_to_the_same_bits(kind: str, tmp_path: Path, toy_da
     assert resumed.regulariser is not None
 
 
+@pytest.mark.parametrize("model", [{**DIG, "every": 4}, {**DIG, "every": 4, "d_steps": 1}, {}])
+def test_what_is_logged_does_not_hang_on_the_iteration(
+    model: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logged at 3, 6, ...; the penalty is in 1, 5, ...; a run without one says that its weight is 0."""
+    monkeypatch.setattr("diggan.module.LOG_EVERY", 3)
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(DigGAN, "log_dict", lambda self, values, **_: seen.append(values))
+    fit(model, {}, tmp_path, epochs=3)
+    logged = [values for values in seen if "train/g" in values]
+    assert len(logged) == 4
+    names = {"train/penalty", "train/weight", "train/penalty_share_of_d"} if model else {"train/weight"}
+    for values in logged[2:]:  # by then updates of both kinds have been timed
+        assert {"train/penalty", "train/weight", "train/penalty_share_of_d"} & values.keys() == names
+        assert float(values["train/weight"]) == model.get("weight", 0.0)
+
+
 def test_looks_change_nothing(tmp_path: Path, toy_data: Path) -> None:
     for model, data in (
         ({**DIG, "network": "conv8", "width": 4}, {}),
@@ -142,7 +160,7 @@ def test_d_is_looked_at_on_fakes_with_the_classes_they_were_made_of(tmp_path: Pa
 
 
 CONFIG: dict[str, Any] = {
-    "model": {**SMALL, **DIG},
+    "model": {**SMALL, **DIG, "pictures": 5},
     "data": DIGITS,
     "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
 }
@@ -168,7 +186,8 @@ def test_a_result_has_all_that_tables_and_figures_ask_for(tmp_path: Path) -> Non
     assert found["last/fid"] == pytest.approx(found["curve/fid"][-1], rel=1e-5)
     assert found["best/fid"] == pytest.approx(min(found["curve/fid"]), rel=1e-5)
     assert found["tail/gap"] == pytest.approx(sum(found["curve/gap"]) / 3, rel=1e-5)
-    assert math.prod(int(n) for n in found["samples/shape"]) == len(found["samples/pixels"])
+    assert found["samples/shape"] == [5, 1, 8, 8]
+    assert len(found["samples/pixels"]) == len(found["samples/nearest"]) == 5 * 64
     assert not any(name.startswith("plan/") for name in found)
     saved = json.loads((tmp_path / "run" / "subset.json").read_text())
     assert found["subset"] == saved["crc32"]
@@ -243,6 +262,7 @@ def test_in_mixed_precision_every_update_starts_from_the_last() -> None:
         ({"model__weight": -1.0}, "weight is -1.0: a penalty's weight is not negative"),
         ({"model__weight": "auto", "model__regulariser": "none"}, "weight is auto without a penalty"),
         ({"model__d_steps": 0}, "d_steps is 0: it has to be at least 1"),
+        ({"model__accumulate": 0}, "accumulate is 0: an update takes at least 1 batch"),
         ({"model__lr_g": 0.0}, "lr_g is 0.0 and lr_d 0.0005: both have to be > 0"),
         ({"model__betas": [0.0, 1.0]}, r"betas is .*: both lie in \[0, 1\)"),
         ({"model__samples": 1}, "samples is 1 and final_samples 60: distances need at least 2"),

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from diggan.features import InceptionFeatures
 from diggan.gradient_gap import DIGRegularizer
 from diggan.losses import d_losses
+from diggan.nets.inception import FIDInception
 from diggan.nets.layers import BatchNorm, ConditionalBatchNorm, SNLinear, spectral_layers
 from diggan.regulariser import discriminate
 from shared.errors import UserError
@@ -49,6 +51,51 @@ def test_counts_of_the_larger_networks(name, g_count: int, d_count: int) -> None
     with torch.device("meta"):
         g, d = nets.build(name, classes=200)
     assert (nets.parameters(g), nets.parameters(d)) == (g_count, d_count)
+
+
+def inception_state() -> dict[str, Tensor]:
+    """Weights by a formula, of the size that keeps activations of order 1 (golden README)."""
+    out: dict[str, Tensor] = {}
+    for k, (name, value) in enumerate(FIDInception().state_dict().items()):
+        wave = ((torch.arange(value.numel()) * 7919 + k * 104729) % 2003 - 1001).view(value.shape) / 1001
+        if name.endswith("num_batches_tracked"):
+            continue  # files of that age have none
+        if name.endswith(("running_var", "bn.weight")):
+            out[name] = 1 + 0.2 * wave
+        elif name.endswith(("bias", "running_mean")):
+            out[name] = 0.1 * wave
+        else:
+            out[name] = wave * (6 / value[0].numel()) ** 0.5
+    return out
+
+
+def test_inception_is_the_one_behind_published_distances(tmp_path: Path) -> None:
+    expected = json.loads((Path(__file__).parent / "golden" / "inception.json").read_text())
+    state = inception_state()
+    torch.save(state, tmp_path / "weights.pth")
+    measured = InceptionFeatures(tmp_path / "weights.pth")
+    assert sum(p.numel() for p in measured.net.parameters()) == expected["parameters"]
+    assert measured.title.startswith("inception-")
+    pixels = (torch.arange(2 * 3 * 32 * 32) * 37 % 251).view(2, 3, 32, 32)
+    features, probabilities = measured.extract(pixels / 127.5 - 1)
+    torch.testing.assert_close(features[:, ::256], torch.tensor(expected["features"]), rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        logits = measured.net.fc(features)
+    torch.testing.assert_close(logits[:, ::126], torch.tensor(expected["logits"]), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(probabilities, logits.softmax(1))
+    state["fc.weight"] = torch.zeros(1000, 2048)
+    torch.save(state, tmp_path / "other.pth")
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "small.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    for name, says in (
+        ("other", "weights of 1000 classes: FID's own Inception has 1008"),
+        ("small", "weights of another network"),
+        ("text", "neither TorchScript nor a state dict"),
+        ("absent", "is missing: give Inception weights"),
+    ):
+        with pytest.raises(UserError, match=says) as caught:
+            InceptionFeatures(tmp_path / f"{name}.pth")
+        assert "\n" not in str(caught.value)
 
 
 def test_one_pass_of_the_discriminator_is_the_authors(golden, loaded) -> None:

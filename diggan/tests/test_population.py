@@ -26,6 +26,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "cr": {"regulariser": "cr"},
     "lecam": {"regulariser": "lecam"},
     "augmented": {"regulariser": "dig", "weight": 10.0, "policy": "translation,cutout", "grad_wrt": "raw"},
+    "accumulated": {"regulariser": "dig", "weight": 10.0, "policy": "translation,cutout", "accumulate": 2},
     "colour": {"policy": "color", "loss": "nonsaturating"},
 }
 SEEDS = (3, 8)
@@ -56,7 +57,7 @@ def test_every_network_is_the_one_that_trains_alone(name: str) -> None:
     together = Game(
         SideBySide([m.game.g for m, _ in both]), SideBySide([m.game.d for m, _ in both]),
         list(settings.game.regularisers), settings.game.loss, settings.game.policy, settings.game.grad_wrt,
-        settings.game.ema, settings.game.ema_start, axis=1,
+        settings.game.ema, settings.game.ema_start, axis=1, accumulate=settings.game.accumulate,
     )  # fmt: skip
     draw = Draw(torch.stack([data.images.double() for _, data in both]), streams)
     opts = adam(together.g, 5e-4), adam(together.d, 5e-4)
@@ -83,7 +84,15 @@ def test_every_network_is_the_one_that_trains_alone(name: str) -> None:
 
 
 CONFIG: dict[str, Any] = {
-    "model": {"width": 16, "regulariser": "dig", "weight": 10.0, "samples": 60, "final_samples": 60, "ema_start": 5},
+    "model": {
+        "width": 16,
+        "regulariser": "dig",
+        "weight": 10.0,
+        "samples": 60,
+        "final_samples": 60,
+        "ema_start": 5,
+        "pictures": 3,
+    },
     "data": {"dataset": "digits", "num_samples": 40, "batch_size": 8, "iterations": 10},
     "trainer": {"max_epochs": 2, "accelerator": "cpu"},
 }

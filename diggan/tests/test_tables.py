@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 from shared.claims.results import DataUsed, ExperimentResult, Results, RunResult
+from shared.errors import UserError
 
 from diggan import figures, tables
 
 LOOKS = 5
 
 
-def experiment(title: str, model: dict[str, Any] | None = None, fid: float = 100.0, **more: Any) -> ExperimentResult:
+def experiment(
+    title: str, model: dict[str, Any] | None = None, fid: float = 100.0, detail: str = "", seeds: int = 3, **more: Any
+) -> ExperimentResult:
     runs = []
-    for seed in range(3):
+    for seed in range(seeds):
         metrics = {
             "tail/fid": fid + seed, "best/fid": fid - 10, "last/fid": fid + 5, "tail/gap": 0.1, "tail/overfitting": 0.2,
             "tail/val_fid": fid + seed, "is": 5.0, "recall": 0.5, "coverage": 0.6, "leak": 0.0, "leak_training": 0.01,
@@ -32,7 +35,7 @@ def experiment(title: str, model: dict[str, Any] | None = None, fid: float = 100
             )
         )  # fmt: skip
     config = {"model": model or {}, "data": {"dataset": "digits", "iterations": 250}}
-    data = DataUsed(name="d", kind="embedded", fingerprint="f", detail="")
+    data = DataUsed(name="d", kind="embedded", fingerprint="f", detail=detail)
     return ExperimentResult(title=title, config=config, data=data, runs=runs, failed=[])
 
 
@@ -64,7 +67,57 @@ def test_every_method_has_a_row_and_the_features_are_named(some: Results) -> Non
     assert [row[0] for row in table.rows] == [e.title for e in some.experiments.values()]
     assert table.rows[2][2] == "91.0 ± 1.0"
     assert "digits-cnn-12345678, 97.4 % accurate" in table.note
+    assert table.columns[2] == "FID-local [12345678], tail"
+    assert "IS-local [12345678]" in table.columns
+    assert "no FID verdict" not in table.title + table.note
     assert tables.methods(some, "mnist500_") is None
+
+
+COPY = "CIFAR-10 (JPEG copy): 50,000 training and 10,000 test images"
+
+
+@pytest.mark.parametrize(
+    ("detail", "says"),
+    [
+        (COPY, "5000 CIFAR-10 (JPEG copy) images"),
+        ("CIFAR-10, the original files (checksums verified): 50,000 training", "5000 CIFAR-10 images"),
+        ("CIFAR-10 (a copy: not the original files byte for byte, read from x): 1", "5000 CIFAR-10 (a copy) images"),
+    ],
+)
+def test_a_copy_of_the_data_is_called_one_wherever_it_is_shown(detail: str, says: str, tmp_path: Path) -> None:
+    found = results(
+        cifar_plain=experiment("no penalty", detail=detail), cifar_dig=experiment("DIG", dig(1e4), detail=detail)
+    )
+    assert tables.methods(found, "cifar_").title.startswith(f"{says}, BigGAN at ch 4")
+    for figure in figures.draw(found, tmp_path):
+        if figure.file != "samples.svg":
+            assert figure.caption.startswith(f"{says}, BigGAN at ch 4"), figure.caption
+        assert says in (tmp_path / figure.file).read_text() or "gap" in figure.file
+
+
+def test_one_seed_gives_no_verdict_and_says_so(tmp_path: Path) -> None:
+    model = {"final_samples": 500}
+    found = results(
+        cifar_plain=experiment("no penalty", model, detail=COPY, seeds=1),
+        cifar_dig=experiment("DIG", {**model, **dig(1e4)}, detail=COPY, seeds=1),
+    )
+    for each in found.experiments.values():
+        each.config["data"]["iterations"], each.config["trainer"] = 50, {"max_epochs": 6}
+    says = "300 iterations, one seed, 500 samples: no FID verdict"
+    assert says in tables.methods(found, "cifar_").title
+    captions = {figure.file: figure.caption for figure in figures.draw(found, tmp_path)}
+    assert says in captions["gap_cifar.svg"]
+
+
+def test_published_distances_are_called_fid_and_others_are_not(some: Results) -> None:
+    for each in some.experiments.values():
+        for run in each.runs:
+            run.metrics["features/inception-87654321"] = run.metrics.pop("features/digits-cnn-12345678")
+    assert tables.methods(some, "digits_").columns[2] == "FID [87654321], tail"
+    for run in some.experiments["digits_da"].runs:
+        run.metrics["features/digits-cnn-12345678"] = run.metrics.pop("features/inception-87654321")
+    with pytest.raises(UserError, match="measured by digits-cnn-12345678 and inception-87654321: not comparable"):
+        tables.methods(some, "digits_")
 
 
 def test_weights_are_chosen_on_validation_images_not_on_the_reference(some: Results) -> None:
@@ -83,6 +136,21 @@ def test_cells_that_are_not_available_are_so(some: Results) -> None:
     assert set(rows["+ DIG"]) == {"n/a"}
     assert rows["BigGAN"][2] == "7.62 / 39.78"  # FID-local stands in a table of its own
     assert tables.methods(some, "c10_10_").rows[0][2] == "31.0 ± 1.0"
+
+
+def test_every_run_has_a_row_by_its_key(some: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tables.runs(some)
+    assert len(rows) == 3 * len(some.experiments)
+    keys = {(r["data"], r["fraction"], r["method"], r["lambda"], r["seed"]) for r in rows}
+    assert len(keys) == len(rows)
+    some.experiments["digits_plain"].config["data"]["num_samples"] = 100
+    assert tables.runs(some)[0]["fraction"] == pytest.approx(100 / 897)
+    assert tables.main(["--tier", "quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("data,fraction,method,lambda,seed,")
+    assert len(lines) > 50
+    with pytest.raises(UserError, match="no such file"):
+        tables.main(["--tier", "huge"])
 
 
 def test_costs_and_games() -> None:

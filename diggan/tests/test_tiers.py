@@ -10,11 +10,14 @@ import pytest
 import torch
 from diggan.experiment import data_fingerprint, run, run_together
 from diggan.features import LocalFeatures
+from diggan.figures import SHOWN
 from diggan.module import DigGAN
+from shared.errors import UserError
 from shared.runs.plan import load_plan, merge, read_yaml
 
 HERE = Path(__file__).resolve().parent.parent
 TIERS = ("quick", "cpu", "gpu", "paper")
+BEHIND_ANOTHER = ("dig", "inception")
 FILES = sorted((HERE / "configs").glob("*.yaml"))
 # One step of the networks as wide as they are takes minutes on a CPU, so they are made narrower here; as wide as they
 # are they are built without memory, below.
@@ -90,7 +93,25 @@ def test_a_tier_expands_to_experiments_that_the_data_module_and_the_networks_kno
         assert experiment.together or "toy" not in experiment.config, experiment.name
 
 
-@pytest.mark.parametrize("path", each(p for p in FILES if p.stem != "dig"))
+def test_samples_are_kept_where_they_are_shown() -> None:
+    shown = {name for names in SHOWN for name in names}
+    for tier in ("quick", "cpu", "gpu"):
+        for e in load_plan(HERE, tier).experiments:
+            assert (e.name in shown) == bool(e.config.get("model", {}).get("pictures")), f"{tier}: {e.name}"
+
+
+def test_the_paper_s_numbers_are_never_compared_with_fid_local(tmp_path: Path, toy_data: Path) -> None:
+    """What a published FID is compared with needs Inception weights, and does not begin without them."""
+    experiments = load_plan(HERE, "paper").experiments
+    assert all(e.config["model"].get("inception") for e in experiments)
+    config = dry(experiments[0].config, toy_data)
+    assert run(config, 0, tmp_path / "dry")["fid"] > 0  # a dry run says what is missing, and goes on
+    config["trainer"]["fast_dev_run"] = False
+    with pytest.raises(UserError, match=r"pt_inception-.*\.pth is missing: give Inception weights"):
+        run(config, 0, tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", each(p for p in FILES if p.stem not in BEHIND_ANOTHER))
 def test_every_configuration_takes_a_step(path: Path, tmp_path: Path, toy_data: Path) -> None:
     config = dry(read_yaml(path), toy_data)
     assert data_fingerprint(config)[1] in ("real", "embedded", "recipe")
@@ -122,7 +143,7 @@ def test_one_step_of_every_kind_of_experiment(experiment: Any, tmp_path: Path, t
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if "model" in read_yaml(p) and p.stem != "dig"], ids=lambda p: p.stem
+    "path", [p for p in FILES if "model" in read_yaml(p) and p.stem not in BEHIND_ANOTHER], ids=lambda p: p.stem
 )
 def test_networks_as_wide_as_they_are(path: Path) -> None:
     """Without memory: what a configuration says goes together, and how many numbers its networks have."""

@@ -13,7 +13,7 @@ from diggan.experiment import data_fingerprint, run, run_together
 from diggan.training import Game
 from shared.errors import UserError
 
-from diggan import toy
+from diggan import cost, toy
 
 
 @pytest.fixture(autouse=True)
@@ -170,10 +170,28 @@ def test_what_is_timed_with_the_penalty_has_it(monkeypatch: pytest.MonkeyPatch) 
 
     def update_d(self: Game, *args: Any) -> Any:
         out = update(self, *args)
-        penalised.append(out[2] is not None)
+        penalised.append(out[2])
         return out
 
     monkeypatch.setattr(Game, "update_d", update_d)
     cost_metrics({"ch": 1, "batch": 2, "d_steps": 2, "repeats": 1}, 0)
-    # Twice each, one to warm up: D's update plain and with it, then whole iterations of two updates.
-    assert penalised == [False] * 2 + [True] * 2 + [False] * 4 + [True, False] * 2
+    # In turns, once to warm up and once to time: D's update plain and with it, then whole iterations of two updates.
+    assert penalised == [False, True, False, False, True, False] * 2
+
+
+def test_multiply_adds_are_the_specification_s() -> None:
+    found = cost.macs()
+    assert found["plain"] == pytest.approx(39.9e9, rel=2e-3)
+    assert found["dig"] == pytest.approx(6.49e9, rel=1e-3)
+    assert found["iteration"] == pytest.approx(1.16, abs=5e-3)
+    floors = [found[name] for name in ("update", "update_with_fakes", "separate")]
+    assert floors == pytest.approx([2.0, 1.79, 2.33], abs=5e-3)
+    assert cost.flops_of_iteration(64, 50, 4, False) == pytest.approx(4.0e12, rel=5e-3)  # section 10, gpu
+    assert cost.flops_of_iteration(64, 50, 4, True) == pytest.approx(4.6e12, rel=1e-2)
+
+
+def test_calls_are_timed_in_turns() -> None:
+    seen: list[str] = []
+    found = cost.times_of({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2)
+    assert seen == ["a", "b"] * 3
+    assert all(times == sorted(times) and len(times) == 2 for times in found.values())

@@ -9,8 +9,8 @@ import torch
 from diggan.gradient_gap import DIGRegularizer
 from diggan.kernels.fused_diffaugment import draw
 from diggan.losses import d_losses, g_loss
-from diggan.rivals import LeCam
-from diggan.training import AutoWeight, Batch, Game, adam
+from diggan.rivals import R1, LeCam
+from diggan.training import AutoWeight, Batch, Clock, Game, adam
 from shared.errors import UserError
 
 from diggan import nets
@@ -180,3 +180,53 @@ def test_bad_settings(settings: dict, says: str) -> None:
         Game(*nets.build("mlp64", 4), **settings)
     with pytest.raises(UserError, match="target of an automatic weight is 0"):
         AutoWeight(0)
+
+
+def test_the_last_penalty_is_told_until_there_is_another() -> None:
+    game, opts = toy(weight=1.0), None
+    game.regularisers[0].every = 4
+    opts = adam(game.g, 1e-3), adam(game.d, 1e-3)
+    terms = [game.iterate(batch(k), *opts) for k in range(5)]
+    assert len({float(t.penalty) for t in terms[:4]}) == 1
+    assert terms[4].penalty != terms[3].penalty
+    assert {t.weight for t in terms} == {1.0}
+    plain = toy().iterate(batch(0), adam(game.g, 1e-3), adam(game.d, 1e-3))
+    assert (plain.penalty, plain.weight) == (None, 0.0)
+
+
+@pytest.mark.parametrize(("every", "steps", "known"), [(4, 1, True), (4, 2, True), ("first_d_step", 2, True),
+                                                       ("first_d_step", 1, False)])  # fmt: skip
+def test_the_penalty_takes_time_where_updates_without_it_can_be_timed(every, steps: int, known: bool) -> None:
+    """Each update takes a second, those with the penalty three: 2 of 3 + 3 seconds where one of four has it."""
+    game = toy(weight=1.0)
+    game.regularisers[0].every = every
+    opts = adam(game.g, 1e-3), adam(game.d, 1e-3)
+    assert game.iterate(batch(0, steps), *opts).penalty_share is None  # nothing but what warms up
+    for k in range(1, 9):
+        share = game.iterate(batch(k, steps), *opts).penalty_share
+    assert (share is not None) == known
+    clock = Clock()
+    for penalised in (True, False, True, False, False, False):  # the first of each is left out
+        clock.add(penalised, 3.0 if penalised else 1.0)
+    assert clock.share() == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("kind", ["plain", "pair", "r1"])
+def test_accumulated_batches_are_one_large_batch(kind: str) -> None:
+    """Of networks without batch statistics, and penalties of single images or pairs."""
+    games = []
+    for parts in (1, 2):
+        game = toy(accumulate=parts, ema=0.9, ema_start=1)
+        if kind != "plain":
+            game.regularisers.append(R1(10.0) if kind == "r1" else DIGRegularizer("pair", 10.0))
+        games.append(game.double())
+    opts = [(adam(game.g, 1e-3), adam(game.d, 1e-3)) for game in games]
+    for k in range(5):
+        one = batch(k)
+        x, z = one.x.double(), one.z.double()
+        halves = Batch(x.view(4, 3, 1, 8, 8), None, z.view(6, 3, 32), None)
+        terms = [game.iterate(b, *o) for game, b, o in zip(games, (Batch(x, None, z, None), halves), opts)]
+        for name in ("d_real", "d_fake", "g"):
+            torch.testing.assert_close(getattr(terms[1], name), getattr(terms[0], name))
+    for (name, a), b in zip(games[0].named_parameters(), games[1].parameters()):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from logsobolev_bounds.complexity import ComplexityError, PerDraw, forward_chunk, grid, loss_and_gradient, per_draw
 from logsobolev_bounds.data import BadData, class_covariances, covariance
+from logsobolev_bounds.errors import BoundError
 from logsobolev_bounds.layers import BayesLinear, LocalReparametrisation, Weights
 from logsobolev_bounds.models import BayesNet, build, one
 
@@ -132,11 +133,11 @@ NAN = torch.full((5, 5), torch.nan, dtype=torch.float64)
     ("change", "error", "says"),
     [
         ({"mode": "euclid"}, ComplexityError, "unknown covariance 'euclid': there are identity, total, within, class_"),
-        ({"sigma": TILTED}, BadData, "Sigma is not symmetric: entries differ by 0.5"),
-        ({"sigma": -torch.eye(5, dtype=torch.float64)}, BadData, "Sigma has the eigenvalue -1"),
-        ({"sigma": torch.ones(5, 4)}, BadData, r"Sigma has shape \(5, 4\): it has to be square"),
-        ({"sigma": NAN}, BadData, "Sigma holds NaN or infinity"),
-        ({"sigma": torch.eye(4, dtype=torch.float64)}, ValueError, r"Sigma has shape \(4, 4\): inputs have 5 entries"),
+        ({"sigma": TILTED}, BoundError, "Sigma is not symmetric: entries differ by 0.5"),
+        ({"sigma": -torch.eye(5, dtype=torch.float64)}, BoundError, "Sigma has the eigenvalue -1"),
+        ({"sigma": torch.ones(5, 4)}, BoundError, r"Sigma has shape \(5, 4\): inputs have 5 entries"),
+        ({"sigma": NAN}, BoundError, "Sigma has an entry that is not finite"),
+        ({"sigma": torch.eye(4, dtype=torch.float64)}, BoundError, r"Sigma has shape \(4, 4\): inputs have 5 entries"),
         ({"sigma": torch.eye(5), "mode": "class_corrected"}, ComplexityError, "class_corrected takes the covariance"),
         ({"alphas": torch.linspace(0, 1, 16)}, ValueError, "T is 16: the trapezoid rule needs at least 17"),
         ({"alphas": torch.linspace(0.1, 1, 17)}, ValueError, "alphas start at 0.1"),
@@ -234,16 +235,21 @@ print(json.dumps(out))
 """
 
 
-@pytest.mark.parametrize(("network", "n"), [("lenet", 1000), pytest.param("mlp", 4000, marks=pytest.mark.slow)])
-def test_memory_is_bounded_by_the_budget(network: str, n: int) -> None:
-    """Peak memory in MB of risks and of C: with a budget of 1 MB, and with more than enough."""
+@pytest.mark.parametrize(
+    ("network", "n", "own"), [("lenet", 1000, 0.3), pytest.param("mlp", 4000, 14.4, marks=pytest.mark.slow)]
+)
+def test_memory_is_bounded_by_the_budget(network: str, n: int, own: float) -> None:
+    """Peak memory in MB of risks and of C: with a budget of 1 MB, and with more than enough.
+
+    `own` is what two draws of the weights take, whatever the budget; what is left is the allocator's.
+    """
     done = subprocess.run(
         [sys.executable, "-c", MEMORY.format(network=network, n=n)], capture_output=True, text=True, check=True,
         timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
     )  # fmt: skip
     found = json.loads(done.stdout)
     for (small, value), (large, again) in zip(found[:2], found[2:]):
-        assert small < 0.7 * large  # what is left is the draws' own, and the allocator's
+        assert small < 1 + own + 6
         assert large > 40
         assert again == pytest.approx(value, rel=1e-6)
 

@@ -10,7 +10,6 @@ import torch
 from logsobolev_bounds.data import (
     Examples,
     check,
-    check_covariance,
     class_covariances,
     covariance,
     read,
@@ -153,15 +152,20 @@ def test_bad_examples() -> None:
         class_covariances(x, y)
 
 
-def test_bad_covariances() -> None:
-    check_covariance(torch.eye(3))
-    for bad, says in (
-        (torch.zeros(2, 3), r"Sigma has shape \(2, 3\)"),
-        (torch.tensor([[1.0, 0.5], [0.4, 1.0]]), "Sigma is not symmetric: entries differ by 0.1"),
-        (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "Sigma has the eigenvalue -1"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            check_covariance(bad)
+def test_the_examples_of_a_bound_have_a_name_of_their_own() -> None:
+    """Of what they are, not of the rounding of a mean; another for every other setting that chooses or labels them."""
+
+    def named(**settings) -> str:
+        return ready(**settings).fingerprint
+
+    same = named(m=100)
+    assert same == named(m=100, batch_size=7, center="none") == named(m=100, scale="standardised")
+    logistic = {"dataset": "synthetic_logistic", "m": 100}
+    others = [
+        named(m=99), named(m=200, prior_fraction=0.5), named(m=100, label_noise=1.0), named(**logistic),
+        named(m=100, label_noise=1.0, seed=1), named(**logistic, seed=1),
+    ]  # fmt: skip
+    assert len({same, *others}) == 7
 
 
 def test_what_is_read_names_itself() -> None:

@@ -109,6 +109,12 @@ def test_a_simulation_has_what_its_claims_ask_for(tmp_path: Path) -> None:
     assert found["identity_worst_z"] < 4.5
     assert found["violated_valid_worst"] <= 0.1
     assert {found[name] for name in found if name.startswith("valid/")} == {0.0, 1.0}
+    assert found["identity_lsi_above_one_z"] == max(
+        (found[name] - 1) / found[name.replace("/", "_se/", 1)] for name in found if name.startswith("identity/C_lsi")
+    )
+    assert found["violated/logistic/one_w/C_left_out"] > 0.1
+    assert found["variational/least"] > found["variational/at_best"] == pytest.approx(0, abs=1e-12)
+    assert 0 < found["linear_model/c"] < 0.3 / (0.9 * math.sqrt(50))
     assert any(found[name] > 0.2 for name in found if name.startswith("violated/"))
 
 

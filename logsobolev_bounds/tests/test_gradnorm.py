@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from logsobolev_bounds.gradnorm import MLPDraws, check_covariance, input_grad_sq, param_grad_sq
+from logsobolev_bounds.errors import check_covariance
+from logsobolev_bounds.gradnorm import MLPDraws, input_grad_sq, param_grad_sq
 from logsobolev_bounds.gradnorm import rules as layer_rules
 from logsobolev_bounds.gradnorm.inputs import gram_is_cheaper
 from torch import Tensor, nn

@@ -163,6 +163,8 @@ WRONG = [
     (lambda: on_average(torch.tensor([-1.0]), torch.ones(1), GRID), "b is -1: it is at least 0"),
     (lambda: on_average(torch.ones(1), torch.tensor([math.inf]), GRID), "g is inf: every value is a finite number"),
     (lambda: comonotone(torch.tensor([-1.0]), GRID), "g is -1: it is at least 0"),
+    (lambda: c_on_average(None, 1.0, 1.0, 10), "b is not given: the on-average bound is infinite without finite b"),
+    (lambda: c_on_average(1.0, None, 1.0, 10), "g is not given: the on-average bound is infinite without finite b"),
     (lambda: c_on_average(math.inf, 1.0, 1.0, 10), "b is inf: the on-average bound is infinite without finite b and g"),
     (lambda: c_on_average(1.0, torch.tensor([1.0, math.nan]), 1.0, 10), "g is nan: the on-average bound is infinite"),
     (lambda: c_on_average(1.0, 1.0, 0.0, 10), "lambda is 0: it is positive and finite"),

@@ -37,8 +37,8 @@ def test_huge_logits_stay_finite() -> None:
 def test_objectives_are_the_bounds(delta: float) -> None:
     risk, kl, n = torch.tensor(0.3, dtype=torch.float64), torch.tensor(55.0, dtype=torch.float64), 1200
     for found, expected in (
-        (losses.elbo(risk, kl, n, delta), bounds.elbo(risk, kl, n)),
-        (losses.elbo(risk, kl, n, delta, lam=300.0), bounds.elbo(risk, kl, 300.0)),
+        (losses.elbo(risk, kl, n), bounds.elbo(risk, kl, n)),
+        (losses.elbo(risk, kl, n, lam=300.0), bounds.elbo(risk, kl, 300.0)),
         (losses.quadratic(risk, kl, n, delta), bounds.quadratic(risk, kl, n, delta)),
         (losses.lambda_(risk, kl, n, delta, 0.6), bounds.lambda_bound(risk, kl, n, delta, 0.6)),
         (losses.maurer(risk, kl, n, delta), bounds.maurer_pinsker(risk, kl, n, delta)),
@@ -62,7 +62,8 @@ WRONG = [
     (lambda: losses.maurer(torch.ones(()), torch.ones(()), 0), "n is 0: at least one example is needed"),
     (lambda: losses.quadratic(torch.ones(()), torch.ones(()), 5, 1.0), "delta is 1: it is a probability of failure"),
     (lambda: losses.lambda_(torch.ones(()), torch.ones(()), 5, t=2.0), "t is 2.0: it lies in (0, 2)"),
-    (lambda: losses.elbo(torch.ones(()), torch.ones(()), 5, lam=0.0), "lambda is 0: it is positive and finite"),
+    (lambda: losses.elbo(torch.ones(()), torch.ones(()), 0), "lambda is 0: it is positive and finite"),
+    (lambda: losses.elbo(torch.ones(()), torch.ones(()), 5, lam=0.0), "lambda is 0.0: it is positive and finite"),
 ]
 
 

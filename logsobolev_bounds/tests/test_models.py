@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from logsobolev_bounds.layers import BayesConv2d, BayesLinear, LocalReparametrisation, explicit_weights_only, kl_gauss
+from logsobolev_bounds.bounds.kl import gaussian_divergence
+from logsobolev_bounds.layers import BayesConv2d, BayesLinear, LocalReparametrisation, explicit_weights_only
 from logsobolev_bounds.models import build, one
 from shared.errors import UserError
 from torch.distributions import Normal, kl_divergence
@@ -58,8 +59,18 @@ def test_the_golden_divergence() -> None:
     path = Path(__file__).parent / "golden" / "kl_gauss.npz"
     file = {k: torch.from_numpy(np.array(v)) for k, v in np.load(path, allow_pickle=False).items()}
     sigma_p = float(file["iso_sigma_p"])
-    value = kl_gauss(file["mu_q"], file["sigma_q"], torch.zeros_like(file["mu_q"]), sigma_p)
+    value = gaussian_divergence(file["mu_q"], file["sigma_q"], torch.zeros_like(file["mu_q"]), sigma_p)
     torch.testing.assert_close(value, file["kl_iso_total"].reshape(()), rtol=1e-10, atol=0)
+
+
+def test_more_than_a_million_weights_are_summed_in_float64() -> None:
+    """Of the network: none of its layers has that many."""
+    torch.manual_seed(0)
+    net = build("mlp", 784, 10, sigma_p=0.1, depth=3, width=600)
+    assert net.weights() == 1_196_400
+    assert max(layer.mu.numel() for layer in net.layers) < 10**6
+    exact = sum(gaussian_divergence(la.mu.double(), la.sigma.double(), torch.zeros(()), 0.1) for la in net.layers)
+    torch.testing.assert_close(net.kl(), exact, rtol=1e-13, atol=0)
 
 
 def test_twice_the_width_of_the_same_weights_has_twice_the_divergence() -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import pytorch_lightning as L
 import torch
+from logsobolev_bounds.bounds.kl import gaussian_divergence
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.experiment import run
-from logsobolev_bounds.layers import kl_gauss
 from logsobolev_bounds.module import BayesClassifier, BoundLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from shared.errors import UserError
@@ -118,10 +118,33 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path) -> N
     for model, data, says in (
         ({"sigma_p": 0.2}, {}, "made with sigma_p = 0.3, the configuration has 0.2"),
         ({"delta": 0.1}, {}, "made with delta = 0.05, the configuration has 0.1"),
-        ({}, {"m": 50}, "made with n = 60.0, the configuration has 50.0"),
+        ({}, {"m": 50}, "made with n = 60, the configuration has 50"),
+        ({}, {"center": "heldout"}, "made with center = train, the configuration has heldout"),
+        ({"prior_mode": "learnt_split"}, {"m": 120, "prior_fraction": 0.5}, "made with prior_mode = fixed, the conf"),
     ):
         with pytest.raises(UserError, match=says):
             fit(model, data, tmp_path, resume=last)
+
+
+def test_a_learnt_prior_is_not_validated_as_a_fixed_one(tmp_path: Path) -> None:
+    """On the prior's own examples its certificate would be false; that of the others stays."""
+    last = tmp_path / "last.ckpt"
+    model, data = LEARNT
+    fit(model, data, tmp_path, epochs=1, callbacks=[ResumeCheckpoint(last, 0.0)])
+
+    def validated(model: dict[str, Any], data: dict[str, Any]) -> dict[str, float]:
+        trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        module, examples = BayesClassifier(**{**FEW, **model}), Examples(**{**DIGITS, **data})
+        return trainer.validate(module, examples, str(last), verbose=False, weights_only=True)[0]
+
+    assert "bound/certificate01" in validated(model, data)
+    with pytest.raises(UserError, match="made with prior_mode = learnt_split, the configuration has fixed"):
+        validated({}, {})
+    saved = torch.load(last, weights_only=True)
+    saved["made_with"] = fit({}, {}, tmp_path, epochs=1).made_with
+    torch.save(saved, last)
+    with pytest.raises(UserError, match="a prior with a mean that was learnt, and the configuration says prior_mode"):
+        validated({}, {})
 
 
 def test_seeds_give_the_same_bits_again_and_others_do_not(tmp_path: Path) -> None:
@@ -131,10 +154,16 @@ def test_seeds_give_the_same_bits_again_and_others_do_not(tmp_path: Path) -> Non
     assert first["bound/lsi"] != other["bound/lsi"]
     for name in ("grad/input_sq", "grad/input_sq_sigma", "bound/lsi", "bound/lsi_euclid", "bound/lsi_corrected",
                  "bound/seeger01", "bound/maurer01", "bound/hoeffding_clip", "bound/certificate01", "bound/C",
-                 "bound/ess", "bound/kind", "subgamma/v", "subgamma/c", "subgamma/rms", "err_gibbs", "err_ensemble",
-                 "margin/lsi", "term/risk", "term/KL", "term/C", "term/ln(1", "kl", "test/nll"):  # fmt: skip
+                 "bound/ess", "subgamma/v", "subgamma/c", "subgamma/rms", "err_gibbs", "err_ensemble", "margin/lsi",
+                 "term/risk", "term/KL_over_lambda", "term/confidence_over_lambda", "term/C_over_lambda",
+                 "C_over_lambda/lsi", "kl", "test/nll"):  # fmt: skip
         assert math.isfinite(first[name]), name
-    assert (first["bound/kind"], first["certificate/certificate01"]) == (0.0, 0.0)  # centred by the training set
+    assert first["certificate/certificate01"] == 0.0  # centred by the training set
+    assert "bound/kind" not in first  # `certificate/<bound>` says it of each
+    lam = first["kl"] / first["term/KL_over_lambda"]
+    assert min(abs(lam / 60 - each) for each in (0.25, 0.5, 1.0, 2.0)) < 1e-9
+    assert first["bound/C"] == first["C/lsi"] == pytest.approx(lam * first["C_over_lambda/lsi"], rel=1e-12)
+    assert first["term/C_over_lambda"] == first["C_over_lambda/lsi"]
     for name in ("val/nll", "val/err_gibbs", "val/err_ensemble", "val/ece", "train/kl"):
         assert len(first[f"curve/{name}"]) == 2, name
     terms = [value for name, value in first.items() if name.startswith("term/")]
@@ -168,12 +197,12 @@ def test_the_prior_is_learnt_on_its_own_examples_only(tmp_path: Path) -> None:
     model, data = LEARNT
     module = fit(model, data, tmp_path, epochs=1)
     layer, inside = module.net.layers[0], module.data
-    assert (inside.m, len(inside.y_prior), module.made_with["n"]) == (60, 60, 60.0)
+    assert (inside.m, len(inside.y_prior), module.made_with["n"]) == (60, 60, 60)
     learnt = layer.prior_mu.clone()
     assert learnt.any()
-    own = kl_gauss(layer.mu, layer.sigma, learnt, 0.3)
+    own = gaussian_divergence(layer.mu, layer.sigma, learnt, 0.3)
     assert module.net.kl().item() == pytest.approx(own.item(), rel=1e-6)
-    assert own.item() < 0.9 * (kl_gauss(layer.mu, layer.sigma, torch.zeros_like(learnt), 0.3)).item()
+    assert own.item() < 0.9 * (gaussian_divergence(layer.mu, layer.sigma, torch.zeros_like(learnt), 0.3)).item()
     draws = module.net.draws(400, torch.Generator().manual_seed(0), prior=True)[0].weight
     assert (draws.mean(0) - learnt).abs().max() < 6 * 0.3 / 20
 
@@ -202,8 +231,8 @@ def test_a_bound_is_logged_beside_the_loss_and_changes_nothing(tmp_path: Path) -
     watched = everything(fit({}, {}, tmp_path, 4, logger=logger, callbacks=[BoundLogger(2, 5, 60)]))
     assert all(torch.equal(value, watched[name]) for name, value in alone.items())
     assert [row["step"] for row in logger.rows if "bound/lsi" in row] == [6, 12]
-    for name in ("bound/lsi", "bound/C", "bound/ess", "bound/kind", "bound/seeger01", "bound/maurer01",
-                 "bound/hoeffding_clip", "subgamma/v", "subgamma/c", "subgamma/rms"):  # fmt: skip
+    for name in ("bound/lsi", "bound/C", "bound/ess", "certificate/lsi", "certificate/certificate01", "bound/seeger01",
+                 "bound/maurer01", "bound/hoeffding_clip", "subgamma/v", "subgamma/c", "subgamma/rms"):  # fmt: skip
         values = logger.values(name)
         assert len(values) == 2, name
         assert all(math.isfinite(value) for value in values), name
@@ -212,6 +241,14 @@ def test_a_bound_is_logged_beside_the_loss_and_changes_nothing(tmp_path: Path) -
                         ("val/ece", 4)):  # fmt: skip
         assert len(logger.values(name)) == count, name
     assert len(logger.values("train/kl")) >= 12
+
+
+def test_a_bound_is_logged_for_lambdas_of_ones_own_grid(tmp_path: Path) -> None:
+    """A third of m is a point of 31, and of none of the default's 65."""
+    logger = Kept()
+    model = {"lambdas": [1 / 3, 1.0], "points": 31}
+    fit(model, {}, tmp_path, 1, logger=logger, callbacks=[BoundLogger(1, 5, 60)])
+    assert math.isfinite(logger.values("bound/lsi")[0])
 
 
 def test_bound_yaml_goes_behind_a_configuration_that_trains(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logsobolev_bounds.errors import BoundError, covariance_eigenvalues
-from logsobolev_bounds.mgf import alpha_grid, herbst, log_c, lsi, moments, on_average, psi, subgamma_fit, tilted
+from logsobolev_bounds.mgf import herbst, log_c, lsi, moments, on_average, psi, subgamma_fit, tilted
 
 
 def case(seed: int, K: int = 3, N: int = 40, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,19 +155,24 @@ def test_subgamma_reports_its_misfit() -> None:
     assert subgamma_fit(lam, lam**2 * wiggle.exp()).rms == pytest.approx(0.1, rel=0.1)
 
 
-def test_alpha_grid() -> None:
-    alphas = alpha_grid(1200.0, 1200)
-    assert (len(alphas), float(alphas[0]), float(alphas[-1])) == (65, 0.0, 1.0)
-    assert alphas.dtype == torch.float64
+def test_what_a_residual_of_the_fit_means() -> None:
+    """C1's 0.08 is a power of 1.9 instead of 2, where c is not negative; a straight line fits with c far below 0."""
+    lam = torch.arange(1, 21, dtype=torch.float64) / 20
+    spread = float(lam.log().std(correction=0))
+    assert spread == pytest.approx(0.792, abs=5e-4)
+    assert 0.1 * spread == pytest.approx(0.08, abs=1e-3)
+    line = subgamma_fit(lam, lam)
+    assert (line.rms < 1e-3, line.c < -100) == (True, True)
+    assert subgamma_fit(lam, lam**1.9).c < 0 < subgamma_fit(lam, lam**2.1).c
 
 
 def test_a_covariance_is_symmetric() -> None:
     assert covariance_eigenvalues(torch.diag(torch.tensor([3.0, -1e-9]))).tolist() == [0, 3]
     for sigma, message in (
-        (torch.tensor([[1.0, 0.5], [0.2, 1.0]]), "Sigma is not symmetric, entries differ by 0.3"),
+        (torch.tensor([[1.0, 0.5], [0.2, 1.0]]), "Sigma is not symmetric: entries differ by 0.3"),
         (torch.diag(torch.tensor([1.0, -1e-3])), "Sigma has the eigenvalue -0.001: a covariance has none below 0"),
-        (torch.zeros(2, 3), "Sigma has shape [2, 3]: a covariance is a square matrix"),
-        (torch.full((2, 2), math.nan), "Sigma is nan: every value is a finite number"),
+        (torch.zeros(2, 3), "Sigma has shape (2, 3): a covariance is a square matrix"),
+        (torch.full((2, 2), math.nan), "Sigma has an entry that is not finite: nan"),
     ):
         with pytest.raises(BoundError) as caught:
             covariance_eigenvalues(sigma)
@@ -186,9 +191,6 @@ WRONG = [
     (lambda: tilted(ONE, -ONE, GRID), "g is -1: it is at least 0"),
     (lambda: tilted(ONE, ONE * math.nan, GRID), "g is nan: every value is a finite number"),
     (lambda: herbst(torch.zeros(0, 5), GRID), "at least one draw and one example are needed"),
-    (lambda: alpha_grid(0.0, 10), "lambda is 0: it is positive and finite"),
-    (lambda: alpha_grid(1.0, 0), "m is 0: at least one example is needed"),
-    (lambda: alpha_grid(1.0, 10, 16), "T is 16: the trapezoid rule needs at least 17 values of alpha"),
     (lambda: log_c(torch.zeros(0, 3)), "H has shape [0, 3]: at least one draw is needed"),
     (lambda: log_c(torch.full((2, 3), math.nan)), "H is nan: it is m times a log-MGF"),
     (lambda: subgamma_fit(torch.ones(2), torch.ones(2)), "lambdas of shape [2], C [2]"),

@@ -10,7 +10,7 @@ from logsobolev_bounds.bounds import Facts, assemble, assemble_mgf, pac_bayes_mg
 from logsobolev_bounds.bounds.result import CERTIFIABLE, ESTIMATES, FIXED_LAMBDA
 from logsobolev_bounds.errors import BoundError
 
-CLEAN = Facts(prior_fixed=True, lambda_fixed=True, preprocessing_free=True, risk="inverted")
+CLEAN = Facts(prior_fixed=True, lambda_fixed=True, preprocessing_free=True, risk="inverted", complexity_from="")
 
 
 @pytest.mark.parametrize("name", CERTIFIABLE)
@@ -67,8 +67,26 @@ def test_the_terms_make_the_value() -> None:
     assert sum(found.terms.values()) == pytest.approx(found.value, rel=1e-12)
     assert found.value == float(pac_bayes_mgf(0.5, 392.0, 40.0, 1200.0, 0.05))
     assert (found.name, found.kind, found.ess) == ("lsi", "estimate", 3.0)
+    assert (found.lam, found.C) == (1200.0, pytest.approx(40.0, rel=1e-12))
+    assert assemble("seeger", 0.4, CLEAN).C is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.kind = "certificate"  # type: ignore[misc]
+
+
+def test_an_infinite_complexity_is_named() -> None:
+    found = assemble_mgf("lipschitz", 0.5, 392.0, math.inf, 1200.0, 0.05, CLEAN)
+    assert found.value == math.inf
+    assert found.reasons[-1] == "the value is infinite: C is, at this lambda"
+    assert not any("infinite" in reason for reason in assemble("lsi", 1.1, CLEAN).reasons)
+
+
+def test_a_complexity_from_the_sample_is_named() -> None:
+    """Trap 9: a certificate may not use S again for C."""
+    of_sample = dataclasses.replace(CLEAN, complexity_from="150 of the sample's 200 examples")
+    reason = "C and the assumed covariance are estimated on 150 of the sample's 200 examples"
+    assert reason in assemble_mgf("lsi", 0.5, 392.0, 40.0, 1200.0, 0.05, of_sample).reasons
+    assert reason not in assemble("seeger", 0.4, of_sample).reasons
+    assert any("estimated on the sample" in reason for reason in assemble("lsi", 0.4, Facts()).reasons)
 
 
 def test_inputs_without_a_result() -> None:

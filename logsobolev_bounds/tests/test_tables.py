@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def results(**experiments: ExperimentResult) -> Results:
 def trained(title: str, sigma_p: float = 0.3, certified: bool = False, **more: float) -> ExperimentResult:
     metrics = {
         "train/nll": 0.48, "test/nll": 0.47, "test/gibbs": 0.083, "test/ensemble": 0.058, "kl": 392.0, "ess/lsi": 1.2,
-        "term/risk": 0.5, "term/KL": 0.3, "term/ln(1": 0.01, "term/C": 0.2,
+        "term/risk": 0.5, "term/KL_over_lambda": 0.3, "term/confidence_over_lambda": 0.01, "term/C_over_lambda": 0.2,
         **{f"bound/{key}": 1.0 + i for i, key in enumerate(KEYS)},
         **{f"certificate/{key}": 0.0 for key in KEYS},
         "certificate/certificate01": float(certified), **more,
@@ -111,7 +112,8 @@ def test_ratios_fits_and_coverage(some: Results) -> None:
     assert table.columns[1:] == ["Euclidean norm", "total covariance", "within-class covariance", "class-corrected"]
     assert table.rows[0] == ["digits, depth 0", "0.15 (10 %)", "1.15 (30 %)", "2.15 (50 %)", "3.15 (70 %)"]
     assert table.rows[-1][3:] == ["–", "–"]
-    assert tables.fits(some).rows[0][3:] == ["0.110 ± 0.100", "5.1 ± 0.1", "1.110 ± 0.100", "5.1 ± 0.1"]
+    assert tables.fits(some).rows[0][3:5] == ["0.110 ± 0.100", "5.1 ± 0.1"]
+    assert tables.fits(some).rows[0][5:] == ["1.0e-01 ± 1.0e-01", "1.110 ± 0.100", "5.1 ± 0.1"]
     assert tables.simulations(some).rows == [
         ["flat classes/corrected", "yes", "0.1000 ± 0.1000"],
         ["flat classes/pooled", "no", "0.4600 ± 0.1000"],
@@ -122,7 +124,7 @@ def test_ratios_fits_and_coverage(some: Results) -> None:
 
 def test_a_fit_of_one_mode_only_leaves_the_others_open() -> None:
     table = tables.fits(results(euclid=prior("Euclidean only", ("identity",))))
-    assert table.rows[0][5:] == ["–", "–"]
+    assert table.rows[0][5:] == ["–", "–", "–"]
     assert tables.inequality(results(euclid=prior("Euclidean only", ("identity",)))).rows[0][1:] == [
         "0.15 (10 %)", "–", "–", "–",
     ]  # fmt: skip
@@ -144,8 +146,15 @@ def test_figures_are_drawn_where_their_experiments_are(some: Results, tmp_path: 
     assert [f.file for f in drawn] == [f"{name}.svg" for name in names]
     for figure in drawn:
         assert "<svg" in (tmp_path / figure.file).read_text()
+        header, *rows = csv.reader((tmp_path / figure.file).with_suffix(".csv").read_text().splitlines())
+        assert rows
+        assert all(len(row) == len(header) for row in rows)
         assert figure.caption.rstrip().endswith(".")
         assert figure.alt
+    points = dict(zip(("sigma_p", "risk", "KL", "C"), (tmp_path / "fig4_terms.csv").read_text().split()[1].split(",")))
+    assert points == {"sigma_p": "0.1", "risk": "0.6", "KL": "0.51", "C": "0.3"}
+    lam = [row.split(",") for row in (tmp_path / "fig1_complexity.csv").read_text().splitlines() if "identity" in row]
+    assert (lam[-2][-4], lam[-2][-3], lam[-2][-1]) == ("1140", "0.361", "3")
     assert figures.draw(results(), tmp_path) == []
     del some.experiments["c5_s1"]
     assert figures.terms(some, tmp_path) is None  # one deviation makes no U

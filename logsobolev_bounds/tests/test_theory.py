@@ -60,9 +60,17 @@ def test_prior_c_is_golden(prior_c) -> None:
         for key, value in found._asdict().items():
             # Infinite there: null.
             expected = math.inf if row[key] is None else row[key]
-            assert value == pytest.approx(expected, rel=0, abs=1e-6), key
+            assert value == pytest.approx(expected, rel=0, abs=1e-7), key
         # What the file itself knows: two resolutions of its quadrature agree to 6e-8.
         assert max(row["abs_diff_between_resolutions"]) < 1e-7
+
+
+def test_the_exact_prior_c_of_many_lambdas_is_that_of_each(golden) -> None:
+    rows = [row for row in golden("prior_C.json") if (row["sigma_p"], row["m"]) == (0.3, 50)]
+    lams = torch.tensor([row["lam"] for row in rows], dtype=torch.float64)
+    assert len(lams) > 1
+    found = theory.prior_c_logistic_exact(tuple(rows[0]["mu"]), 0.3, 50, lams)
+    assert found.tolist() == pytest.approx([row["C_exact"] for row in rows], rel=0, abs=1e-7)
 
 
 def test_prior_c_is_between_its_wrong_formulas_and_its_bounds(prior_c) -> None:
@@ -99,7 +107,7 @@ def test_linear_regression_c_is_golden(golden) -> None:
         found = theory.linear_regression_c(*fixed, case["m"], case["lam"])
         assert set(case) == {*found._fields, "m", "lam"}
         for key, value in found._asdict().items():
-            assert value == pytest.approx(case[key], rel=1e-6), key
+            assert value == pytest.approx(case[key], rel=1e-7), key
         assert found.wrong_inner_expectation < found.C_exact < found.C_lsi_truncated
 
 

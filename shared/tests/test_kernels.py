@@ -125,6 +125,25 @@ def test_a_row_of_evidence_can_be_read(tmp_path: Path, monkeypatch: pytest.Monke
         gpu_check.append(tmp_path / "none.md", [])
 
 
+@pytest.mark.parametrize("backend_name", ["auto", "reference"])
+def test_no_evidence_from_definitions_compared_with_themselves(
+    backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Triton, or with it switched off, operator and definition are the same code and always agree."""
+    monkeypatch.setattr(backend, "BACKEND", backend_name)
+    monkeypatch.setattr(gpu_check, "BACKEND", backend_name)
+    monkeypatch.setattr(backend, "triton_is_there", lambda: False)
+    empty = torch.empty
+
+    class OnGPU:
+        is_cuda, dtype = True, torch.float32
+
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: OnGPU() if k.get("device") == "cuda" else empty(*a, **k))
+    for call in (lambda: gpu_check.verify(toy(double)), lambda: gpu_check.measure(toy(double), {"N": 8}, "fp32")):
+        with pytest.raises(UserError, match=r"the kernels would not run on this GPU.*(unset it|pip install triton)"):
+            call()
+
+
 def test_without_triton_a_gpu_runs_the_definitions_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

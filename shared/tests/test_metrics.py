@@ -182,3 +182,11 @@ def test_inception_weights_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "bad.pt").write_bytes(b"not a network")
     with pytest.raises(UserError, match=r"bad\.pt is no TorchScript file"):
         features.Inception(tmp_path / "bad.pt")
+
+
+def test_a_set_against_itself_reaches_its_own_edges() -> None:
+    """Every point lies in k balls of others, each k-th neighbour on an edge, and in its own: density (k + 1) / k."""
+    points = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    found = coverage.nearest_neighbours(points, points, k=3)
+    assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
+    assert found.density == pytest.approx(4 / 3, rel=1e-12)

@@ -1,7 +1,9 @@
 """What the penalty and the operators cost: `python -m diggan.bench {cost,kernels,step}`.
 
-cost      D's update and a whole G iteration with the penalty, in one pass and with a forward pass of its own
-kernels   launches and bytes of the fused operators against the eager chains; times, of the kernels on a GPU only
+cost      D's update and a whole G iteration with the penalty, in one pass and with a forward pass of its own: the
+          multiply-adds that they have, and times
+kernels   launches, bytes and times of the fused operators against the eager chains and against a copy of so many
+          bytes; of the kernels on a GPU only
 step      one G iteration of BigGAN-CIFAR: milliseconds, images/s, achieved FLOP/s
 """
 
@@ -9,18 +11,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from shared.errors import one_line_errors
+from shared.errors import UserError, one_line_errors
+from shared.kernels.backend import BACKEND, triton_is_there
 
 from diggan import cost, nets
 from diggan.gradient_gap import DIGRegularizer
-from diggan.kernels.fused_diffaugment import draw, fused_diffaugment
+from diggan.kernels import fused_diffaugment as augment
+from diggan.kernels import grad_gap as gap
+from diggan.kernels import grouped_spectral_norm as spectral
 from diggan.kernels.fused_diffaugment.check import plan as augment_plan
-from diggan.kernels.grad_gap import grad_gap
 from diggan.kernels.grad_gap.check import plan as gap_plan
-from diggan.kernels.grouped_spectral_norm import grouped_spectral_norm
 from diggan.kernels.grouped_spectral_norm.check import plan as spectral_plan
 from diggan.nets.layers import spectral_layers
 from diggan.training import Batch, Game, adam
@@ -39,6 +43,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def show_cost(args: argparse.Namespace) -> None:
+    model, steps = cost.macs(args.d_steps), args.d_steps
+    share = 100 * (model["iteration"] - 1)
+    table(
+        f"Multiply-adds at ch 64, for each image of a batch, {steps} updates of D",
+        ["", "GMAC", "floor"],
+        [
+            [f"a G iteration: {steps + 3} G + {6 * steps + 2} D", f"{model['plain'] / 1e9:.1f}", ""],
+            ["DIG adds: 6 D", f"{model['dig'] / 1e9:.2f}", f"+{share:.0f} %"],
+            ["an update of D with it, over a plain one", "", f"{model['update']:.2f}x"],
+            ["with the fakes that it takes", "", f"{model['update_with_fakes']:.2f}x"],
+            ["with a forward pass of its own", "", f"{model['separate']:.2f}x"],
+        ],
+    )
     rows = []
     for ch in args.ch:
         out = cost.measure(ch, args.batch, args.d_steps, args.repeats, args.device)
@@ -49,39 +66,58 @@ def show_cost(args: argparse.Namespace) -> None:
 
 
 def show_kernels(args: argparse.Namespace) -> None:
+    """Ours and the definition in turns; on a CPU there is only the definition.
+
+    Raises:
+        UserError: on a GPU the definition would be timed as the kernels.
+    """
     device = torch.device(args.device)
+    ours = device.type == "cuda"
+    if ours and (BACKEND == "reference" or not triton_is_there()):
+        why = "KERNEL_BACKEND is reference" if BACKEND == "reference" else "triton is not installed"
+        raise UserError(f"{why}: no kernel would run; `pip install triton`, leave the variable out, or --device cpu")
     d = nets.build("biggan_cifar", args.ch[0])[1].to(device)
     layers = spectral_layers(d)
     n, image = 2 * args.batch, (3, 32, 32)
     x = torch.rand(n, *image, device=device)
     policy = "color,translation,cutout"
-    draws = draw(policy, n, 32, 32, torch.Generator(device).manual_seed(0))
+    draws = augment.draw(policy, n, 32, 32, torch.Generator(device).manual_seed(0))
     weights = [m.weight.detach() for m in layers]
     us = [m.u0 for m in layers]
-    operators = (
+    operators: tuple[tuple[str, Callable[[Any], Any], Any, dict[str, float]], ...] = (
         (
-            "fused_diffaugment", lambda: fused_diffaugment(x, policy, draws),
+            "fused_diffaugment", lambda form: form.fused_diffaugment(x, policy, draws), augment,
             augment_plan(policy, N=n, C=3, H=32, W=32),
         ),
         (
-            "grouped_spectral_norm", lambda: grouped_spectral_norm(weights, us),
+            "grouped_spectral_norm", lambda form: form.grouped_spectral_norm(weights, us, 1e-8), spectral,
             spectral_plan([tuple(w.shape) for w in weights]),
         ),
-        ("grad_gap", lambda: grad_gap(x, None, 0.5), gap_plan(B=args.batch, D=x[0].numel())),
+        ("grad_gap", lambda form: form.grad_gap(x, None, 0.5), gap, gap_plan(B=args.batch, D=x[0].numel())),
     )  # fmt: skip
+    rate = cost.copied_bytes_per_second(device)
     rows = []
-    for name, call, plan in operators:
-        seconds = cost.median_seconds(call, args.repeats, device)[0]
+    for name, call, package, plan in operators:
+        forms = {"eager": package.reference, **({"ours": package} if ours else {})}
+        steps = {form: (lambda f=f, call=call: call(f)) for form, f in forms.items()}
+        times = {form: t[args.repeats // 2] for form, t in cost.times_of(steps, args.repeats, device).items()}
         launches, moved, eager_launches, eager_moved = (
             plan[key] for key in ("launches", "bytes", "eager_launches", "eager_bytes")
         )
+        floor, own = moved / rate, times.get("ours")
+        ms = f"{1e3 * own:.3f}" if own else "–"
+        ratio, gain = (f"{own / floor:.1f}", f"{times['eager'] / own:.1f}x") if own else ("–", "–")
         rows.append([
-            name, f"{launches:.0f}", f"{eager_launches:.0f}", f"{moved / 1e6:.2f}", f"{eager_moved / 1e6:.2f}",
-            f"{eager_moved / moved:.1f}", f"{1e3 * seconds:.3f}", f"{moved / seconds / 1e9:.1f}",
+            name, f"{launches:.0f} / {eager_launches:.0f}", f"{moved / 1e6:.2f} / {eager_moved / 1e6:.2f}",
+            f"{1e3 * floor:.3f}", f"{ms} / {1e3 * times['eager']:.3f}", f"{ratio} / {times['eager'] / floor:.1f}", gain,
         ])  # fmt: skip
-    where = torch.cuda.get_device_name() if device.type == "cuda" else "definitions on the CPU, not the kernels"
-    columns = ["operator", "launches", "eager", "MB", "eager", "ratio of bytes", "ms", "GB/s"]
-    table(f"{n} images of 32 x 32, {len(layers)} layers ({where})", columns, rows)
+    where = torch.cuda.get_device_name() if ours else "definitions on the CPU, not the kernels"
+    table(
+        f"{n} images of 32 x 32, {len(layers)} layers: ours / eager ({where})\n"
+        f"floor: our bytes at the {rate / 1e9:.1f} GB/s of a copy",
+        ["operator", "launches", "MB", "floor ms", "ms", "times the floor", "speed-up"],
+        rows,
+    )
 
 
 def show_step(args: argparse.Namespace) -> None:
@@ -96,7 +132,7 @@ def show_step(args: argparse.Namespace) -> None:
                 torch.rand(s, b, 3, 32, 32, device=args.device), torch.randint(10, (s, b), device=args.device),
                 torch.randn(s + 1, b, 128, device=args.device), torch.randint(10, (s + 1, b), device=args.device),
             )  # fmt: skip
-            seconds = cost.median_seconds(lambda: game.iterate(batch, *opts), args.repeats, args.device)[0]  # noqa: B023
+            seconds = cost.median_seconds(lambda: game.iterate(batch, *opts), args.repeats, args.device)  # noqa: B023
             rate = cost.flops_of_iteration(ch, b, s, bool(regularisers)) / seconds
             rows.append([f"ch {ch}, {name}", f"{1e3 * seconds:.0f}", f"{s * b / seconds:.0f}", f"{rate / 1e12:.3f}"])
     columns = ["", "ms an iteration", "reals/s", "TFLOP/s"]
@@ -112,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"--device {args.device}: PyTorch finds no CUDA device here; use --device cpu")
     if args.device == "cpu":
         torch.set_num_threads(1)
     {"cost": show_cost, "kernels": show_kernels, "step": show_step}[args.what](args)

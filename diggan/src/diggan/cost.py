@@ -1,13 +1,13 @@
 """What the penalty costs (section 10, C1): times of D's update and of a G iteration, with it and without.
 
 A pass of D forward and back is 3 units (forward, gradient by activations, gradient by weights); the penalty adds the
-gradient by inputs and its own double backward, about 3 more, on the first of `d_steps` updates only.
+gradient by inputs and its own double backward, 3 more, on the first of `d_steps` updates only (`macs`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,32 +24,59 @@ KEYS = {"ch", "batch", "d_steps", "repeats"}
 G_MACS, D_MACS = 1.681e9, 1.081e9
 
 
-def flops_of_iteration(ch: int, batch: int, d_steps: int, dig: bool) -> float:
-    """Of one G iteration: `d_steps` updates of D over 2B images, one of G over B, at 2 FLOPs a multiply-add.
+def macs(d_steps: int = 4) -> dict[str, float]:
+    """Multiply-adds of BigGAN-CIFAR at ch 64 for each image of a batch, and the ratios that nothing gets below.
 
-    The convolutions' share grows with ch^2; the penalised update costs twice an ordinary one.
+    `plain`: a G iteration. An update of D is a forward pass of G and 3 passes of D over a fake and a real; G's is 3
+    passes of G and 2 of D: (d_steps + 3) G + (6 d_steps + 2) D. `dig`: what the penalty adds once, 3 passes of D over
+    the two (the gradient by inputs, and twice its own backward). `update`: D's work in an update with the penalty over
+    one without; `update_with_fakes`: with the forward pass of G that makes the fakes; `separate`: where the penalty has
+    a forward pass of its own; `iteration`: of a whole G iteration.
     """
-    scale = (ch / 64) ** 2
-    d = 2 * batch * D_MACS * 3 * (d_steps + dig)
-    fakes = batch * G_MACS * d_steps
-    g = batch * (G_MACS * 3 + D_MACS * 2)
-    return 2 * scale * (d + fakes + g)
+    plain, dig = (d_steps + 3) * G_MACS + (6 * d_steps + 2) * D_MACS, 6 * D_MACS
+    return {
+        "plain": plain, "dig": dig, "iteration": 1 + dig / plain,
+        "update": (6 * D_MACS + dig) / (6 * D_MACS),
+        "update_with_fakes": (G_MACS + 6 * D_MACS + dig) / (G_MACS + 6 * D_MACS),
+        "separate": (6 * D_MACS + dig + 2 * D_MACS) / (6 * D_MACS),
+    }  # fmt: skip
 
 
-def median_seconds(step: Callable[[], Any], repeats: int, device: torch.device | str = "cpu") -> tuple[float, float]:
-    """(median, least) time of a call, after one to warm up."""
-    step()
-    times = []
-    for _ in range(repeats):
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        step()
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    times.sort()
-    return times[len(times) // 2], times[0]
+def flops_of_iteration(ch: int, batch: int, d_steps: int, dig: bool) -> float:
+    """Of one G iteration, at 2 FLOPs a multiply-add. The convolutions' share grows with ch^2."""
+    model = macs(d_steps)
+    return 2 * (ch / 64) ** 2 * batch * (model["plain"] + dig * model["dig"])
+
+
+def times_of(
+    steps: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device | str = "cpu"
+) -> dict[str, list[float]]:
+    """Times of each call, the least first, after one to warm up.
+
+    One after another and again from the first, so that what else the machine does meets all of them alike.
+    """
+    out: dict[str, list[float]] = {name: [] for name in steps}
+    waited = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    for go in range(repeats + 1):
+        for name, step in steps.items():
+            waited()
+            started = time.perf_counter()
+            step()
+            waited()
+            if go:
+                out[name].append(time.perf_counter() - started)
+    return {name: sorted(times) for name, times in out.items()}
+
+
+def median_seconds(step: Callable[[], Any], repeats: int, device: torch.device | str = "cpu") -> float:
+    return times_of({"": step}, repeats, device)[""][repeats // 2]
+
+
+def copied_bytes_per_second(device: torch.device | str = "cpu") -> float:
+    """What this device's memory gives to a copy, reading and writing: what a floor in bytes is divided by."""
+    x = torch.zeros(2**26 if torch.device(device).type == "cuda" else 2**23, device=device)
+    y = torch.empty_like(x)
+    return 2 * 4 * x.numel() / times_of({"": lambda: y.copy_(x)}, 5, device)[""][0]
 
 
 def measure(
@@ -94,7 +121,7 @@ def measure(
         "g_plain": lambda: plain.iterate(Batch(x, y, z, gy), *opts),
         "g_dig": lambda: dig.iterate(Batch(x, y, z, gy), *opts),
     }
-    out = {f"{name}_ms": 1e3 * median_seconds(step, repeats, device)[1] for name, step in steps.items()}
+    out = {f"{name}_ms": 1e3 * times[0] for name, times in times_of(steps, repeats, device).items()}
     out["d_ratio"] = out["d_dig_ms"] / out["d_plain_ms"]
     out["d_ratio_separate"] = out["d_separate_ms"] / out["d_plain_ms"]
     out["g_ratio"] = out["g_dig_ms"] / out["g_plain_ms"]

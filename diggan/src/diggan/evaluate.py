@@ -19,7 +19,7 @@ from shared.runs.plan import read_yaml
 
 from diggan.data import LimitedImages
 from diggan.evaluation import Judge, check_eval_bn, sample
-from diggan.features import InceptionFeatures, local_features
+from diggan.features import InceptionFeatures, local_features, score_name
 from diggan.module import DigGAN
 
 
@@ -43,8 +43,11 @@ def loaded(path: Path) -> tuple[DigGAN, LimitedImages]:
         raise UserError(f"{config_path}: {error}") from None
     data.setup()
     try:
-        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
+        module.load_state_dict(state["state_dict"])
+    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         why = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no checkpoint of this configuration ({why[0]})") from None
     return module, data
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diggan.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("--ckpt", type=Path, required=True)
     parser.add_argument("--features", choices=("local", "inception"), default="local")
-    parser.add_argument("--inception", type=Path, help="TorchScript file of Inception weights")
+    parser.add_argument("--inception", type=Path, help="file of Inception weights: state dict or TorchScript")
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--eval-bn", default="batch", help="batch (default), running or standing")
     args = parser.parse_args(argv)
@@ -72,15 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, data = loaded(args.ckpt)
     inception = args.inception if args.features == "inception" else None
     found = scores(module, data, inception, args.samples, args.eval_bn, args.ckpt.parent.parent / "features")
-    local = inception is None
+    title = next(name for name in found if name.startswith("features/"))
     print(f"{data.source.detail}; {len(data.images)} trained on; {args.samples} samples, normalised by {args.eval_bn}")
     for name, value in found.items():
         if name.startswith("features/"):
             accuracy = f" (accuracy {100 * value:.1f} % on the reference images)" if value else ""
             print(f"features: {name.removeprefix('features/')}{accuracy}")
         else:
-            label = f"{name.upper()}-local" if local and name in ("fid", "is") else name
-            print(f"{label:20} {value:10.4g}")
+            label = score_name(name.upper(), title.removeprefix("features/")) if name in ("fid", "is") else name
+            print(f"{label:22} {value:10.4g}")
     return 0
 
 

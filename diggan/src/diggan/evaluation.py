@@ -213,14 +213,17 @@ def summary(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def thumbnails(
-    samples: Float[Tensor, "n c h w"], training: Float[Tensor, "m c h w"], most: int = 2000
+    samples: Float[Tensor, "n c h w"], training: Float[Tensor, "m c h w"], count: int, most: int = 2000
 ) -> dict[str, list[float]]:
-    """A few samples for a picture, and the training image nearest to each, as whole numbers 0 to 255.
+    """The first samples for a picture, and the training image nearest to each, as whole numbers 0 to 255.
 
-    Reduced to 16 pixels a side where they are larger.
+    Reduced to 16 pixels a side where they are larger. Nothing for a `count` of 0; fewer where there would be more than
+    `most` numbers, but at least 4.
     """
+    if not count:
+        return {}
     size = samples.shape[-1]
-    samples = samples[:20]
+    samples = samples[:count]
     nearest = training[torch.cdist(samples.flatten(1), training.flatten(1)).argmin(1)]
     if size > 16:
         factor = -(-size // 16)
@@ -228,7 +231,7 @@ def thumbnails(
             torch.nn.functional.avg_pool2d(v, factor, ceil_mode=True, count_include_pad=False)
             for v in (samples, nearest)
         )
-    count = max(4, min(20, most // samples[0].numel()))
+    count = max(4, min(count, most // samples[0].numel()))
     pixels, near = (((v[:count] + 1) * 127.5).round() for v in (samples, nearest))
     return {
         "samples/shape": [float(v) for v in pixels.shape], "samples/pixels": pixels.flatten().tolist(),

@@ -8,25 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
+import zipfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from shared.data.root import data_root
 from shared.errors import UserError
 from shared.metrics.features import Inception
 from shared.runs.store import write_atomic
 from torch import Tensor, nn
 
 from diggan.data.images import Source
+from diggan.nets.inception import from_state
 
 BATCH = 500
+INCEPTION_BATCH = 100  # of 299 x 299 pixels
 NOISE = 0.1  # standard deviation of the noise on the classifier's training images
 
 
 def quantised(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """As a file would hold them: uint8(floor((x/2 + 1/2) 255 + 1/2)), in [-1, 1] again."""
     return ((images / 2 + 0.5) * 255 + 0.5).floor().clamp(0, 255) / 127.5 - 1
+
+
+def score_name(what: str, title: str) -> str:
+    """`FID-local [a7163b09]` by an extractor's title, `FID [...]` where it is Inception."""
+    local = "" if title.startswith("inception-") else "-local"
+    return f"{what}{local} [{title.rsplit('-', 1)[-1]}]"
 
 
 class LocalFeatures(nn.Module):
@@ -81,29 +92,58 @@ class LocalFeatures(nn.Module):
 
 
 class InceptionFeatures:
-    """Inception weights from a TorchScript file that gives features, or (features, logits).
+    """Inception weights from a file: a state dict of FID's own network, or TorchScript of (features[, logits]).
 
     Without logits there are no probabilities, and so no inception score. Grey images are shown as three equal channels.
+
+    Raises:
+        UserError: no such file, or none of these.
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        self.net, self.accuracy = Inception(path, device), 0.0  # of what it was trained on nothing is here
-
-    @property
-    def title(self) -> str:
-        return self.net.title
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: give Inception weights (pt_inception-2015-12-05-*.pth, or a TorchScript file), "
+                "which are never downloaded, or leave it out for FID-local"
+            )
+        self.accuracy, self.device = 0.0, device  # of what it was trained on nothing is here
+        self.title = f"inception-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+        self.net = Inception(path, device).net if _is_torchscript(path) else from_state(_state(path)).to(device)
 
     @torch.no_grad()
     def extract(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, Tensor | None]:
         pixels = ((quantised(images) + 1) * 127.5).round().to(torch.uint8).expand(-1, 3, -1, -1)
         features, logits = [], []
-        for part in pixels.split(BATCH):
-            found = self.net.net(part.to(self.net.device))
+        for part in pixels.split(INCEPTION_BATCH):
+            found = self.net(part.to(self.device))
             both = found if isinstance(found, tuple) else (found, None)
             features.append(both[0].flatten(1).float().cpu())
             if both[1] is not None:
                 logits.append(both[1].float().cpu())
         return torch.cat(features), torch.cat(logits).softmax(1) if logits else None
+
+
+def inception_file(name: str) -> Path:
+    """Where a configuration's file lies: as it is named, or under the data root."""
+    path = Path(name).expanduser()
+    return path if path.is_absolute() or path.is_file() else data_root() / path
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        state = None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is neither TorchScript nor a state dict: give pt_inception-2015-12-05-*.pth")
+    return state
 
 
 def train(source: Source, seed: int = 0, device: torch.device | str = "cpu") -> LocalFeatures:

@@ -10,7 +10,7 @@ import numpy as np
 from shared.claims.results import ExperimentResult, Results
 from shared.figures import COLOURS, Figure, finish, use_house_style
 
-from diggan.tables import BEST, DATA, GROUPS, mean_and_spread, weight_of
+from diggan.tables import BEST, by_features, caveat, group_of, mean_and_spread, weight_of
 
 # data -> (experiment without a penalty, with it), largest and smallest part of the data
 PAIRS = {
@@ -48,8 +48,7 @@ def _band(
 
 def _titled(name: str, experiment: ExperimentResult) -> str:
     """`100 digits, no penalty`."""
-    group = next((says for prefix, says in GROUPS.items() if name.startswith(prefix)), "")
-    return f"{group.split(',')[0]}, {experiment.title}"
+    return f"{group_of(name, experiment).split(',')[0]}, {experiment.title}"
 
 
 def norms(results: Results, folder: Path, name: str) -> Figure:
@@ -70,11 +69,12 @@ def norms(results: Results, folder: Path, name: str) -> Figure:
     for axes in all_axes[-1]:
         axes.set_xlabel("G iteration")
     all_axes[0][0].legend(frameon=False, fontsize=7)
-    seeds = len(results.experiments[pairs[0][0]].runs)
+    first = pairs[0][0]
+    data, seeds = group_of(first, results.experiments[first]), len(results.experiments[first].runs)
     band = f" (mean of {seeds} seeds, band: one standard deviation)" if seeds > 1 else " (one seed)"
     return finish(
         figure, folder, f"norms_{name}.svg",
-        f"{DATA[name]}: norms of D's input gradient on training images, on fakes and on held-out images, without the "
+        f"{data}: norms of D's input gradient on training images, on fakes and on held-out images, without the "
         f"penalty and with it{band}.",
         "Gradient norms of the discriminator on training images, held-out images and fakes over training",
     )  # fmt: skip
@@ -87,18 +87,18 @@ def gaps(results: Results, folder: Path, name: str) -> Figure:
     for (_, experiment), (colour, line) in zip(arms, STYLES):
         _band(left, experiment, "gap", colour, line, experiment.title, whole=True)
         _band(right, experiment, "fid", colour, line, experiment.title, whole=True)
+    fid = by_features("FID", [experiment for _, experiment in arms])
     left.set(xlabel="G iteration", ylabel="gap of mean gradient norms", yscale="log")
     left.set_ylim(bottom=1e-3)
-    right.set(xlabel="G iteration", ylabel="FID-local", yscale="log")
+    right.set(xlabel="G iteration", ylabel=fid, yscale="log")
     right.legend(frameon=False, fontsize=7)
     seeds = min(len(experiment.runs) for _, experiment in arms)
-    band = f"mean of {seeds} seeds, band: least to largest" if seeds > 1 else "one seed"
+    band = f"mean of {seeds} seeds, band: least to largest" if seeds > 1 else caveat(arms[0][1])
     last = {experiment.title: _curves(experiment, "fid")[1][:, -1].mean() for _, experiment in arms}
-    order = ", ".join(f"{title} {value:.0f}" for title, value in sorted(last.items(), key=lambda pair: pair[1]))
+    order = "; ".join(f"{title}: {value:.0f}" for title, value in sorted(last.items(), key=lambda pair: pair[1]))
     return finish(
         figure, folder, f"gap_{name}.svg",
-        f"{DATA[name]}: the gap of the mean gradient norms, and FID-local, over training. FID-local at the end: "
-        f"{order} "
+        f"{group_of(*arms[0])}: the gap of the mean gradient norms, and {fid}, over training. At the end: {order} "
         f"({band}; the gap of a single look comes near 0 where the norms cross).",
         "Gap of gradient norms and FID-local over training, for several weights of the penalty",
     )  # fmt: skip
@@ -130,9 +130,8 @@ def memorised(results: Results, folder: Path, name: str) -> Figure:
     all_axes[0].legend(frameon=False, fontsize=7, loc="lower right")
     return finish(
         figure, folder, f"memorised_{name}.svg",
-        f"{DATA[name]}: the distance between the lines is what D knows of its training images alone (band: one "
-        f"standard "
-        "deviation over seeds).",
+        f"{group_of(p, experiment)}: the distance between the lines is what D knows of its training images alone"
+        f"{' (band: one standard deviation over seeds)' if len(experiment.runs) > 1 else ' (one seed)'}.",
         "Accuracy of the discriminator on training and on held-out images over training",
     )  # fmt: skip
 
@@ -175,13 +174,15 @@ def weights(results: Results, folder: Path, name: str) -> Figure:
         marker, line = "osD^vP<>X*"[i % 10], ["-", "--", ":", "-."][i % 4]
         axes.errorbar(x, y, bars, color=COLOURS[colours[i % len(colours)]], marker=marker, markersize=4,
                       linestyle=line, linewidth=1, capsize=2, label=group)  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="weight of the penalty", ylabel="tail FID-local")
+    tried = {key: e for key, e in results.experiments.items() if key.startswith(prefix) and e.runs}
+    data, fid = group_of(*next(iter(tried.items()))), by_features("FID", list(tried.values()))
+    axes.set(xscale="log", yscale="log", xlabel="weight of the penalty", ylabel=f"tail {fid}")
+    alone = " A point by itself: one weight was tried." if any(len(points) == 1 for points in groups.values()) else ""
     axes.legend(frameon=False, fontsize=6.5, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return finish(
         figure, folder, f"weights_{name}.svg",
-        f"{DATA[name]}: FID-local at the weights that were tried. A line's lowest point is what a penalty is worth "
-        f"when its "
-        "weight is chosen well (mean over seeds, bars: one standard deviation).",
+        f"{data}: {fid} at the weights that were tried. A line's lowest point is what a penalty is worth when its "
+        f"weight is chosen well (mean over seeds, bars: one standard deviation).{alone}",
         "FID-local against the weight of the penalty, one line for each regulariser",
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ R   = 1/B sum_i (s_i^F - s_i^R)^2
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ class DIGRegularizer(Regulariser):
 
     s_fake: Tensor
     s_real: Tensor
+    remembered = ("s_fake", "s_real")
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class DIGRegularizer(Regulariser):
             raise RegulariserError(f"unknown grad_wrt {grad_wrt!r}: there are {', '.join(get_args(WRT))}")
         self.variant, self.smoothing, self.grad_wrt = variant, smoothing, grad_wrt
         self.said = False
-        for name in ("s_fake", "s_real"):
+        for name in self.remembered:
             self.register_buffer(name, torch.empty(0))
 
     def penalty(self, at: Pass) -> Tensor:
@@ -107,10 +108,3 @@ class DIGRegularizer(Regulariser):
                 self.said = True
             return None
         return torch.cat([self.s_fake, self.s_real], -1).to(like.device)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # Empty before the first call, so what is loaded says the size.
-        for name in ("s_fake", "s_real"):
-            if f"{prefix}{name}" in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=getattr(self, name).device))
-        cast(Any, super())._load_from_state_dict(state_dict, prefix, *rest)

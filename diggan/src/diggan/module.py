@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from diggan import nets
 from diggan.data import LimitedImages
 from diggan.data.images import spread
 from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, latents, rounded, sample, summary, thumbnails
-from diggan.features import InceptionFeatures, local_features
+from diggan.features import InceptionFeatures, inception_file, local_features
 from diggan.gradient_gap import WRT, Variant
 from diggan.kernels.fused_diffaugment import parse_policy
 from diggan.losses import Adversarial
@@ -28,6 +29,7 @@ from diggan.regulariser import Every
 from diggan.rivals import Name, build
 from diggan.training import AutoWeight, Batch, Game, Terms, adam
 
+log = logging.getLogger(__name__)
 LOG_EVERY = 50
 LOOKED_AT = 1000  # training and held-out images that D's statistics are over, at most
 
@@ -44,11 +46,15 @@ class DigGAN(L.LightningModule):
         loss: `hinge` or `nonsaturating`.
         policy: DiffAugment's, such as `translation,cutout`; empty: none.
         d_steps: updates of D in a G iteration.
+        accumulate: batches of each update, see `Game`.
         lr_g, lr_d, betas: of Adam.
         ema, ema_start: of G's average, see `Game`.
         eval_bn: how the sampled generator normalises, see `evaluation.untouched`.
         samples: images of a look; `final_samples`: at the end.
-        inception: TorchScript file of Inception weights (None: a classifier trained on the data, FID-local).
+        pictures: samples that the result keeps for a picture, see `thumbnails`.
+        inception: file of Inception weights, see `InceptionFeatures`; looked for under the data root, too (None: a
+            classifier trained on the data, FID-local). A run without the file does not begin; a dry run goes on by
+            FID-local, and says so.
 
     In mixed precision, gradients that are penalised are computed in float32, and so is what is computed from logits.
     Several processes need the strategy `ddp_find_unused_parameters_true`: the networks take turns. Each has smoothed
@@ -78,6 +84,7 @@ class DigGAN(L.LightningModule):
         loss: Adversarial = "hinge",
         policy: str = "",
         d_steps: int = 2,
+        accumulate: int = 1,
         lr_g: float = 5e-4,
         lr_d: float = 5e-4,
         betas: tuple[float, float] = (0.0, 0.999),
@@ -86,6 +93,7 @@ class DigGAN(L.LightningModule):
         eval_bn: EvalBN = "batch",
         samples: int = 2000,
         final_samples: int = 2000,
+        pictures: int = 0,
         inception: str | None = None,
     ) -> None:
         super().__init__()
@@ -106,13 +114,16 @@ class DigGAN(L.LightningModule):
         check_eval_bn(eval_bn)
         self.d_steps, self.lr_g, self.lr_d, self.betas = d_steps, lr_g, lr_d, betas
         self.eval_bn, self.samples, self.final_samples, self.inception = eval_bn, samples, final_samples, inception
+        self.pictures = pictures
         g, d = nets.build(network, width, 10 if classes is None else classes, latent, shared_embedding, attention)
         auto = AutoWeight(auto_target) if weight == "auto" else None
         first = 1.0 if weight == "auto" else cast("float | None", weight)
         # CR moves images by whole pixels and mirrors those whose mirror image is one of them, too.
         flip, image = network.startswith("biggan"), cast(tuple[int, int, int], d.image)
         own = build(regulariser, first, variant, smoothing, every, grad_wrt, flip, image, lecam_start)
-        self.game = Game(g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto)
+        self.game = Game(
+            g, d, [own] if own else [], loss, policy, grad_wrt, ema, ema_start, auto=auto, accumulate=accumulate
+        )
         self.network, self.regulariser = network, own
         # What regularisers remember: DDP would give every process the first one's.
         names = [name for name, _ in self.named_buffers(remove_duplicate=False)]
@@ -132,7 +143,8 @@ class DigGAN(L.LightningModule):
     def plan_options(self) -> dict[str, Any]:
         """What the batches have to hold."""
         g = self.game.g
-        return {"d_steps": self.d_steps, "latent": g.latent, "classes": g.classes, "policy": self.game.policy}
+        kept = {"d_steps": self.d_steps, "accumulate": self.game.accumulate, "policy": self.game.policy}
+        return {**kept, "latent": g.latent, "classes": g.classes}
 
     def setup(self, stage: str) -> None:
         source, wanted = self.data.source, tuple(self.game.d.image)  # type: ignore[arg-type]
@@ -185,9 +197,11 @@ class DigGAN(L.LightningModule):
             "train/logit_real": terms.real_logits.mean(),
             "train/logit_fake": terms.fake_logits.mean(),
             "train/images_per_second": rate,
+            "train/weight": terms.weight,
         }
         if terms.penalty is not None:
-            out |= {"train/penalty": terms.penalty, "train/weight": terms.weight}
+            out["train/penalty"] = terms.penalty
+        if terms.penalty_share is not None:
             out["train/penalty_share_of_d"] = terms.penalty_share
         self.log_dict(out, batch_size=1)
 
@@ -198,8 +212,12 @@ class DigGAN(L.LightningModule):
 
     def judge(self) -> Judge:
         if not hasattr(self, "_judge"):
-            if self.inception:
-                extractor: Any = InceptionFeatures(Path(self.inception), self.device)
+            weights = inception_file(self.inception) if self.inception else None
+            if weights and not weights.is_file() and getattr(self.trainer, "fast_dev_run", False):
+                log.warning("%s is missing: this dry run goes on without it, the run will not", weights)
+                weights = None
+            if weights:
+                extractor: Any = InceptionFeatures(weights, self.device)
             else:
                 folder = Path(self.trainer.default_root_dir).parent / "features"
                 extractor = local_features(self.data.source, folder, self.device)
@@ -242,13 +260,12 @@ class DigGAN(L.LightningModule):
         if self._validation is not None:
             out["val_fid"] = judge.frechet(features, self._validation)
         rows = spread(len(self.data.images), min(LOOKED_AT, count)).to(self.device)
-        others = spread(len(self.data.source.test_labels), LOOKED_AT)
-        n, held_out = len(rows), self.data.reference()[others].to(self.device)
+        held_out, test_labels = (part.to(self.device) for part in self.data.held_out(LOOKED_AT))
+        n = len(rows)
         labels: list[Tensor | None] = [None, None, None]
         if self.game.d.classes:
             made_as = cast(Tensor, latents(self.game.sampler, count, self.data.seed)[1])[:n]
-            test_labels = self.data.source.test_labels[others]
-            labels = [self.data.labels[rows], test_labels.to(self.device), made_as.to(self.device)]
+            labels = [self.data.labels[rows], test_labels, made_as.to(self.device)]
         statistics = d_statistics(
             self.game.d, self.data.images[rows], held_out, fakes[:n].to(self.device), labels, batch=250
         )
@@ -258,7 +275,7 @@ class DigGAN(L.LightningModule):
         count = 64 if getattr(self.trainer, "fast_dev_run", False) else self.final_samples
         fakes = sample(self.game.sampler, count, self.eval_bn, self.data.batch_size, self.data.seed)
         self.final = self.judge().scores(fakes, self.data.images.cpu())
-        self.thumbnails = thumbnails(fakes, self.data.images.cpu())
+        self.thumbnails = thumbnails(fakes, self.data.images.cpu(), self.pictures)
         self.log_dict(
             {f"test/{name}": value for name, value in self.final.items() if "features/" not in name}, batch_size=1
         )
@@ -280,7 +297,7 @@ class DigGAN(L.LightningModule):
     # Checkpoints -----------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["gan"] = {"iteration": self.game.iteration, "curves": self.curves}
+        checkpoint["gan"] = {"iteration": self.game.iteration, "curves": self.curves, "penalty": self.game.penalty}
         if self.trainer.world_size > 1:
             state = checkpoint["state_dict"]
             every = {
@@ -291,6 +308,7 @@ class DigGAN(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.game.iteration, self.curves = checkpoint["gan"]["iteration"], checkpoint["gan"]["curves"]
+        self.game.penalty = checkpoint["gan"].get("penalty")
         for name, values in checkpoint["gan"].get("every process", {}).items():
             if len(values) == self.trainer.world_size:
                 checkpoint["state_dict"][name] = values[self.global_rank]

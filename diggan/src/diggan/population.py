@@ -73,9 +73,9 @@ class Draw:
                 Draws(*(None if column[0] is None else torch.cat(column) for column in zip(*parts)))
                 for parts in zip(*(c.augment for c in chunks))
             ]
-        updates = self.z.shape[1]
+        batches = self.z.shape[1]
         x = self.images[self.networks, self.rows[i]]
-        augment = self.augment[i * updates : (i + 1) * updates]
+        augment = self.augment[i * batches : (i + 1) * batches]
         return Batch(x, None, self.z[i], None, augment, Random([s.random(k) for s in self.streams]))
 
 
@@ -105,6 +105,7 @@ def run_population(
         SideBySide([m.game.g for m in modules]), SideBySide([m.game.d for m in modules]),
         [settings.regulariser] if settings.regulariser else [], settings.game.loss, settings.game.policy,
         settings.game.grad_wrt, settings.game.ema, settings.game.ema_start, axis=1, auto=settings.game.auto,
+        accumulate=settings.game.accumulate,
     )  # fmt: skip
     opt_g, opt_d = (adam(net, lr, settings.betas) for net, lr in ((game.g, settings.lr_g), (game.d, settings.lr_d)))
     for each in sets:
@@ -120,6 +121,7 @@ def run_population(
         opt_g.load_state_dict(state["opt_g"])
         opt_d.load_state_dict(state["opt_d"])
         looks.curves, game.iteration, start = state["curves"], state["iteration"], state["epoch"]
+        game.penalty = state["penalty"]
     if not dry:
         for each, seed in zip(sets, seeds):
             each.save_subset(directory / f"seed-{seed}" if len(seeds) > 1 else directory)
@@ -135,7 +137,7 @@ def run_population(
         looks.look(game, terms)
         if not dry:
             state = {"game": game.state_dict(), "opt_g": opt_g.state_dict(), "opt_d": opt_d.state_dict()}
-            more = {"curves": looks.curves, "iteration": game.iteration, "epoch": epoch + 1}
+            more = {"curves": looks.curves, "iteration": game.iteration, "epoch": epoch + 1, "penalty": game.penalty}
             save_state(path, made_with, {**state, **more})
     results = looks.results(game, 64 if dry else settings.final_samples)
     if dry:  # of all networks together
@@ -153,10 +155,10 @@ class Looks:
         self.judge = Judge(local_features(source, features), sets[0].reference())
         rest = [s.validation() for s in sets]
         self.validation = [self.judge.extractor.extract(r)[0] if len(r) > 1 else None for r in rest]
-        self.sets, self.samples = sets, samples
+        self.sets, self.samples, self.pictures = sets, samples, settings.pictures
         rows = spread(len(sets[0].images), min(LOOKED_AT, samples))
         self.train = torch.stack([s.images[rows] for s in sets])
-        held_out = sets[0].reference()[spread(len(sets[0].source.test_labels), LOOKED_AT)]
+        held_out = sets[0].held_out(LOOKED_AT)[0]
         self.held_out = held_out.expand(len(sets), *held_out.shape)
         self.curves: list[dict[str, list[float]]] = [{} for _ in sets]
 
@@ -192,5 +194,5 @@ class Looks:
             followed = {f"curve/{name}": rounded(values) for name, values in curves.items()}
             out.append({**final, **summary(curves), **followed, "subset": float(own.subset_crc)})
             if len(out) == 1:  # one network's for the picture
-                out[0] |= thumbnails(fake, own.images)
+                out[0] |= thumbnails(fake, own.images, self.pictures)
         return out

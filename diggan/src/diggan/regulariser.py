@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -95,6 +95,7 @@ class Regulariser(nn.Module):
     needs_grad = True
     always = True  # called by itself it has its penalty whenever it is called
     grad_wrt: Literal["augmented", "raw"] = "augmented"
+    remembered: tuple[str, ...] = ()  # buffers whose size is that of the first batch, or of networks side by side
 
     def __init__(self, weight: float, every: Every = "first_d_step") -> None:
         super().__init__()
@@ -122,6 +123,12 @@ class Regulariser(nn.Module):
     def penalty(self, at: Pass) -> Float[Tensor, "*nets"]:
         """Without the weight. Differentiable."""
         raise TypeError("a regulariser states its penalty")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in self.remembered:  # what is loaded says the size
+            if f"{prefix}{name}" in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=getattr(self, name).device))
+        cast(Any, super())._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(
         self,

@@ -96,13 +96,14 @@ class LeCam(Regulariser):
     always = False
     anchor_fake: Tensor
     anchor_real: Tensor
+    remembered = ("anchor_fake", "anchor_real")
 
     def __init__(self, weight: float = 0.3, every: Every = 1, decay: float = 0.9, start: int = 1000) -> None:
         super().__init__(weight, every)
         if not 0 <= decay < 1:
             raise RegulariserError(f"decay is {decay}: it lies in [0, 1)")
         self.decay, self.start = decay, start
-        for name in ("anchor_fake", "anchor_real"):
+        for name in self.remembered:
             self.register_buffer(name, torch.zeros(()))
 
     def due(self, when: When) -> bool:
@@ -116,12 +117,6 @@ class LeCam(Regulariser):
 
     def penalty(self, at: Pass) -> Tensor:
         return lecam(at.real, at.fake, self.anchor_real[..., None], self.anchor_fake[..., None])
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
-        for name in ("anchor_fake", "anchor_real"):  # one for each of networks side by side
-            if f"{prefix}{name}" in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"]))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def lecam(real: Tensor, fake: Tensor, anchor_real: Tensor, anchor_fake: Tensor) -> Tensor:

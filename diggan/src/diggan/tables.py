@@ -1,26 +1,34 @@
-"""All methods side by side (section 10): what a single claim cannot say."""
+"""All methods side by side (section 10): what a single claim cannot say.
+
+`python -m diggan.tables --tier cpu > runs.csv`: one row for each run, by data, fraction, method, lambda and seed.
+"""
 
 from __future__ import annotations
 
+import argparse
+import csv
+import re
 import statistics
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from shared.claims.results import ExperimentResult, Results, Table
+from shared.claims.results import ExperimentResult, Results, Table, load_results
+from shared.errors import UserError, one_line_errors
 
+from diggan.features import score_name
 from diggan.rivals import WEIGHTS
 
-DATA = {"digits": "100 digits", "mnist": "500 MNIST images", "cifar": "CIFAR-10 (10 %), BigGAN at ch 4",
-        "digits800": "800 digits", "mnist5000": "5000 MNIST images", "conv": "100 digits, D with spectral norm",
-        "c10_10": "CIFAR-10 (10 %), BigGAN at ch 64"}  # fmt: skip
-# Prefix of the experiments of one data set and size -> what it is called.
+# Prefix of the experiments of one data set and size -> what it is called, with the name of the data that were there.
 GROUPS = {
     "digits_": "100 digits",
     "digits800_": "800 digits",
-    "mnist500_": "500 MNIST images",
-    "mnist5000_": "5000 MNIST images",
+    "mnist500_": "500 {data} images",
+    "mnist5000_": "5000 {data} images",
     "conv_": "100 digits, convolutional D with spectral norm",
-    "cifar_": "5000 CIFAR-10 images, BigGAN at ch 4",
-    "c10_10_": "5000 CIFAR-10 images, BigGAN at ch 64",
+    "cifar_": "5000 {data} images, BigGAN at ch 4",
+    "c10_10_": "5000 {data} images, BigGAN at ch 64",
 }
 COLUMNS = ("C10 100 %", "C10 20 %", "C10 10 %", "C100 100 %", "C100 20 %", "C100 10 %")
 # IS / FID of the table in the DiffAugment authors' paper (10k samples); DigGAN's own from a public index of results,
@@ -43,6 +51,28 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 BEST = "_best_"  # in the names of selections, which are other experiments' rows once more
 
 
+def data_label(experiment: ExperimentResult) -> str:
+    """`CIFAR-10 (JPEG copy)`, `CIFAR-10 (a copy)` or `CIFAR-10`, by the contents that the run found on disk."""
+    name = re.split(r"[,:]", experiment.data.detail)[0]
+    return f"{name})" if "(" in name and ")" not in name else name
+
+
+def group_of(name: str, experiment: ExperimentResult) -> str:
+    """`5000 CIFAR-10 (JPEG copy) images, BigGAN at ch 4`."""
+    found = next((says for prefix, says in GROUPS.items() if name.startswith(prefix)), "")
+    return found.format(data=data_label(experiment))
+
+
+def caveat(experiment: ExperimentResult) -> str:
+    """What a distance from one run is worth; empty where there are several."""
+    if len(experiment.runs) > 1:
+        return ""
+    config = experiment.config
+    iterations = config["data"].get("iterations", 250) * (config.get("trainer") or {}).get("max_epochs", 1)
+    samples = (config.get("model") or {}).get("final_samples", 2000)
+    return f"{iterations} iterations, one seed, {samples} samples: no FID verdict"
+
+
 def mean_and_spread(experiment: ExperimentResult, metric: str) -> tuple[float, float]:
     values = [run.metrics[metric] for run in experiment.runs]
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
@@ -61,13 +91,24 @@ def _shown(experiment: ExperimentResult, metric: str, form: str = ".1f") -> str:
     return f"{mean:{form}} ± {spread:{form}}" if len(experiment.runs) > 1 else f"{mean:{form}}"
 
 
-def _extractor(experiments: Sequence[ExperimentResult]) -> str:
-    """What the features of these experiments are, with the classifier's accuracy."""
-    for experiment in experiments:
-        for name, value in experiment.runs[0].metrics.items():
-            if name.startswith("features/"):
-                return name.removeprefix("features/") + (f", {100 * value:.1f} % accurate" if value else "")
-    return "?"
+def extractor(experiments: Sequence[ExperimentResult]) -> tuple[str, float]:
+    """What the features of these experiments are, and the classifier's accuracy (0: not known).
+
+    Raises:
+        UserError: they are not the same, so that the distances say nothing about each other.
+    """
+    runs = [run for experiment in experiments for run in experiment.runs]
+    found = {
+        n.removeprefix("features/"): v for run in runs for n, v in run.metrics.items() if n.startswith("features/")
+    }
+    if len(found) > 1:
+        raise UserError(f"measured by {' and '.join(sorted(found))}: not comparable, run all of them on one machine")
+    return next(iter(found.items()), ("?", 0.0))
+
+
+def by_features(what: str, experiments: Sequence[ExperimentResult]) -> str:
+    """`FID-local [a7163b09]`, by the hash of the classifier; `FID [...]` where the features are Inception's."""
+    return score_name(what, extractor(experiments)[0])
 
 
 def methods(results: Results, prefix: str) -> Table | None:
@@ -85,14 +126,18 @@ def methods(results: Results, prefix: str) -> Table | None:
                 _shown(e, "recall", ".2f"), _shown(e, "coverage", ".2f"), _shown(e, "leak", ".2f"),
             ]
         )  # fmt: skip
-    columns = ["method", "seeds", "FID-local, tail", "best", "last", "gap", "overfitting", "IS-local", "recall",
-               "coverage", "leak"]  # fmt: skip
+    arms = [e for _, e in found]
+    columns = ["method", "seeds", f"{by_features('FID', arms)}, tail", "best", "last", "gap", "overfitting",
+               by_features("IS", arms), "recall", "coverage", "leak"]  # fmt: skip
+    title, accuracy = extractor(arms)
+    features = title + (f", {100 * accuracy:.1f} % accurate" if accuracy else "")
+    limits = caveat(found[0][1])
     leak = mean_and_spread(found[0][1], "leak_training")[0]
     return Table(
-        title=f"{GROUPS[prefix]}: every method",
+        title=f"{group_of(*found[0])}: every method{f' ({limits})' if limits else ''}",
         columns=columns,
         rows=rows,
-        note=f"Features: {_extractor([e for _, e in found])}; compare numbers of the same features only. Tail: mean "
+        note=f"Features: {features}; compare numbers of the same features only. Tail: mean "
         f"of the "
         "last three looks; best: over all looks at the reference set, so optimistic. Gap: of mean gradient norms on "
         "training images and fakes. Overfitting: D's accuracy on training minus that on held-out images. Leak: share "
@@ -133,6 +178,7 @@ def rivals(results: Results, prefix: str) -> Table | None:
                 _shown(own, "tail/fid") if own else "–",
             ]
         )  # fmt: skip
+    fid = f"{by_features('FID', [e for arms in tried.values() for e in arms])}, tail"
     return Table(
         title=f"{GROUPS[prefix]}: regularisers at their own best weight",
         columns=[
@@ -140,10 +186,10 @@ def rivals(results: Results, prefix: str) -> Table | None:
             "weights",
             "seeds",
             "chosen",
-            "FID-local, tail",
+            fid,
             "gap",
             "usual weight",
-            "FID-local, tail",
+            fid,
         ],
         rows=rows,
         note="The weight is chosen by FID-local against images that are neither trained on nor in the reference set "
@@ -229,3 +275,41 @@ def tables(results: Results) -> list[Table]:
     found += [rivals(results, prefix) for prefix in ("digits_", "conv_")]
     found += [costs(results), games(results)]
     return [*(table for table in found if table is not None), published(results)]
+
+
+TRAINING_IMAGES = {"digits": 897, "mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
+MEASURED = ("tail/fid", "best/fid", "last/fid", "tail/gap", "tail/overfitting", "is", "recall", "coverage")
+
+
+def runs(results: Results) -> list[dict[str, Any]]:
+    """A row for each training run, selections left out; `fraction` is empty where nobody knows of how many."""
+    rows = []
+    for name, e in results.experiments.items():
+        model, data = e.config.get("model") or {}, e.config.get("data") or {}
+        if not data or BEST in name:
+            continue
+        total, count = TRAINING_IMAGES.get(data["dataset"]), data.get("num_samples")
+        fraction = data.get("fraction", 1.0 if count is None else count / total if total else "")
+        method = " ".join(filter(None, (model.get("regulariser", "none"), model.get("variant"), model.get("policy"))))
+        for run in e.runs:
+            key = {"data": data_label(e), "fraction": fraction, "method": method, "lambda": weight_of(e)}
+            features = {"seed": run.seed, "network": model.get("network", "mlp64"), "features": extractor([e])[0]}
+            rows.append({**key, **features, **{n: run.metrics.get(n, "") for n in MEASURED}})
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m diggan.tables", description="One row for each run, as CSV.")
+    parser.add_argument("--tier", default="quick", help="quick (default), cpu, gpu or paper")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="the paper's folder")
+    args = parser.parse_args(argv)
+    found = runs(load_results(args.root / "results" / args.tier / "results.json"))
+    writer = csv.DictWriter(sys.stdout, found[0] if found else ["data"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return 0
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())

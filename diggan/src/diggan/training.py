@@ -26,6 +26,8 @@ from diggan.regulariser import Random, Regulariser, Seen, When, discriminate
 class Batch:
     """What one G iteration takes; of each tensor the first axis is the update: D's in order, then G's.
 
+    Where an update accumulates several batches they follow each other, so the axis is so many times as long.
+
     Args:
         x: reals [d_steps, ..., B, *]; y: their classes, or None.
         z: latents [d_steps + 1, ..., B, latent]; gy: classes of the fakes, or None.
@@ -43,7 +45,11 @@ class Batch:
 
 @dataclass
 class Terms:
-    """Loss terms of the last update of each kind, one for each network; `penalty` of the last that had one."""
+    """Loss terms of the last update of each kind, one for each network.
+
+    `penalty`: of the last update of D that had one, in whichever iteration (None: there was none yet), and its
+    `weight` (0: no regulariser). `penalty_share`: see `Clock`.
+    """
 
     d_real: Tensor
     d_fake: Tensor
@@ -52,7 +58,30 @@ class Terms:
     g: Tensor
     real_logits: Tensor
     fake_logits: Tensor
-    penalty_share: float = 0.0
+    penalty_share: float | None = None
+
+
+class Clock:
+    """What part of the time of D's updates the penalty takes: what those with it take longer than those without.
+
+    The first of each kind, which warms up, is left out. A GPU is not waited for.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = {True: 0.0, False: 0.0}
+        self.updates = {True: -1, False: -1}
+
+    def add(self, penalised: bool, seconds: float) -> None:
+        self.updates[penalised] += 1
+        if self.updates[penalised]:
+            self.seconds[penalised] += seconds
+
+    def share(self) -> float | None:
+        """None while either kind has not been timed: where every update has the penalty nothing is known."""
+        if min(self.updates.values()) < 1:
+            return None
+        more = self.seconds[True] - self.updates[True] * self.seconds[False] / self.updates[False]
+        return max(0.0, more) / sum(self.seconds.values())
 
 
 class AutoWeight(nn.Module):
@@ -93,6 +122,8 @@ class Game(nn.Module):
         ema_start: iteration (from 1) before which the average is a copy.
         axis: the batch's; 1 where networks train side by side.
         auto: sets the first regulariser's weight.
+        accumulate: batches of each update, whose gradients are averaged; batch statistics, pairs and smoothed norms
+            are of each batch by itself.
     """
 
     def __init__(
@@ -107,19 +138,24 @@ class Game(nn.Module):
         ema_start: int = 1000,
         axis: int = 0,
         auto: AutoWeight | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         check_loss(loss)
+        if accumulate < 1:
+            raise UserError(f"accumulate is {accumulate}: an update takes at least 1 batch")
         if not 0 <= ema < 1:
             raise UserError(f"ema is {ema}: a decay lies in [0, 1)")
         self.g, self.d, self.regularisers = g, d, nn.ModuleList(regularisers)
         self.loss, self.policy, self.grad_wrt, self.axis, self.auto = loss, policy, grad_wrt, axis, auto
-        self.ema, self.ema_start = ema, ema_start
+        self.ema, self.ema_start, self.accumulate = ema, ema_start, accumulate
         average = average_from(ema_start, ema, lambda: self.iteration)
         self.average = AveragedModel(g, multi_avg_fn=average, use_buffers=True) if ema else None
         if self.average is not None:
             self.average.requires_grad_(False)
         self.iteration = 0  # G iterations done
+        self.penalty: Tensor | None = None  # the first regulariser's, of the last update of D that had it
+        self.clock = Clock()
 
     @property
     def sampler(self) -> nn.Module:
@@ -136,78 +172,81 @@ class Game(nn.Module):
         opt_d: Any,
         backward: Callable[[Tensor], Any] = lambda loss: loss.backward(),
     ) -> Terms:
-        """One G iteration: an update of D for each of the batch's reals, then one of G."""
+        """One G iteration: an update of D for each of the batch's reals (or `accumulate` of them), then one of G."""
         self.iteration += 1
-        d_steps = len(batch.x)
-        penalty, weight = None, 0.0
         self.g.requires_grad_(False)
         self.d.requires_grad_(True)
-        times = []
-        for step in range(d_steps):
+        for step in range(len(batch.x) // self.accumulate):
             started = time.perf_counter()
-            seen, terms, own, used = self.update_d(batch, step, opt_d, backward)
-            times.append(time.perf_counter() - started)
-            if own is not None:
-                penalty, weight = own, used
+            seen, terms, penalised = self.update_d(batch, step, opt_d, backward)
+            self.clock.add(penalised, time.perf_counter() - started)
         self.g.requires_grad_(True)
         self.d.requires_grad_(False)
         loss = self.update_g(batch, opt_g, backward)
         self.d.requires_grad_(True)
         if self.average is not None:
             self.average.update_parameters(self.g)
-        # What the first update takes longer than the others is the penalty's time (a GPU's is not waited for).
-        share = max(0.0, times[0] - sum(times[1:]) / (d_steps - 1)) / sum(times) if d_steps > 1 else 0.0
-        return Terms(*terms, penalty, weight, loss, seen.real.detach(), seen.fake.detach(), share)
+        weight = float(next((reg.weight for reg in self.regularisers if isinstance(reg, Regulariser)), 0.0))
+        logits = seen.real.detach(), seen.fake.detach()
+        return Terms(*terms, self.penalty, weight, loss, *logits, self.clock.share())
 
     def update_d(
         self, batch: Batch, step: int, opt: Any, backward: Callable[[Tensor], Any]
-    ) -> tuple[Seen, tuple[Tensor, Tensor], Tensor | None, float]:
-        """Logits, D's loss at reals and fakes, and the first regulariser's penalty and weight where it is due."""
+    ) -> tuple[Seen, tuple[Tensor, Tensor], bool]:
+        """Logits, D's loss at reals and fakes, and whether it had a penalty; the first regulariser's is kept."""
         when = When(self.iteration, step)
-        y = None if batch.y is None else batch.y[step]
-        gy = None if batch.gy is None else batch.gy[step]
-        with torch.no_grad():  # G stays in training mode: batch statistics and power iterations go on
-            fake = self.generate(batch.z[step], gy)
         regularisers = [reg for reg in self.regularisers if isinstance(reg, Regulariser)]
-        seen = discriminate(
-            self.d, fake, batch.x[step], gy, y,
-            regularisers=regularisers, when=when, augment=self._augment(batch, step), wrt=self.grad_wrt,
-            random=batch.random, axis=self.axis,
-        )  # fmt: skip
-        at_real, at_fake = d_losses(seen.real, seen.fake, self.loss)
-        total = (at_real + at_fake).sum()
         due = [reg.due(when) for reg in regularisers]
-        if self.auto is not None and due[0]:
-            regularisers[0].weight = self.auto(at_real + at_fake, seen.penalties[0])
-        for go, reg, value in zip(due, regularisers, seen.penalties):
-            if go:
-                total = total + reg.weight * value.sum()
+        found = []
         opt.zero_grad()
-        backward(total)
+        for place in range(step * self.accumulate, (step + 1) * self.accumulate):
+            y = None if batch.y is None else batch.y[place]
+            gy = None if batch.gy is None else batch.gy[place]
+            with torch.no_grad():  # G stays in training mode: batch statistics and power iterations go on
+                fake = self.generate(batch.z[place], gy)
+            seen = discriminate(
+                self.d, fake, batch.x[place], gy, y,
+                regularisers=regularisers, when=when, augment=self._augment(batch, place), wrt=self.grad_wrt,
+                random=batch.random, axis=self.axis,
+            )  # fmt: skip
+            at_real, at_fake = d_losses(seen.real, seen.fake, self.loss)
+            total = (at_real + at_fake).sum()
+            if self.auto is not None and due[0]:
+                regularisers[0].weight = self.auto(at_real + at_fake, seen.penalties[0])
+            for go, reg, value in zip(due, regularisers, seen.penalties):
+                if go:
+                    total = total + reg.weight * value.sum()
+            backward(total / self.accumulate)
+            found.append((at_real.detach(), at_fake.detach(), *(value.detach() for value in seen.penalties[:1])))
         opt.step()
         # Mixed precision keeps its copies of the weights until it is left, here after all updates of the iteration.
         torch.clear_autocast_cache()
-        own = (seen.penalties[0].detach(), regularisers[0].weight) if due and due[0] else (None, 0.0)
-        return seen, (at_real.detach(), at_fake.detach()), *own
+        at_real, at_fake, *penalty = (torch.stack(parts).mean(0) for parts in zip(*found))
+        if due and due[0]:
+            self.penalty = penalty[0]
+        return seen, (at_real, at_fake), any(due)
 
     def update_g(self, batch: Batch, opt: Any, backward: Callable[[Tensor], Any]) -> Tensor:
         """G's loss. No penalty is in it, and D's parameters get no gradient."""
-        gy = None if batch.gy is None else batch.gy[-1]
-        x = self.generate(batch.z[-1], gy)
-        augment = self._augment(batch, -1)
-        x = x if augment is None else augment(x)
-        logits = self.d(x) if gy is None else self.d(x, gy)
-        loss = g_loss(logits.flatten(self.axis).float() if half(logits) else logits.flatten(self.axis), self.loss)
         opt.zero_grad()
-        backward(loss.sum())
+        losses = []
+        for place in range(-self.accumulate, 0):
+            gy = None if batch.gy is None else batch.gy[place]
+            x = self.generate(batch.z[place], gy)
+            augment = self._augment(batch, place)
+            x = x if augment is None else augment(x)
+            logits = (self.d(x) if gy is None else self.d(x, gy)).flatten(self.axis)
+            loss = g_loss(logits.float() if half(logits) else logits, self.loss)
+            backward(loss.sum() / self.accumulate)
+            losses.append(loss.detach())
         opt.step()
-        return loss.detach()
+        return torch.stack(losses).mean(0)
 
-    def _augment(self, batch: Batch, update: int) -> Callable[[Tensor], Tensor] | None:
+    def _augment(self, batch: Batch, place: int) -> Callable[[Tensor], Tensor] | None:
         if not self.policy:
             return None
         assert batch.augment is not None
-        draws, image = batch.augment[update], self.d.image
+        draws, image = batch.augment[place], self.d.image
 
         def augment(x: Tensor) -> Tensor:
             return fused_diffaugment(x.reshape(-1, *image), self.policy, draws).reshape(x.shape)  # type: ignore[misc]

@@ -12,13 +12,12 @@ import json
 import math
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from shared.errors import UserError, one_line_errors
 from shared.runs.plan import read_yaml
 from shared.runs.store import write_atomic
@@ -27,10 +26,14 @@ from torch import Tensor
 from logsobolev_bounds.bounds import (
     BoundResult,
     Facts,
+    alquier_bounded,
     alquier_optimal,
     assemble,
     assemble_mgf,
+    best_t,
+    catoni,
     elbo,
+    lambda_bound,
     lambda_grid,
     maurer_pinsker,
     monte_carlo_risk,
@@ -42,6 +45,7 @@ from logsobolev_bounds.complexity import BUDGET, Mode, PerDraw, forward_chunk, g
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.errors import Number
 from logsobolev_bounds.layers import explicit_weights_only
+from logsobolev_bounds.losses import clipped_nll, nll, zero_one
 from logsobolev_bounds.mgf import log_c, subgamma_fit
 from logsobolev_bounds.models import BayesNet, one
 
@@ -58,7 +62,8 @@ TITLES = {
 KEYS = {
     "total": "lsi", "identity": "lsi_euclid", "within": "lsi_within", "class_corrected": "lsi_corrected",
     "alquier_optimal": "hoeffding_clip", "seeger_clipped": "seeger_clip", "seeger": "seeger01",
-    "maurer_pinsker": "maurer01", "quadratic": "quadratic01", "elbo": "elbo",
+    "maurer_pinsker": "maurer01", "quadratic": "quadratic01", "lambda": "lambda01", "catoni": "catoni01",
+    "alquier_bounded": "alquier_clip", "elbo": "elbo",
 }  # fmt: skip
 
 
@@ -72,6 +77,20 @@ class Bound(NamedTuple):
 
 
 @torch.no_grad()
+def logits_of_draws(
+    net: BayesNet, x: Tensor, draws: int, seed: int = 0, group: int = 50, budget: int = BUDGET
+) -> Iterator[Tensor]:
+    """Logits of all examples for one explicit posterior draw after another; `budget` bounds the bytes of a chunk."""
+    size = forward_chunk(net, x, budget)
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, draws, group):
+        stacked = net.draws(min(group, draws - start), generator)
+        for k in range(len(stacked[0].weight)):
+            with explicit_weights_only():
+                logits = torch.cat([net.at(one(stacked, k), part) for part in x.split(size)])
+            yield logits
+
+
 def posterior_risks(
     net: BayesNet,
     x: Tensor,
@@ -79,31 +98,30 @@ def posterior_risks(
     draws: int,
     p_min: float,
     seed: int = 0,
-    group: int = 50,
     budget: int = BUDGET,
 ) -> dict[str, float]:
     """Means over explicit posterior draws: NLL, clipped NLL, error of the draws (Gibbs), of their mean, calibration.
 
     `budget` bounds the bytes of a chunk of examples; the result does not depend on it.
     """
-    size = forward_chunk(net, x, budget)
-    generator = torch.Generator().manual_seed(seed)
     totals = dict.fromkeys(("nll", "clipped", "gibbs"), 0.0)
     mean = torch.zeros(len(y), 1, device=x.device)
-    with explicit_weights_only():
-        for start in range(0, draws, group):
-            stacked = net.draws(min(group, draws - start), generator)
-            for k in range(len(stacked[0].weight)):
-                logits = torch.cat([net.at(one(stacked, k), part) for part in x.split(size)])
-                loss = F.cross_entropy(logits, y, reduction="none")
-                totals["nll"] += float(loss.double().mean())
-                totals["clipped"] += float(loss.double().clamp_max(-math.log(p_min)).mean())
-                totals["gibbs"] += float((logits.argmax(1) != y).double().mean())
-                mean = mean + logits.softmax(1)
+    for logits in logits_of_draws(net, x, draws, seed, budget=budget):
+        wide = logits.double()  # in float32 a loss that is clipped at B may lie above B
+        totals["nll"] += float(nll(wide, y).mean())
+        totals["clipped"] += float(clipped_nll(wide, y, p_min).mean())
+        totals["gibbs"] += float(zero_one(logits, y).double().mean())
+        mean = mean + logits.softmax(1)
     out = {name: value / draws for name, value in totals.items()}
     out["ensemble"] = float((mean.argmax(1) != y).double().mean())
     out["ece"] = calibration_error(mean / draws, y)
     return out
+
+
+def gibbs_error(net: BayesNet, x: Tensor, y: Tensor, draws: int, seed: int = 0, budget: int = BUDGET) -> float:
+    """The error alone, of the same draws: what an inverted risk takes a thousand of."""
+    errors = [float(zero_one(logits, y).double().mean()) for logits in logits_of_draws(net, x, draws, seed, 50, budget)]
+    return sum(errors) / draws
 
 
 def calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:
@@ -126,6 +144,7 @@ def certificates(
     certificate_draws: int = 1000,
     p_min: float = 1e-4,
     prior_fixed: bool = True,
+    selected_over: str = "",
     seed: int = 0,
     budget: int = BUDGET,
 ) -> tuple[list[Bound], dict[str, float]]:
@@ -137,6 +156,7 @@ def certificates(
         prior_draws, examples, points, modes: of C (examples: the first so many of the training set; default all).
         posterior_draws: of the plugged-in risks. certificate_draws: of the inverted one.
         prior_fixed: whether sigma_p was chosen without the training set.
+        selected_over: what this network is the best of, chosen by its bound ("3 seeds"); "" for none.
     """
     for name, number in {
         "prior_draws": prior_draws, "posterior_draws": posterior_draws, "certificate_draws": certificate_draws,
@@ -150,8 +170,11 @@ def certificates(
     kl = float(net.kl().detach())
     risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, seed, budget=budget)
     test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, seed + 1, budget=budget)
-    facts = Facts(prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in")
     n = m if examples is None else min(examples, m)
+    facts = Facts(
+        prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in",
+        selected_over=selected_over, complexity_from="the sample" if n == m else f"{n} of the sample's {m} examples",
+    )  # fmt: skip
     stacked = net.draws(prior_draws, generator, prior=True)
     lams = torch.tensor([multiple * m for multiple in lambdas], dtype=torch.float64)
     out, about = [], {"m": float(m), "kl": kl}
@@ -168,20 +191,26 @@ def certificates(
             name, risks["nll"], kl, c[best.argmin], best.lam, delta / len(lams), facts, pairs[best.argmin][1]
         )
         out.append(Bound(TITLES[mode], KEYS[mode], "nll", result))
-    b, gibbs, clipped = -math.log(p_min), risks["gibbs"], risks["clipped"]
+    b, gibbs, clipped, each_delta = -math.log(p_min), risks["gibbs"], risks["clipped"], delta / len(lams)
     optimistic = replace(facts, lambda_fixed=False)
+    by_alquier = alquier_bounded(clipped, kl, m, each_delta, lams, b).min()
+    by_lambda = lambda_bound(gibbs, kl, m, delta, best_t(gibbs, kl, m, delta))
+    by_catoni = catoni(gibbs, kl, m, each_delta, lams).min()
     for key, title, loss, value, how in (
         ("alquier_optimal", "clipped Hoeffding", "clipped nll", alquier_optimal(clipped, kl, m, delta, b), optimistic),
+        ("alquier_bounded", "clipped Hoeffding, lambda of the grid", "clipped nll", by_alquier, facts),
         ("seeger_clipped", "clipped kl-inverse", "clipped nll", seeger_clipped(clipped, kl, m, delta, b), facts),
         ("seeger", "0-1 kl-inverse", "0-1", seeger(gibbs, kl, m, delta), facts),
         ("maurer_pinsker", "0-1 Maurer", "0-1", maurer_pinsker(gibbs, kl, m, delta), facts),
         ("quadratic", "0-1 quadratic", "0-1", quadratic(gibbs, kl, m, delta), facts),
+        ("lambda", "0-1 lambda", "0-1", by_lambda, facts),
+        ("catoni", "0-1 Catoni, lambda of the grid", "0-1", by_catoni, facts),
         ("elbo", "ELBO at lambda = m", "nll", elbo(risks["nll"], kl, m), facts),
     ):
         risk = gibbs if loss == "0-1" else risks["clipped" if "clipped" in loss else "nll"]
         result = assemble(key, value, how, {"risk": risk, "KL/n": kl / m})
         out.append(Bound(title, KEYS[key], loss, result))
-    many = posterior_risks(net, data.x, data.y, certificate_draws, p_min, seed + 2, budget=budget)["gibbs"]
+    many = gibbs_error(net, data.x, data.y, certificate_draws, seed + 2, budget)
     inverted = monte_carlo_risk(many, certificate_draws, DELTA_MC)
     value = seeger(inverted, kl, m, delta - DELTA_MC)
     terms: dict[str, Number] = {"risk": many, "risk after Monte Carlo": inverted, "KL/n": kl / m}
@@ -224,7 +253,7 @@ def loaded(path: Path) -> tuple[Any, Examples, dict[str, Any]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state["state_dict"])
-        module.check_made_with(state["made_with"])
+        module.check_made_with(state)
     except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
         why = (str(error).splitlines() or ["it is empty"])[0]
         raise UserError(f"{path} is no checkpoint of this configuration ({why})") from None
@@ -267,6 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--delta", type=float, default=0.05)
     parser.add_argument("--prior-draws", type=int, default=200, help="K of C (default: 200)")
     parser.add_argument("--certificate-draws", type=int, default=1000)
+    parser.add_argument("--prior-not-fixed", action="store_true", help="sigma_p was chosen by looking at the sample")
+    parser.add_argument("--selected-over", default="", metavar="WHAT", help="chosen by its bound among, e.g. '3 seeds'")
     parser.add_argument("--examples", type=int, help="training examples that C is computed on (default: all)")
     parser.add_argument("--budget-mb", type=int, default=BUDGET // 2**20, help="memory of a chunk (default: 256)")
     args = parser.parse_args(argv)
@@ -279,7 +310,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results, about = certificates(
         module.net, data, args.delta, module.lambdas, prior_draws=args.prior_draws, examples=args.examples,
         points=module.points, posterior_draws=module.posterior_draws, certificate_draws=args.certificate_draws,
-        p_min=module.p_min, budget=args.budget_mb * 2**20,
+        p_min=module.p_min, prior_fixed=not args.prior_not_fixed, selected_over=args.selected_over,
+        budget=args.budget_mb * 2**20,
     )  # fmt: skip
     show(results, about)
     target = args.ckpt.with_name("bounds.json")

@@ -17,7 +17,8 @@ from jaxtyping import Float, Int64
 from shared.errors import UserError
 from torch import Tensor
 
-from logsobolev_bounds.data import check_covariance, class_covariances, covariance, within_covariance
+from logsobolev_bounds.data import class_covariances, covariance, within_covariance
+from logsobolev_bounds.errors import check_covariance
 from logsobolev_bounds.gradnorm import MLPDraws, input_grad_sq
 from logsobolev_bounds.layers import Weights, explicit_weights_only
 from logsobolev_bounds.mgf import class_corrected, log_c, lsi, psi
@@ -137,14 +138,15 @@ def per_draw(
         sigma: a covariance of one's own instead of the examples' (not for class_corrected).
 
     Raises:
-        ComplexityError, BadData (ValueErrors): an unknown mode, a covariance that is none, a class with one example.
+        ComplexityError, BoundError, BadData (ValueErrors): an unknown mode, a covariance that is none, a class with
+            one example.
     """
     if mode not in get_args(Mode):
         raise ComplexityError(f"unknown covariance {mode!r}: there are {', '.join(get_args(Mode))}")
     if sigma is not None:
         if mode == "class_corrected":
             raise ComplexityError("class_corrected takes the covariance of every class: leave sigma out, or use total")
-        check_covariance(sigma)
+        check_covariance(sigma, x.shape[1])
     if mode == "class_corrected":
         draws = len(stacked[0].weight)
         loss, g = (torch.empty(draws, len(y), dtype=torch.float64) for _ in range(2))

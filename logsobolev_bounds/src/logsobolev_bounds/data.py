@@ -10,6 +10,7 @@ A mean subtracted over the training set makes the hypotheses depend on it: a cer
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -23,14 +24,13 @@ from shared.data.images import fingerprint, load_images
 from shared.errors import UserError
 from torch import Tensor
 
+from logsobolev_bounds.synthetic import SyntheticLogistic
+
 Dataset = Literal["digits", "mnist", "fashion_mnist", "cifar10", "synthetic_logistic"]
 Scale = Literal["unit", "standardised"]
 Center = Literal["train", "heldout", "none"]
-Covariance = Literal["identity", "total", "within", "class_corrected"]
 DIGITS_TRAIN = 1200
 TINY_STD = 1e-3  # added to a pixel's deviation before dividing: border pixels never change
-LOGISTIC_MEAN = (1.0, 0.5)
-LEAST_EIGENVALUE = -1e-8
 
 
 class BadData(UserError, ValueError):
@@ -60,15 +60,11 @@ def read(dataset: str, root: Path | None) -> tuple[Tensor, Tensor, Tensor, Tenso
     return flat[0], y, flat[1], y_test, data.classes, data.fingerprint, data.kind, data.detail
 
 
-def synthetic_logistic(n: int, seed: int) -> tuple[Float[Tensor, "n 2"], Int64[Tensor, " n"]]:
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.randint(2, (n,), generator=generator)
-    x = (2 * y - 1)[:, None] * torch.tensor(LOGISTIC_MEAN) + torch.randn(n, 2, generator=generator)
-    return x, y
-
-
 class Examples(L.LightningDataModule):
     """After `setup`: x, y (training, m of them), x_test, y_test, classes; all resident, flat and centred.
+
+    `fingerprint` names the examples that the bound is on, whatever is done to their pixels: which of which data set,
+    and their labels.
 
     Args:
         dataset: one of those above.
@@ -93,6 +89,7 @@ class Examples(L.LightningDataModule):
     x_prior: Float[Tensor, "k d"]
     y_prior: Int64[Tensor, " k"]
     classes: int
+    fingerprint: str
 
     def __init__(
         self,
@@ -135,11 +132,12 @@ class Examples(L.LightningDataModule):
         if hasattr(self, "x"):
             return
         if self.dataset == "synthetic_logistic":
-            x, y = synthetic_logistic(self.limit or 1000, self.seed)
-            x_test, y_test = synthetic_logistic(10_000, self.seed + 1_000_003)
-            self.classes = 2
+            recipe = SyntheticLogistic()
+            x, y = recipe.sample(self.limit or 1000, self.seed)
+            x_test, y_test = recipe.sample(10_000, self.seed + 1_000_003)
+            self.classes, source = 2, f"drawn with seed {self.seed}"
         else:
-            x, y, x_test, y_test, self.classes, *_ = read(self.dataset, Path(self.root) if self.root else None)
+            x, y, x_test, y_test, self.classes, source, *_ = read(self.dataset, Path(self.root) if self.root else None)
         check(x, y, self.classes)
         check(x_test, y_test, self.classes)
         if self.limit is not None and self.limit > len(y):
@@ -160,6 +158,8 @@ class Examples(L.LightningDataModule):
             raise BadData(f"prior_fraction is {self.prior_fraction}: of {len(y)} examples it leaves one part empty")
         self.x_prior, self.y_prior = x[:k], y[:k]
         self.x, self.y, self.x_test, self.y_test = x[k:], y[k:], x_test, y_test
+        which = f"{self.dataset}, {source}, {k} to {len(y)}".encode()
+        self.fingerprint = hashlib.sha256(which + self.y.numpy().tobytes()).hexdigest()[:16]
 
     @property
     def m(self) -> int:
@@ -253,17 +253,3 @@ def class_covariances(x: Float[Tensor, "n d"], y: Int64[Tensor, " n"]) -> dict[i
             raise BadData(f"class {label} has {len(own)} example: its covariance needs at least 2")
         out[label] = covariance(own)
     return out
-
-
-def check_covariance(sigma: Float[Tensor, "d d"]) -> None:
-    """Raise `BadData` (a ValueError) unless symmetric and positive semi-definite."""
-    if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
-        raise BadData(f"Sigma has shape {tuple(sigma.shape)}: it has to be square")
-    if not sigma.isfinite().all():
-        raise BadData("Sigma holds NaN or infinity: mend or drop the examples that it is from")
-    off = (sigma - sigma.T).abs().max().item()
-    if off > 1e-8 * max(1.0, sigma.abs().max().item()):
-        raise BadData(f"Sigma is not symmetric: entries differ by {off:.3g} from their mirror images")
-    least = torch.linalg.eigvalsh(sigma.double()).min().item()
-    if least < LEAST_EIGENVALUE:
-        raise BadData(f"Sigma has the eigenvalue {least:.3g}: a covariance has none below 0")

@@ -13,6 +13,7 @@ from shared.errors import UserError
 from torch import Tensor
 
 Number = float | int | Tensor
+LEAST_EIGENVALUE = -1e-8  # of a covariance: below it, it is none
 
 
 class BoundError(UserError, ValueError):
@@ -52,19 +53,39 @@ def finite(name: str, value: Number) -> Float[Tensor, ...]:
     return checked(name, value, lambda x: ~x.isfinite(), "every value is a finite number")
 
 
-def covariance_eigenvalues(sigma: Float[Tensor, "d d"]) -> Float[Tensor, " d"]:
-    """Eigenvalues of a covariance, ascending; those that rounding made negative are 0.
+def check_covariance(Sigma: Tensor, d: int | None = None) -> None:
+    """Refuse what is no covariance (of d numbers, where d is given).
 
     Raises:
-        BoundError: not square, not symmetric, or an eigenvalue below -1e-8.
+        BoundError: another shape, not finite, not symmetric, an eigenvalue below -1e-8 (below the rounding of its
+            entries, for float32); the line names the value.
     """
-    if sigma.ndim != 2 or sigma.shape[0] != sigma.shape[1]:
-        raise BoundError(f"Sigma has shape {list(sigma.shape)}: a covariance is a square matrix")
-    sigma = finite("Sigma", sigma)
-    gap = (sigma - sigma.T).abs().max().item() if len(sigma) else 0.0
-    if gap > 1e-8 * max(1.0, sigma.abs().max().item() if len(sigma) else 0.0):
-        raise BoundError(f"Sigma is not symmetric, entries differ by {gap:.3g}: use (Sigma + Sigma') / 2")
-    kappa: Tensor = torch.linalg.eigvalsh((sigma + sigma.T) / 2)
-    if (kappa < -1e-8).any():
-        raise BoundError(f"Sigma has the eigenvalue {kappa.min().item():.3g}: a covariance has none below 0")
+    if Sigma.ndim != 2 or Sigma.shape[0] != Sigma.shape[1] or d not in (None, len(Sigma)):
+        wanted = "a covariance is a square matrix" if d is None else f"inputs have {d} entries"
+        raise BoundError(f"Sigma has shape {tuple(Sigma.shape)}: {wanted}")
+    wide = Sigma.detach().double()
+    scale = float(wide.abs().max()) if len(wide) else 0.0
+    if not scale < float("inf"):
+        raise BoundError(f"Sigma has an entry that is not finite: {scale}")
+    rounding = torch.finfo(Sigma.dtype).eps
+    uneven = float((wide - wide.T).abs().max()) if len(wide) else 0.0
+    if uneven > max(-LEAST_EIGENVALUE, 10 * rounding) * scale:
+        raise BoundError(f"Sigma is not symmetric: entries differ by {uneven:.3g}, use (Sigma + Sigma') / 2")
+    allowed = max(-LEAST_EIGENVALUE, rounding * float(wide.norm()))
+    shifted = (wide + wide.T) / 2 + allowed * torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
+    if int(torch.linalg.cholesky_ex(shifted)[1]):  # cheaper than the eigenvalues, which only the message needs
+        least = float(torch.linalg.eigvalsh((wide + wide.T) / 2)[0])
+        if least < -allowed:
+            raise BoundError(f"Sigma has the eigenvalue {least:.3g}: a covariance has none below 0")
+
+
+def covariance_eigenvalues(Sigma: Float[Tensor, "d d"]) -> Float[Tensor, " d"]:
+    """Eigenvalues of a covariance, ascending, in float64; those that rounding made negative are 0.
+
+    Raises:
+        BoundError: what `check_covariance` refuses.
+    """
+    check_covariance(Sigma)
+    wide = Sigma.double()
+    kappa: Tensor = torch.linalg.eigvalsh((wide + wide.T) / 2)
     return kappa.clamp_min(0)

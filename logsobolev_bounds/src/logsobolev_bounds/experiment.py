@@ -156,8 +156,15 @@ def slope_metrics(
 
 
 def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str, Any]:
-    """C6: the exponent identity at three lambdas, and how often bounds fail."""
-    from logsobolev_bounds.simulate import exponent_identity, flat_classes, label_noise, logistic
+    """C6: the exponent identity, how often bounds fail; the variational formula; a linear model's C."""
+    from logsobolev_bounds.simulate import (
+        donsker_varadhan,
+        exponent_identity,
+        flat_classes,
+        label_noise,
+        linear_model,
+        logistic,
+    )
 
     pairs = 2000 if dry else int(section.get("pairs", 20_000))
     replications = 50 if dry else int(section.get("replications", 2000))
@@ -167,10 +174,11 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
         z = (found.mean - found.expected) / found.standard_error
         out |= {f"identity/{name}": found.mean, f"identity_se/{name}": found.standard_error, f"identity_z/{name}": z}
     exact = [abs(v) for k, v in out.items() if k.startswith("identity_z/C_exact")]
-    bounds = [
-        (out[k.replace("_z/", "/")] - 1) / out[k.replace("_z/", "_se/")] for k in out if k.startswith("identity_z/")
-    ]
-    out |= {"identity_worst_z": max(exact), "identity_above_one_z": max(bounds)}
+    lsi = [k.removeprefix("identity_se/") for k in out if k.startswith("identity_se/C_lsi")]
+    above = [(out[f"identity/{k}"] - 1) / out[f"identity_se/{k}"] for k in lsi]
+    out |= {"identity_worst_z": max(exact), "identity_lsi_above_one_z": max(above)}
+    out |= {f"variational/{k}": v for k, v in donsker_varadhan(seed=seed)._asdict().items()}
+    out |= {f"linear_model/{k}": v for k, v in linear_model()._asdict().items()}  # the same for every seed
     for cover in (
         *flat_classes(replications, seed),
         *label_noise(replications, seed),

@@ -1,13 +1,17 @@
-"""The pictures of section 11: fig1 to fig5, and two that explain (the bound's three terms, which covariance holds)."""
+"""The pictures of section 11: fig1 to fig5, each with its points as CSV beside it."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from shared.claims.results import ExperimentResult, Results
 from shared.figures import COLOURS, Figure, finish, use_house_style
+from shared.runs.store import write_atomic
 
 from logsobolev_bounds.tables import BOUNDS, MODE_TITLES, MODES, mean
 
@@ -22,11 +26,21 @@ def _found(results: Results, prefix: str, metric: str) -> list[tuple[str, Experi
     ]  # fmt: skip
 
 
+def _points(folder: Path, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """What a figure shows, as `name`.csv."""
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(columns)
+    out.writerows([f"{cell:.8g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    write_atomic(folder / f"{name}.csv", text.getvalue())
+
+
 def complexity(results: Results, folder: Path) -> Figure | None:
     """fig1: C(lambda) with its sub-gamma fit."""
     found = [(n, e) for n, e in _found(results, "prior_d", "curve/C_identity") if "_d0_" in n or "_d2_" in n]
     if not found:
         return None
+    points: list[tuple[object, ...]] = []
     figure, all_axes = plt.subplots(1, 2, figsize=(7, 2.9), sharey=True)
     for axes, mode in zip(all_axes, ("identity", "total")):
         for i, (_, e) in enumerate(found):
@@ -40,11 +54,16 @@ def complexity(results: Results, folder: Path) -> Figure | None:
             colour = plt.colormaps["viridis"](i / max(1, len(found)))
             axes.plot(lam[trusted], c[trusted], "o", markersize=3, color=colour)
             axes.plot(lam[~trusted], c[~trusted], "o", markersize=3, color=colour, fillstyle="none")
+            fit = np.full(len(lam), np.nan)
             if f"v/{mode}" in run.metrics:
                 v, scale = run.metrics[f"v/{mode}"], run.metrics[f"c/{mode}"]
                 label = e.title.replace("digits, ", "")
-                axes.plot(lam, lam**2 * v / (2 * (1 - scale * lam)), "-", color=colour, linewidth=0.9, label=label)
+                fit = lam**2 * v / (2 * (1 - scale * lam))
+                axes.plot(lam, fit, "-", color=colour, linewidth=0.9, label=label)
+            ess = run.curves[f"curve/ess_{mode}"]
+            points += [(e.title, mode, *map(float, row)) for row in zip(lam, c, fit, ess)]
         axes.set(xscale="log", yscale="log", xlabel="lambda", title=MODE_TITLES[mode])
+    _points(folder, "fig1_complexity", ("prior", "covariance", "lambda", "C", "fit", "ess"), points)
     all_axes[0].set_ylabel("C(lambda)")
     all_axes[1].legend(*all_axes[0].get_legend_handles_labels(), frameon=False, fontsize=6, loc="center left",
                        bbox_to_anchor=(1, 0.5))  # fmt: skip
@@ -63,13 +82,18 @@ def depth(results: Results, folder: Path) -> Figure | None:
         return None
     figure, axes = plt.subplots(figsize=(4.4, 3.0))
     names = ["ours", "ours_variant", "orange", "green", "vermillion", "purple"]
+    points: list[tuple[object, ...]] = []
     for i, (_, e) in enumerate(found):
         x = np.array(e.runs[0].curves["curve/depth"])
         rows = np.array([run.curves["curve/grad_sq"] for run in e.runs])
         colour = COLOURS[names[i % len(names)]]
-        axes.plot(x, np.exp(np.log(rows).mean(0)), "o", color=colour, markersize=4)
+        measured = np.exp(np.log(rows).mean(0))
+        sigma_p, predicted = float(e.config["prior"]["sigma_p"]), e.runs[0].curves["curve/predicted"]
+        points += [(sigma_p, int(a), float(b), float(p)) for a, b, p in zip(x, measured, predicted)]
+        axes.plot(x, measured, "o", color=colour, markersize=4)
         axes.plot(x, e.runs[0].curves["curve/predicted"], color=colour, linestyle=LINES[i % len(LINES)], linewidth=1,
                   label=f"sigma_p = {e.config['prior']['sigma_p']}")  # fmt: skip
+    _points(folder, "fig2_depth", ("sigma_p", "hidden_layers", "grad_sq", "predicted"), points)
     axes.set(yscale="log", xlabel="hidden layers", ylabel="E |grad_x loss|²")
     axes.legend(frameon=False, fontsize=7)
     return finish(
@@ -91,11 +115,14 @@ def ratios(results: Results, folder: Path) -> Figure | None:
         return None
     figure, axes = plt.subplots(figsize=(5.2, 2.9))
     bins = np.geomspace(0.02, 4, 45).tolist()
+    points: list[tuple[object, ...]] = []
     for mode in MODES:
         values = [value for run in e.runs for value in run.curves.get(f"ratio/{mode}", [])]
         if not values:
             continue
+        points += [(mode, value) for value in values]
         axes.hist(values, bins, color=COLOURS[COLOUR[mode]], alpha=0.6, label=MODE_TITLES[mode])
+    _points(folder, "fig3_ratio", ("covariance", "psi_over_bound"), points)
     axes.axvline(1, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
     axes.annotate("it fails →", (1, 0.97), xycoords=("data", "axes fraction"), xytext=(4, -4),
                   textcoords="offset points", fontsize=7, va="top")  # fmt: skip
@@ -119,9 +146,11 @@ def terms(results: Results, folder: Path) -> Figure | None:
     x = np.array([e.config["model"]["sigma_p"] for _, e in found])
     parts = {
         "empirical risk": [mean(e, "term/risk") for _, e in found],
-        "KL / lambda": [mean(e, "term/KL") + mean(e, "term/ln(1") for _, e in found],
-        "C / lambda": [mean(e, "term/C") for _, e in found],
+        "KL / lambda": [mean(e, "term/KL_over_lambda") + mean(e, "term/confidence_over_lambda") for _, e in found],
+        "C / lambda": [mean(e, "term/C_over_lambda") for _, e in found],
     }
+    columns = ("sigma_p", "empirical_risk", "KL_and_confidence_over_lambda", "C_over_lambda")
+    _points(folder, "fig4_terms", columns, [tuple(map(float, row)) for row in zip(x, *parts.values())])
     figure, axes = plt.subplots(figsize=(4.6, 3.0))
     colours = [COLOURS[c] for c in ("baseline", "ours_variant", "orange")]
     axes.stackplot(x, *parts.values(), labels=list(parts), colors=colours, alpha=0.8)
@@ -155,6 +184,9 @@ def bars(results: Results, folder: Path) -> Figure | None:
     for i, (title, key) in enumerate(nll):
         values = [mean(e, f"bound/{key}") for _, e in found]
         axes.bar(np.arange(len(found)) + i * width, values, width * 0.9, color=COLOURS[names[i % 5]], label=title)
+    rows = [(e.title, title, mean(e, f"bound/{key}")) for _, e in found for title, key in nll]
+    rows += [(e.title, "test NLL", mean(e, "test/nll")) for _, e in found]
+    _points(folder, "fig5_bounds", ("network", "bound", "value"), rows)
     axes.plot(np.arange(len(found)) + 0.4 - width / 2, [mean(e, "test/nll") for _, e in found], "k_", markersize=24,
               label="test NLL")  # fmt: skip
     axes.axhline(np.log(10), color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)

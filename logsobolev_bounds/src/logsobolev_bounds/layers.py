@@ -19,8 +19,10 @@ from jaxtyping import Float
 from shared.errors import UserError
 from torch import Tensor, nn
 
+from logsobolev_bounds.bounds.kl import gaussian_divergence
+
 _explicit_only: ContextVar[bool] = ContextVar("explicit_only", default=False)
-MANY = 10**6  # weights from which the divergence is summed in float64
+MANY = 10**6  # weights of a network from which its divergence is summed in float64
 
 
 class LocalReparametrisation(UserError, ValueError):
@@ -76,13 +78,19 @@ class Bayes(nn.Module):
     def sigma(self) -> Tensor:
         return F.softplus(self.rho)
 
-    def kl(self) -> Float[Tensor, ""]:
-        """KL(q || p): the sum over all weights of ln(sigma_p/sigma) + (sigma^2 + (mu - mu_p)^2)/(2 sigma_p^2) - 1/2."""
-        pairs = [(self.mu, self.sigma, self.prior_mu)]
+    def kl(self, wide: bool = False) -> Float[Tensor, ""]:
+        """KL(q || p): the sum over all weights of ln(sigma_p/sigma) + (sigma^2 + (mu - mu_p)^2)/(2 sigma_p^2) - 1/2.
+
+        Args:
+            wide: summed in float64, as a network of more than `MANY` weights needs.
+        """
+        pairs: list[tuple[Tensor, Tensor, Tensor]] = [(self.mu, self.sigma, self.prior_mu)]
         if self.bias_mu is not None:
             assert self.bias_rho is not None
             pairs.append((self.bias_mu, F.softplus(self.bias_rho), self.prior_bias_mu))
-        return torch.stack([kl_gauss(mu, sigma, prior, self.sigma_p) for mu, sigma, prior in pairs]).sum()
+        if wide:
+            pairs = [(mu.double(), sigma.double(), prior.double()) for mu, sigma, prior in pairs]
+        return torch.stack([gaussian_divergence(*pair, self.sigma_p) for pair in pairs]).sum()
 
     def draws(self, k: int, generator: torch.Generator) -> Weights:
         """k explicit draws from the posterior, stacked; the generator lies on the CPU."""
@@ -159,14 +167,6 @@ class BayesConv2d(Bayes):
 
     def at(self, x: Tensor, weights: Weights) -> Tensor:
         return self._conv(x, weights.weight, weights.bias)
-
-
-def kl_gauss(mu: Tensor, sigma: Tensor, prior_mu: Tensor, sigma_p: float) -> Float[Tensor, ""]:
-    """KL of N(mu, diag sigma^2) from N(prior_mu, sigma_p^2 I): a sum, never a mean."""
-    if mu.numel() > MANY:
-        mu, sigma, prior_mu = mu.double(), sigma.double(), prior_mu.double()
-    terms = math.log(sigma_p) - sigma.log() + (sigma.square() + (mu - prior_mu).square()) / (2 * sigma_p**2) - 0.5
-    return terms.sum()
 
 
 def _gauss(mu: Tensor, sigma: Tensor, k: int, generator: torch.Generator) -> Tensor:

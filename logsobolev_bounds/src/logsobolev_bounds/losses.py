@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from logsobolev_bounds.errors import BoundError, confidence, positive, sample_size
+from logsobolev_bounds.errors import BoundError, confidence, sample_size
 
 
 def nll(logits: Float[Tensor, "*draws N classes"], y: Int[Tensor, " N"]) -> Float[Tensor, "*draws N"]:
@@ -54,18 +54,24 @@ def _labels(logits: Tensor, y: Tensor) -> Tensor:
     return y.expand(logits.shape[:-1])[..., None]
 
 
-def elbo(risk: Tensor, kl: Tensor, n: int, delta: float = 0.05, lam: float | None = None) -> Float[Tensor, ""]:
-    """risk + kl / lambda, lambda = n unless given; delta plays no part.
+def elbo(risk: Tensor, kl: Tensor, n: int, lam: float | None = None) -> Float[Tensor, ""]:
+    """risk + kl / lambda, lambda = n unless given.
 
-    Raises (as the other objectives):
-        BoundError: n < 1, delta outside (0, 1), lambda <= 0.
+    Raises:
+        BoundError: lambda that is not positive and finite.
     """
-    _settings(n, delta)
-    return risk + kl / float(positive("lambda", n if lam is None else lam))
+    scale = n if lam is None else lam
+    if not 0 < scale < math.inf:
+        raise BoundError(f"lambda is {scale}: it is positive and finite")
+    return risk + kl / scale
 
 
 def quadratic(risk: Tensor, kl: Tensor, n: int, delta: float = 0.05) -> Float[Tensor, ""]:
-    """(sqrt(risk + c / 2) + sqrt(c / 2))^2, c = (kl + ln(2 sqrt(n) / delta)) / n."""
+    """(sqrt(risk + c / 2) + sqrt(c / 2))^2, c = (kl + ln(2 sqrt(n) / delta)) / n.
+
+    Raises (as the objectives below):
+        BoundError: n < 1, delta outside (0, 1).
+    """
     half = (kl + _settings(n, delta)) / (2 * n)
     return ((risk + half).sqrt() + half.sqrt()).square()
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from shared.errors import UserError
 from torch import Tensor, nn
 
-from logsobolev_bounds.layers import Bayes, BayesConv2d, BayesLinear, Weights
+from logsobolev_bounds.layers import MANY, Bayes, BayesConv2d, BayesLinear, Weights
 
 Name = Literal["linear", "mlp", "lenet", "resnet20"]
 Draw = list[Weights]  # one explicit set of weights, layer by layer
@@ -35,8 +35,9 @@ class BayesNet(nn.Module):
         return self.run(x, lambda i, h: self.layers[i].at(h, draw[i]))
 
     def kl(self) -> Float[Tensor, ""]:
-        """KL(posterior || prior), the sum over all layers."""
-        return torch.stack([layer.kl().double() for layer in self.layers]).sum()
+        """KL(posterior || prior), the sum over all layers; in float64 throughout where there are many weights."""
+        wide = self.weights() > MANY
+        return torch.stack([layer.kl(wide).double() for layer in self.layers]).sum()
 
     def draws(self, k: int, generator: torch.Generator, prior: bool = False) -> list[Weights]:
         """k explicit draws from the posterior (or the prior): of every layer stacked weights [k, ...]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import pytorch_lightning as L
@@ -20,6 +21,13 @@ from logsobolev_bounds.data import Examples, covariance
 from logsobolev_bounds.models import BayesNet, Name, build
 
 Objective = Literal["elbo", "quadratic", "lambda", "maurer"]
+MadeWith = dict[str, float | str]  # what a checkpoint has to have in common with a configuration
+# The terms of a bound through a log-MGF, as metrics are named.
+TERMS = {
+    "risk": "risk", "KL/lambda": "KL_over_lambda", "ln(1/delta)/lambda": "confidence_over_lambda",
+    "C/lambda": "C_over_lambda",
+}  # fmt: skip
+PRIOR_MEANS = ("prior_mu", "prior_bias_mu")  # of a layer, in a checkpoint
 LOOK_DRAWS = 20  # posterior draws of a look during training
 LOOK_EXAMPLES = 2000
 
@@ -101,7 +109,7 @@ class BayesClassifier(L.LightningModule):
         self.prior_draws, self.bound_examples, self.points = prior_draws, bound_examples, points
         self.posterior_draws, self.certificate_draws = posterior_draws, certificate_draws
         self.prior_epochs = prior_epochs
-        self.made_with: dict[str, float] = {}
+        self.made_with: MadeWith = {}
         self.final: dict[str, float] = {}
         self.curves: dict[str, list[float]] = {}
         # t of the lambda objective is trained along with the posterior.
@@ -126,13 +134,28 @@ class BayesClassifier(L.LightningModule):
                 f"prior_mode is {self.prior_mode} and data.prior_fraction {data.prior_fraction}: a learnt prior needs "
                 "a share of the examples, and a fixed one none"
             )
-        self.made_with = {"n": float(data.m), "delta": self.delta, "sigma_p": self.sigma_p}
+        # A learnt prior knows the examples that taught it, and those whose mean was subtracted from them.
+        self.made_with = {
+            "n": data.m, "delta": self.delta, "sigma_p": self.sigma_p, "prior_mode": self.prior_mode,
+            "prior_fraction": data.prior_fraction, "center": data.center, "scale": data.scale,
+            "examples": data.fingerprint,
+        }  # fmt: skip
 
-    def check_made_with(self, saved: dict[str, float]) -> None:
-        """Raise `UserError` where a checkpoint's n, delta or prior are not the configuration's."""
+    def check_made_with(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise `UserError` where a checkpoint's prior, delta or examples are not the configuration's, or not known."""
+        saved: MadeWith = checkpoint["made_with"]
         for key, value in self.made_with.items():
-            if saved.get(key) != value:
-                raise UserError(f"the checkpoint was made with {key} = {saved.get(key)}, the configuration has {value}")
+            if key not in saved:
+                raise UserError(f"the checkpoint does not say its {key}: it is of an earlier version, train again")
+            if saved[key] != value:
+                raise UserError(f"the checkpoint was made with {key} = {saved[key]}, the configuration has {value}")
+        means = (value for name, value in checkpoint["state_dict"].items() if name.endswith(PRIOR_MEANS))
+        if self.prior_mode == "fixed" and any(bool(value.any()) for value in means):
+            raise UserError(
+                "the checkpoint holds a prior with a mean that was learnt, and the configuration says prior_mode = "
+                "fixed: a bound on the examples that taught it would be false; give the configuration that it was "
+                "trained with"
+            )
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -242,11 +265,13 @@ class BayesClassifier(L.LightningModule):
             self.final |= {f"bound/{key}": each.value, f"certificate/{key}": float(each.kind == "certificate")}
             if loss == "nll":  # how far it lies above what it bounds, as far as test examples tell
                 self.final[f"margin/{key}"] = each.value - about["test/nll"]
-            if each.ess is not None:
-                self.final |= {f"ess/{key}": each.ess, f"C/{key}": each.terms["C/lambda"]}
+            if each.C is not None and each.ess is not None:
+                self.final |= {
+                    f"ess/{key}": each.ess, f"C/{key}": each.C, f"C_over_lambda/{key}": each.terms["C/lambda"],
+                }  # fmt: skip
             if key == "lsi":
-                self.final |= {f"term/{name.split('/')[0]}": value for name, value in each.terms.items()}
-                self.final |= {"bound/C": each.terms["C/lambda"], "bound/ess": each.ess or 0.0, "bound/kind": 0.0}
+                self.final |= {f"term/{TERMS[name]}": value for name, value in each.terms.items()}
+                self.final |= {"bound/C": self.final["C/lsi"], "bound/ess": self.final["ess/lsi"]}
         self.log_dict({k: v for k, v in self.final.items() if math.isfinite(v)}, batch_size=1)
 
     def results(self) -> dict[str, Any]:
@@ -260,12 +285,14 @@ class BayesClassifier(L.LightningModule):
         checkpoint["made_with"], checkpoint["curves"] = self.made_with, self.curves
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_made_with(checkpoint["made_with"])
+        self.check_made_with(checkpoint)
         self.curves = checkpoint["curves"]
 
 
 class BoundLogger(L.Callback):
     """Logs a bound beside the loss at validation: `bound/lsi`, `bound/C`, `bound/ess`, `bound/seeger01`, ...
+
+    `bound/C` is C itself, in nats; `certificate/<bound>` is 1 for a certificate and 0 for an estimate.
 
     Args:
         every: epochs between two looks. prior_draws, examples: of C, few as it is computed often.
@@ -283,14 +310,12 @@ class BoundLogger(L.Callback):
         with torch.inference_mode(False):
             found, about = certificates(
                 pl_module.net, pl_module.data, pl_module.delta, pl_module.lambdas, self.prior_draws, self.examples,
-                modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100, p_min=pl_module.p_min,
+                pl_module.points, modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100,
+                p_min=pl_module.p_min,
             )  # fmt: skip
-        values = {f"bound/{each.key}": each.result.value for each in found}
+        values = {name: value for name, value in about.items() if name.startswith("subgamma/")}
+        for _, key, _, each in found:
+            values |= {f"bound/{key}": each.value, f"certificate/{key}": float(each.kind == "certificate")}
         lsi = found[0].result
-        values |= {
-            "bound/lsi": lsi.value,
-            "bound/C": lsi.terms["C/lambda"],
-            "bound/kind": 0.0,
-            "bound/ess": lsi.ess or 0.0,
-        } | {name: value for name, value in about.items() if name.startswith("subgamma/")}
+        values |= {"bound/C": lsi.C or 0.0, "bound/ess": lsi.ess or 0.0}
         trainer.logger.log_metrics({k: v for k, v in values.items() if math.isfinite(v)}, step=trainer.global_step)

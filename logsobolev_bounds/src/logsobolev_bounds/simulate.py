@@ -7,6 +7,9 @@ risk. Settings that meet the conditions must stay below delta; flat classes with
 the input's gradient alone, must not, for there the log-Sobolev inequality misses entropy.
 
 Exponent identity: E_S E_w exp(lambda (L_D - L_S) - C) is 1 with the exact C, and at most 1 with a bound on it.
+
+Variational formula (Donsker and Varadhan), on which every PAC-Bayes bound rests: E_q f <= KL(q || p) + ln E_p e^f, with
+equality where q has the density e^f / E_p e^f by p.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
@@ -26,8 +30,11 @@ from shared.errors import one_line_errors
 
 from logsobolev_bounds import theory
 from logsobolev_bounds.errors import BoundError, confidence, positive, sample_size
+from logsobolev_bounds.mgf import c_lipschitz, subgamma_fit
+from logsobolev_bounds.synthetic import SyntheticLinReg
 
-SETTINGS = ("flat_classes", "label_noise", "logistic")
+SETTINGS = ("flat_classes", "label_noise", "logistic", "donsker_varadhan")
+BOLD = (2.0, 1.0)  # weights whose loss varies so much that C matters
 MU, SIGMA_P, M = (1.0, 0.5), 0.3, 50  # of the logistic model in two dimensions
 LAMBDAS = (2.0, 5.0, math.sqrt(M))
 
@@ -125,7 +132,9 @@ def logistic(
 ) -> list[Coverage]:
     """Logistic loss in two dimensions, y x ~ N(mu, I), and a Gaussian posterior around half the sample's mean of y x.
 
-    Gibbs risks are by quadrature, over the posterior and, for the true one, over the margin.
+    Gibbs risks are by quadrature, over the posterior and, for the true one, over the margin. These bounds are so loose
+    that no sample violates them. So one hypothesis by itself is there, too: a prior that is a point, lambda = m, no
+    divergence; its bounds are sharp enough to be violated now and then, and without C often.
     """
     rng, _ = _checked(replications, seed, m, delta, min(lams, default=0.0))
     nodes, weights = _hermite(10)
@@ -145,7 +154,15 @@ def logistic(
         for name in ("C_exact", "C_lsi", "C_lipschitz"):
             value = empirical + (kl + math.log(1 / delta) + getattr(at, name)) / lam
             bounds[f"{name}, lambda {lam:.3g}"] = (True, value)
-    return _count("logistic", true, bounds, delta)
+    mean, std = float(np.dot(BOLD, MU)), math.hypot(*BOLD)
+    one = theory.logistic_1d(mean, std, 1.0)
+    losses = np.logaddexp(0, -(mean + std * rng.standard_normal((replications, m)))).mean(1) + math.log(1 / delta) / m
+    alone = {
+        "one w, psi exact": (True, losses + one.psi),
+        "one w, lsi": (True, losses + one.lsi),
+        "one w, C left out": (False, losses),
+    }
+    return _count("logistic", true, bounds, delta) + _count("logistic", one.risk, alone, delta)
 
 
 def exponent_identity(
@@ -159,7 +176,8 @@ def exponent_identity(
 ) -> list[Exponent]:
     """E_S E_w exp(lambda (L_D - L_S) - C) for the logistic model, from independent pairs (S, w); L_D by quadrature.
 
-    The result does not depend on `chunk`, except for the rounding of sums.
+    The exact C and the one by the log-Sobolev inequality have pairs of their own: one is no copy of the other. The
+    result does not depend on `chunk`, except for the rounding of sums.
 
     Raises:
         BoundError: fewer than 2 pairs, m < 1, lambda or sigma_p <= 0, a negative seed.
@@ -168,23 +186,112 @@ def exponent_identity(
     if pairs < 2 or chunk < 1:
         raise BoundError(f"{pairs} pairs in chunks of {chunk}: a standard error needs 2 pairs, a chunk 1")
     known = [theory.prior_c_logistic(mu, sigma_p, m, lam) for lam in lams]
-    sums = np.zeros((2, len(lams)))
+    exact = _exponents(rng, [(lam, at.C_exact) for lam, at in zip(lams, known)], pairs, mu, sigma_p, m, chunk)
+    other = np.random.default_rng((seed, 1))
+    bound = _exponents(other, [(lam, at.C_lsi) for lam, at in zip(lams, known)], pairs, mu, sigma_p, m, chunk)
+    found = []
+    for lam, at, *means in zip(lams, known, exact, bound):
+        found.append(Exponent(lam, "C_exact", *means[0], 1.0))
+        found.append(Exponent(lam, "C_lsi", *means[1], math.exp(at.C_exact - at.C_lsi)))
+    return found
+
+
+def _exponents(
+    rng: np.random.Generator, cases: Sequence[tuple[float, float]], pairs: int, mu: tuple[float, float],
+    sigma_p: float, m: int, chunk: int,
+) -> list[tuple[float, float]]:  # fmt: skip
+    """Mean and standard error of exp(lambda (L_D - L_S) - C) for each (lambda, C), all over the same pairs."""
+    sums = np.zeros((2, len(cases)))
     for start in range(0, pairs, chunk):
         draws = rng.standard_normal((min(chunk, pairs - start), 2 + m))
         w = sigma_p * draws[:, :2]
         # y x ~ N(mu, I), so the margins of w are N(w'mu, |w|^2).
         margins = (w @ np.array(mu))[:, None] + np.hypot(*w.T)[:, None] * draws[:, 2:]
         gap = _logistic_risk(w, mu) - np.logaddexp(0, -margins).mean(1)
-        for j, (lam, at) in enumerate(zip(lams, known)):
-            value = np.exp(lam * gap - at.C_exact)
+        for j, (lam, C) in enumerate(cases):
+            value = np.exp(lam * gap - C)
             sums[:, j] += value.sum(), np.square(value).sum()
     mean = sums[0] / pairs
     error = np.sqrt(np.maximum(sums[1] / pairs - mean**2, 0) / (pairs - 1))
-    found = []
-    for j, (lam, at) in enumerate(zip(lams, known)):
-        for name, expected in (("C_exact", 1.0), ("C_lsi", math.exp(at.C_exact - at.C_lsi))):
-            found.append(Exponent(lam, name, float(mean[j]) * expected, float(error[j]) * expected, expected))
-    return found
+    return list(zip(mean.tolist(), error.tolist()))
+
+
+class Variational(NamedTuple):
+    """How far E_q f lies below KL(q || p) + ln E_p e^f.
+
+    Args:
+        at_best: at the posterior with the density e^f / E_p e^f, where it is 0 but for rounding.
+        least: over random Gaussian posteriors; negative would contradict the formula.
+        monte_carlo_z: ln E_p e^f from draws of p less its value, in standard errors.
+    """
+
+    at_best: float
+    least: float
+    monte_carlo_z: float
+
+
+def donsker_varadhan(
+    posteriors: int = 1000, draws: int = 100_000, seed: int = 0, n: int = 10, d: int = 2
+) -> Variational:
+    """The variational formula for f(w) = -n L_S(w), the log-likelihood of a linear regression on a drawn sample.
+
+    ln E_p e^f is the log marginal likelihood, which comes from the examples' n x n covariance and not from weights.
+
+    Raises:
+        BoundError: fewer than 1 posterior or 2 draws, n or d < 1, a negative seed.
+    """
+    rng, _ = _checked(posteriors, seed, n, 0.5, 1.0)
+    if draws < 2 or d < 1:
+        raise BoundError(f"{draws} draws of {d} weights: a standard error needs 2 draws, a model 1 weight")
+    scale, noise = 0.8, 0.9  # deviations of the prior and of the likelihood
+    recipe = SyntheticLinReg(tuple(rng.standard_normal(d).tolist()), noise)
+    examples, answers = recipe.sample(n, seed)
+    known = theory.linear_regression(examples, answers, torch.tensor(recipe.w), scale, noise, noise)
+    X, y, log_z = examples.numpy(), answers.numpy(), known.log_marginal
+    constant = n * math.log(2 * math.pi * noise**2) / 2
+
+    def gap(mean: np.ndarray, cov: np.ndarray) -> float:
+        f = -(np.square(y - X @ mean).sum() + np.einsum("ij,jk,ik->", X, cov, X)) / (2 * noise**2) - constant
+        kl = (np.trace(cov) + mean @ mean) / scale**2 - d - np.linalg.slogdet(cov / scale**2)[1]
+        return float(kl / 2 + log_z - f)
+
+    best_cov = np.linalg.inv(X.T @ X / noise**2 + np.eye(d) / scale**2)
+    best = best_cov @ X.T @ y / noise**2
+    gaps = []
+    for _ in range(posteriors):
+        root = rng.standard_normal((d, d)) * rng.uniform(0.01, 1)
+        gaps.append(
+            gap(best + rng.uniform(0, 1) * rng.standard_normal(d), best_cov * rng.uniform(0.2, 1) + root @ root.T)
+        )
+    w = scale * rng.standard_normal((draws, d))
+    likelihood = np.exp(-np.square(y - w @ X.T).sum(1) / (2 * noise**2) - constant - log_z)
+    z = (likelihood.mean() - 1) / (likelihood.std(ddof=1) / math.sqrt(draws))
+    return Variational(gap(best, best_cov), min(gaps), float(z))
+
+
+class LinearModel(NamedTuple):
+    """The binary linear model's C against lambda: its sub-gamma fit, and how far its closed bound lies above it.
+
+    Args:
+        v, c, rms: of the fit. slack: the least of ln(C_lipschitz / C_exact) over lambda, at least 0 if it is a bound.
+    """
+
+    v: float
+    c: float
+    rms: float
+    slack: float
+
+
+def linear_model(points: int = 8, largest: float = 0.9) -> LinearModel:
+    """Whether C of a linear model with logistic loss is sub-gamma: exact, by quadrature (section 3.5).
+
+    Args:
+        points: lambdas, evenly up to `largest` of sqrt(m) / sigma_p, where the closed bound ends.
+    """
+    lams = largest * math.sqrt(M) / SIGMA_P * torch.arange(1, points + 1, dtype=torch.float64) / points
+    exact = theory.prior_c_logistic_exact(MU, SIGMA_P, M, lams)
+    fit, closed = subgamma_fit(lams, exact), c_lipschitz(torch.ones(2), SIGMA_P, lams, M)
+    return LinearModel(fit.v, fit.c, fit.rms, float((closed / exact).log().min()))
 
 
 def _hermite(order: int) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
@@ -210,7 +317,7 @@ def _checked(replications: int, seed: int, m: int, delta: float, lam: float) -> 
 
 
 def coverage(setting: str, replications: int = 2000, seed: int = 0, delta: float = 0.05) -> list[Coverage]:
-    """Every bound of a setting, or of `all`.
+    """Every bound of a setting, or of `all`; `donsker_varadhan` has none.
 
     Raises:
         BoundError: an unknown setting (the known are listed), or what the settings refuse.
@@ -220,10 +327,10 @@ def coverage(setting: str, replications: int = 2000, seed: int = 0, delta: float
         "label_noise": label_noise,
         "logistic": logistic,
     }
-    if setting not in (*simulations, "all"):
-        raise BoundError(f"unknown setting {setting!r}: there are {', '.join((*simulations, 'all'))}")
-    chosen = simulations if setting == "all" else {setting: simulations[setting]}
-    return [row for simulate in chosen.values() for row in simulate(replications, seed, delta=delta)]
+    if setting not in (*SETTINGS, "all"):
+        raise BoundError(f"unknown setting {setting!r}: there are {', '.join((*SETTINGS, 'all'))}")
+    chosen = [simulate for name, simulate in simulations.items() if setting in (name, "all")]
+    return [row for simulate in chosen for row in simulate(replications, seed, delta=delta)]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -254,7 +361,15 @@ def main(argv: list[str] | None = None) -> int:
                 row.setting, row.bound, "met" if row.valid else "not met", f"{100 * row.share:.2f}%",
                 "holds" if row.holds else "violated",
             )  # fmt: skip
-        console.print(table)
+        if found:
+            console.print(table)
+        if options.setting in ("donsker_varadhan", "all"):
+            formula = donsker_varadhan(options.replications, seed=options.seed)
+            table = Table(title=f"KL + ln E_p e^f - E_q f over {options.replications:,} Gaussian posteriors", box=None)
+            table.add_row("at the best posterior", f"{formula.at_best:.1e}")
+            table.add_row("least of the others", f"{formula.least:.5f}")
+            table.add_row("ln E_p e^f by sampling, standard errors off", f"{formula.monte_carlo_z:.2f}")
+            console.print(table)
         if options.setting in ("logistic", "all"):
             pairs = max(2, 10 * options.replications)
             table = Table("lambda", "C", title=f"E exp(lambda (L_D - L_S) - C), {pairs:,} pairs of sample and weights")

@@ -98,7 +98,7 @@ def fits(results: Results) -> Table | None:
     """C1: the sub-gamma fit."""
     rows = []
     for e in _with(results, "rms/identity"):
-        forms = {"rms/total": ".3f", "ess/total": ".1f"}
+        forms = {"c/total": ".1e", "rms/total": ".3f", "ess/total": ".1f"}
         total = [shown(e, k, form) if "C/total" in e.runs[0].metrics else "–" for k, form in forms.items()]
         rows.append(
             [
@@ -108,14 +108,14 @@ def fits(results: Results) -> Table | None:
         )  # fmt: skip
     if not rows:
         return None
-    columns = ["prior", "v, Euclid", "c", "RMS", "ESS at the end", "RMS, total cov.", "ESS at the end"]
+    columns = ["prior", "v, Euclid", "c", "RMS", "ESS at the end", "c, total cov.", "RMS", "ESS at the end"]
     return Table(
         title="Sub-gamma fits of C(lambda)",
         columns=columns,
         rows=rows,
         note="C = lambda^2 v / (2 (1 - c lambda)) on 20 lambdas up to m (or as the title says); RMS of the log "
-        "residual. "
-        "Where ESS < 10 at the end, C there is under-estimated, however well a curve fits it.",
+        "residual. A negative c: C grows more slowly than the square of lambda. Where ESS < 10 at the end, C there is "
+        "under-estimated, however well a curve fits it.",
     )
 
 

@@ -163,6 +163,30 @@ class PriorC(NamedTuple):
     wrong_mean_of_exponent: float
 
 
+def _weights_2d(mu: tuple[float, float], sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Of w ~ N(0, sigma^2 I_2) in polar coordinates: mean and deviation of its margin, ln of its probability [W]."""
+    r, radial = legendre(0, 26, 13, 12)  # with the tail e^{-0.06 r^2} where lambda^2 sigma_p^2 = m
+    angle = torch.linspace(0, math.pi, 49, dtype=torch.float64)  # from mu's: the other half is the same
+    around = torch.full_like(angle, 1 / 48)
+    around[[0, -1]] /= 2
+    log_p = (((r * radial).log() - r.square() / 2)[:, None] + around.log()).flatten()
+    std = (sigma * r)[:, None].expand(-1, len(angle))
+    return (math.hypot(*mu) * std * angle.cos()).flatten(), std.flatten(), log_p - torch.logsumexp(log_p, 0)
+
+
+def prior_c_logistic_exact(
+    mu: tuple[float, float], sigma_p: float, m: int, lams: Float[Tensor, " J"]
+) -> Float[Tensor, " J"]:
+    """`C_exact` of `prior_c_logistic` alone, at many lambdas at once.
+
+    Raises:
+        BoundError: sigma_p or lambda that is not positive, m < 1.
+    """
+    alphas = positive("lambda", lams) / sample_size("m", m)
+    mean, std, log_p = _weights_2d(mu, float(positive("sigma_p", sigma_p)))
+    return torch.logsumexp(log_p[:, None] + m * logistic_margin(mean, std, alphas).psi, 0)
+
+
 @lru_cache  # a second of quadrature, which simulations ask for again and again
 def prior_c_logistic(mu: tuple[float, float], sigma_p: float, m: int, lam: float) -> PriorC:
     """Binary logistic loss of w'x, x given y ~ N(y mu, I_2), w ~ N(0, sigma_p^2 I_2), in polar coordinates of w.
@@ -171,19 +195,10 @@ def prior_c_logistic(mu: tuple[float, float], sigma_p: float, m: int, lam: float
         BoundError: sigma_p or lambda that is not positive, m < 1.
     """
     sigma, end = float(positive("sigma_p", sigma_p)), float(positive("lambda", lam) / sample_size("m", m))
-    r, radial = legendre(0, 26, 13, 12)  # with the tail e^{-0.06 r^2} where lambda^2 sigma_p^2 = m
-    angle = torch.linspace(0, math.pi, 49, dtype=torch.float64)  # from mu's: the other half is the same
-    around = torch.full_like(angle, 1 / 48)
-    around[[0, -1]] /= 2
-    log_p = ((r * radial).log() - r.square() / 2)[:, None] + around.log()
-    std = (sigma * r)[:, None].expand_as(log_p)
+    mean, std, log_p = _weights_2d(mu, sigma)
     s, w = legendre(0, end, max(1, math.ceil(end)), 12)
-    at = logistic_margin(
-        (math.hypot(*mu) * std * angle.cos()).flatten(), std.flatten(), torch.cat([s, s.new_tensor([end])])
-    )
-    psi, log_p = at.psi[:, -1], log_p.flatten()
-    log_p = log_p - torch.logsumexp(log_p, 0)
-    p = log_p.exp()
+    at = logistic_margin(mean, std, torch.cat([s, s.new_tensor([end])]))
+    psi, p = at.psi[:, -1], log_p.exp()
     return PriorC(
         float(torch.logsumexp(log_p + m * psi, 0)),
         float(torch.logsumexp(log_p + lam / 2 * (at.G[:, :-1] @ w), 0)),

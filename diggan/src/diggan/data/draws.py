@@ -27,6 +27,7 @@ class Plan:
         latent: entries of z; classes: of conditional networks (0: none).
         policy: DiffAugment's (empty: none); height, width: of the images.
         flip: mirror half of the reals.
+        accumulate: batches of each update, one after another along the axis of updates.
     """
 
     n: int
@@ -38,16 +39,27 @@ class Plan:
     height: int = 8
     width: int = 8
     flip: bool = False
+    accumulate: int = 1
+
+    @property
+    def d_batches(self) -> int:
+        """Of reals in an iteration."""
+        return self.d_steps * self.accumulate
+
+    @property
+    def batches(self) -> int:
+        """Of latents: D's, then G's."""
+        return (self.d_steps + 1) * self.accumulate
 
 
 @dataclass(frozen=True)
 class Chunk:
     """The draws of `CHUNK` iterations; see `draw_chunk`."""
 
-    rows: Int64[Tensor, "chunk d_steps batch"]
+    rows: Int64[Tensor, "chunk d_batches batch"]
     flips: Tensor | None
-    z: Float[Tensor, "chunk updates batch latent"]
-    gy: Int64[Tensor, "chunk updates batch"] | None
+    z: Float[Tensor, "chunk batches batch latent"]
+    gy: Int64[Tensor, "chunk batches batch"] | None
     augment: list[Draws]
 
 
@@ -66,22 +78,21 @@ def image_rows(n: int, seed: int, start: int, count: int) -> Int64[Tensor, " cou
 
 def draw_chunk(plan: Plan, seed: int, number: int) -> Chunk:
     """The draws of iterations `number * CHUNK ...` (from 0). Fewer images than one batch come again and again."""
-    updates = plan.d_steps + 1
-    per = plan.d_steps * plan.batch
-    rows = image_rows(plan.n, seed, number * CHUNK * per, CHUNK * per).view(CHUNK, plan.d_steps, plan.batch)
+    per = plan.d_batches * plan.batch
+    rows = image_rows(plan.n, seed, number * CHUNK * per, CHUNK * per).view(CHUNK, plan.d_batches, plan.batch)
     flips = torch.rand(rows.shape, generator=stream(seed, "flips", number)) < 0.5 if plan.flip else None
-    z = torch.randn(CHUNK, updates, plan.batch, plan.latent, generator=stream(seed, "latents", number))
+    z = torch.randn(CHUNK, plan.batches, plan.batch, plan.latent, generator=stream(seed, "latents", number))
     gy = None
     if plan.classes:
         gy = torch.randint(plan.classes, z.shape[:3], generator=stream(seed, "classes", number))
     augment = []
     if plan.policy:
-        images = CHUNK * (2 * plan.d_steps + 1) * plan.batch
+        images = CHUNK * (plan.d_batches + plan.batches) * plan.batch
         drawn = draw(plan.policy, images, plan.height, plan.width, stream(seed, "augment", number))
         # Of each iteration 2B for every update of D, then B for G's.
-        sizes = ([2 * plan.batch] * plan.d_steps + [plan.batch]) * CHUNK
+        sizes = ([2 * plan.batch] * plan.d_batches + [plan.batch] * plan.accumulate) * CHUNK
         columns = [None if u is None else u.split(sizes) for u in drawn]
-        augment = [Draws(*(None if c is None else c[i] for c in columns)) for i in range(CHUNK * updates)]
+        augment = [Draws(*(None if c is None else c[i] for c in columns)) for i in range(CHUNK * plan.batches)]
     return Chunk(rows, flips, z, gy, augment)
 
 

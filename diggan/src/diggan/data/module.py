@@ -18,12 +18,11 @@ from shared.runs.store import write_atomic
 from torch import Tensor
 
 from diggan.data.draws import Plan, Stream
-from diggan.data.images import FLIPPED, Source, load, stratified_subset, subset
+from diggan.data.images import FLIPPED, Source, load, spread, stratified_subset, subset
 from diggan.regulariser import Random
 from diggan.training import Batch
 
 log = logging.getLogger(__name__)
-EVALUATION_BATCH = 500
 
 
 class Batches:
@@ -137,6 +136,11 @@ class LimitedImages(L.LightningDataModule):
         """The test images: what a result is compared with."""
         return self.source.scaled(self.source.test_images)
 
+    def held_out(self, count: int) -> tuple[Tensor, Tensor]:
+        """`count` of the test images (or all), evenly spread, and their labels: what D is looked at on."""
+        rows = spread(len(self.source.test_labels), count)
+        return self.source.scaled(self.source.test_images[rows]), self.source.test_labels[rows]
+
     def to_device(self, device: torch.device | str) -> None:
         self.device, self.stream = device, None
         self.images, self.labels = self.images.to(device), self.labels.to(device)
@@ -156,8 +160,8 @@ class LimitedImages(L.LightningDataModule):
             x = torch.where(chunk.flips[i][..., None, None, None], x.flip(-1), x)
         if chunk.gy is not None:
             y = self.labels[chunk.rows[i]]
-        updates = self.plan.d_steps + 1
-        augment = chunk.augment[i * updates : (i + 1) * updates]
+        batches = self.plan.batches
+        augment = chunk.augment[i * batches : (i + 1) * batches]
         gy = None if chunk.gy is None else chunk.gy[i]
         return Batch(x, y, chunk.z[i], gy, augment, Random([self.stream.random(k)]))
 

@@ -99,14 +99,11 @@ class BatchNorm(nn.Module):
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
         self.eps, self.momentum = eps, momentum
-        self.keep_statistics = True  # off: a pass in training mode leaves what is stored (for sampling)
         self.register_buffer("stored_mean", torch.zeros(channels))
         self.register_buffer("stored_var", torch.ones(channels))
 
     def normalise(self, x: Tensor) -> Tensor:
-        kept = self.keep_statistics or not self.training
-        mean, var = (self.stored_mean, self.stored_var) if kept else (None, None)
-        return F.batch_norm(x, mean, var, None, None, self.training, self.momentum, self.eps)
+        return F.batch_norm(x, self.stored_mean, self.stored_var, None, None, self.training, self.momentum, self.eps)
 
 
 class PlainBatchNorm(BatchNorm):

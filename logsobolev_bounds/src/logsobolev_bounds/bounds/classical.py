@@ -61,6 +61,11 @@ def lambda_bound(q: Number, kl: Number, n: Number, delta: Number, t: Number) -> 
     return unit("q", q) / (1 - t / 2) + complexity(kl, n, delta) / (t * (1 - t / 2))
 
 
+def best_t(q: Number, kl: Number, n: Number, delta: Number) -> Float[Tensor, ...]:
+    """The t at which `lambda_bound` is least: 2 / (1 + sqrt(1 + 2 q / c)); the bound holds there, too."""
+    return 2 / (1 + (1 + 2 * unit("q", q) / complexity(kl, n, delta)).sqrt())
+
+
 def catoni(q: Number, kl: Number, n: Number, delta: Number, lam: Number) -> Float[Tensor, ...]:
     """(1 - exp(-(lambda q + kl + ln(1 / delta)) / n)) / (1 - exp(-lambda / n)), lambda fixed before the sample."""
     lam, n = positive("lambda", lam), sample_size("n", n)

@@ -33,6 +33,7 @@ ESTIMATES = {
     "on_average": "the log-Sobolev inequality is assumed, and bounds on mean loss and gradient under the prior",
     "lipschitz": "the log-Sobolev inequality is assumed, and a linear model of Gaussian inputs",
 }
+THROUGH_MGF = tuple(key for key in ESTIMATES if key not in ("elbo", "alquier_optimal"))
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Facts:
         risk: the empirical Gibbs risk is `exact`, a Monte-Carlo mean that was `inverted` (`monte_carlo_risk`), or a
             `plug_in` mean.
         selected_over: what the value is the least of without a union bound, such as "seeds"; none: "".
+        complexity_from: what C and the covariance in it are estimated on, if it is (part of) the sample; else "".
     """
 
     prior_fixed: bool = False
@@ -53,6 +55,7 @@ class Facts:
     preprocessing_free: bool = False
     risk: Risk = "plug_in"
     selected_over: str = ""
+    complexity_from: str = "the sample"
 
     def __post_init__(self) -> None:
         if self.risk not in get_args(Risk):
@@ -64,7 +67,7 @@ class BoundResult:
     """A bound's value with what it is worth.
 
     `terms` are what the value is made of, by name; `reasons` say why it is an estimate, and warn. `ess` is the
-    effective sample size behind C, None for bounds without one.
+    effective sample size behind C, `lam` the lambda, None for bounds without one.
     """
 
     name: str
@@ -73,6 +76,12 @@ class BoundResult:
     terms: Mapping[str, float] = field(default_factory=dict)
     ess: float | None = None
     reasons: tuple[str, ...] = ()
+    lam: float | None = None
+
+    @property
+    def C(self) -> float | None:
+        """The complexity itself, in nats: `terms` hold it over lambda."""
+        return None if self.lam is None or "C/lambda" not in self.terms else self.terms["C/lambda"] * self.lam
 
     @property
     def unreliable(self) -> bool:
@@ -86,6 +95,7 @@ def assemble(
     facts: Facts,
     terms: Mapping[str, Number] | None = None,
     ess: Number | None = None,
+    lam: Number | None = None,
 ) -> BoundResult:
     """A BoundResult whose kind follows from the facts, by the rules of section 3.8.
 
@@ -101,6 +111,8 @@ def assemble(
     if value != value:
         raise BoundError(f"the value of {name} is nan: check the loss and the gradients that went into it")
     reasons = [ESTIMATES[name]] if name in ESTIMATES else []
+    if name in THROUGH_MGF and facts.complexity_from:
+        reasons.append(f"C and the assumed covariance are estimated on {facts.complexity_from}")
     if not facts.prior_fixed:
         reasons.append("the prior was not fixed before the sample was seen")
     if (name in FIXED_LAMBDA or name in ESTIMATES) and name != "alquier_optimal" and not facts.lambda_fixed:
@@ -115,8 +127,10 @@ def assemble(
     size = None if ess is None else float(ess)
     if size is not None and not size >= RELIABLE_ESS:
         reasons.append(f"unreliable: effective sample size {size:.1f} < {RELIABLE_ESS:.0f}, C is under-estimated")
+    if value == float("inf"):
+        reasons.append("the value is infinite: C is, at this lambda")
     made_of = {key: float(term) for key, term in (terms or {}).items()}
-    return BoundResult(name, value, kind, made_of, size, tuple(reasons))
+    return BoundResult(name, value, kind, made_of, size, tuple(reasons), None if lam is None else float(lam))
 
 
 def assemble_mgf(
@@ -127,9 +141,8 @@ def assemble_mgf(
     Raises:
         BoundError: a name that is not of a bound through a log-MGF, or what `pac_bayes_mgf` and `assemble` refuse.
     """
-    if name not in ESTIMATES or name in ("elbo", "alquier_optimal"):
-        through = [key for key in ESTIMATES if key not in ("elbo", "alquier_optimal")]
-        raise BoundError(f"{name!r} has no log-MGF: there are {', '.join(through)}")
+    if name not in THROUGH_MGF:
+        raise BoundError(f"{name!r} has no log-MGF: there are {', '.join(THROUGH_MGF)}")
     value = pac_bayes_mgf(q, kl, C, lam, delta)
     terms = {
         "risk": q,
@@ -137,4 +150,4 @@ def assemble_mgf(
         "ln(1/delta)/lambda": -torch.log(torch.as_tensor(delta, dtype=torch.float64)) / lam,
         "C/lambda": C / lam,
     }
-    return assemble(name, value, facts, terms, ess)
+    return assemble(name, value, facts, terms, ess, lam)

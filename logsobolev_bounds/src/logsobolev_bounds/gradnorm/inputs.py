@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import check_covariance
 from ..kernels.quadratic_rows import gram_of_first_layer, quadratic_rows
 from .batch import check_batch, check_labels, check_logits, recording, refuse_coupling, usable
 
 Draw = Callable[[Tensor], Tensor]
 CHUNK_OF_FUNCTIONS = 1024  # examples of a backward pass
 CHUNK_OF_MLPS = 2**14  # pairs of draw and example that are held at once
-LEAST_EIGENVALUE = -1e-8
 
 
 @dataclass(frozen=True)
@@ -97,31 +97,6 @@ def input_grad_sq(
         rows = [of_function(draw, k, x, y, Sigma, chunk or CHUNK_OF_FUNCTIONS) for k, draw in enumerate(draws)]
     loss, g = zip(*rows)
     return torch.stack(loss), torch.stack(g)
-
-
-def check_covariance(Sigma: Tensor, d: int) -> None:
-    """Refuse what is no covariance of d numbers.
-
-    Raises:
-        ValueError: another shape, not finite, not symmetric, an eigenvalue below -1e-8 (below the rounding of its
-            entries, for float32); the line names the value.
-    """
-    if Sigma.shape != (d, d):
-        raise ValueError(f"Sigma has shape {tuple(Sigma.shape)}: inputs have {d} entries")
-    wide = Sigma.detach().double()
-    scale = float(wide.abs().max())
-    if not scale < float("inf"):
-        raise ValueError(f"Sigma has an entry that is not finite: {scale}")
-    rounding = torch.finfo(Sigma.dtype).eps
-    uneven = float((wide - wide.T).abs().max())
-    if uneven > 10 * rounding * scale:
-        raise ValueError(f"Sigma is not symmetric: entries differ by {uneven:.3g}")
-    allowed = max(-LEAST_EIGENVALUE, rounding * float(wide.norm()))
-    shifted = (wide + wide.T) / 2 + allowed * torch.eye(d, dtype=wide.dtype, device=wide.device)
-    if int(torch.linalg.cholesky_ex(shifted)[1]):
-        least = float(torch.linalg.eigvalsh(wide)[0])
-        if least < -allowed:
-            raise ValueError(f"Sigma has the eigenvalue {least:.3g}: a covariance has none below 0")
 
 
 def of_function(

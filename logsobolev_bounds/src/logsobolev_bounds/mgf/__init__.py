@@ -6,13 +6,12 @@ prior          from draws to C(lambda, p); the sub-gamma fit
 """
 
 from logsobolev_bounds.mgf.inequalities import c_lipschitz, c_on_average, class_corrected, comonotone, lsi, on_average
-from logsobolev_bounds.mgf.moments import alpha_grid, herbst, psi, tilted
+from logsobolev_bounds.mgf.moments import herbst, psi, tilted
 from logsobolev_bounds.mgf.prior import LogC, SubGamma, log_c, subgamma_fit
 
 __all__ = [
     "LogC",
     "SubGamma",
-    "alpha_grid",
     "c_lipschitz",
     "c_on_average",
     "class_corrected",

@@ -62,7 +62,7 @@ def _growth(x: Tensor) -> Tensor:
     return torch.where(x > 1e-12, torch.expm1(x) / x.clamp_min(1e-12), 1 + x / 2)
 
 
-def c_on_average(b: Number, g: Number, lam: Number, m: Number) -> Float[Tensor, ...]:
+def c_on_average(b: Number | None, g: Number | None, lam: Number, m: Number) -> Float[Tensor, ...]:
     """T2 for a prior on whose whole support E l <= b and E g <= g: C <= lambda g / (2 b) (e^{lambda b / m} - 1).
 
     Raises:
@@ -70,11 +70,12 @@ def c_on_average(b: Number, g: Number, lam: Number, m: Number) -> Float[Tensor, 
             infinite for every lambda, and a Monte-Carlo estimate of it means nothing); lambda <= 0, m < 1.
     """
     for name, value in (("b", b), ("g", g)):
-        x = torch.as_tensor(value, dtype=torch.float64)
+        x = torch.as_tensor(torch.nan if value is None else value, dtype=torch.float64)
         bad = ~(x.isfinite() & (x >= 0))
         if bad.any():
+            found = "not given" if value is None else f"{x[bad][0].item():.6g}"
             raise BoundError(
-                f"{name} is {x[bad][0].item():.6g}: the on-average bound is infinite without finite b and g that "
+                f"{name} is {found}: the on-average bound is infinite without finite b and g that "
                 "hold on the whole support of the prior; give them, or truncate the prior"
             )
     lam, m = positive("lambda", lam), sample_size("m", m)

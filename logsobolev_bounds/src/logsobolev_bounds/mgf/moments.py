@@ -15,23 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from logsobolev_bounds.errors import BoundError, finite, non_negative, positive, sample_size
+from logsobolev_bounds.errors import BoundError, finite, non_negative
 from logsobolev_bounds.kernels.tilted_moments import tilted_moments
 
 MIN_POINTS = 17
 _BLOCK = 1 << 22  # numbers in one block of exponentials: 32 MB
-
-
-def alpha_grid(lam: float, m: int, points: int = 65) -> Float[Tensor, " T"]:
-    """The uniform grid 0 ... lambda / m on which the integrals of section 3.3 are taken.
-
-    Raises:
-        BoundError: lambda that is not positive, m < 1, fewer than 17 points.
-    """
-    end = float(positive("lambda", lam) / sample_size("m", m))
-    if points < MIN_POINTS:
-        raise BoundError(f"T is {points}: the trapezoid rule needs at least {MIN_POINTS} values of alpha")
-    return torch.linspace(0, end, points, dtype=torch.float64)
 
 
 def check_grid(alphas: Float[Tensor, " T"]) -> Float[Tensor, " T"]:

@@ -118,13 +118,14 @@ class Shape(Strict):
 
 
 class Ratio(Strict):
-    """`numerator` over `denominator` is at most `at_most`: the ratio of means, or of every seed by itself."""
+    """`numerator` over `denominator` is at most `at_most`: every seed by itself, or the means by `margin_se` errors."""
 
     kind: Literal["ratio"]
     numerator: Name
     denominator: Name
     at_most: Annotated[Number, Field(gt=0)]
     every_seed: bool = False
+    margin_se: Annotated[Number, Field(ge=0)] = 2.0
     min_seeds: int = Field(default=3, ge=3)
 
     @property

@@ -117,9 +117,16 @@ def _ratio(rule: Ratio, top: Measured, bottom: Measured, good: Verdict) -> tuple
     if any(low <= 0 for _, low in pairs):
         return "not reproduced", f"{rule.denominator} is not positive: no ratio"
     worst = max(high / low for high, low in pairs)
-    holds = sum(high / low <= rule.at_most for high, low in pairs)
-    words = f"{holds} of {len(pairs)} seeds, the largest {worst:.3g}" if rule.every_seed else f"{worst:.3g}"
-    return (good if holds == len(pairs) else "not reproduced"), f"{words}; at most {rule.at_most:g} needed"
+    if rule.every_seed:
+        holding = sum(high / low <= rule.at_most for high, low in pairs)
+        words, holds = f"{holding} of {len(pairs)} seeds, the largest {worst:.3g}", holding == len(pairs)
+        return (good if holds else "not reproduced"), f"{words}; at most {rule.at_most:g} needed"
+    # top <= at_most * bottom, both means uncertain: the difference, in its own standard errors
+    slack = rule.at_most * bottom.mean - top.mean
+    error = math.sqrt(top.sd**2 / top.n + (rule.at_most * bottom.sd) ** 2 / bottom.n)
+    holds = slack >= 0 and slack >= rule.margin_se * error
+    errors = f" by {slack / error:.1f} standard errors ({rule.margin_se:g} needed)" if error and slack >= 0 else ""
+    return (good if holds else "not reproduced"), f"{worst:.3g}; at most {rule.at_most:g} needed{errors}"
 
 
 def _shape(rule: Shape, m: Measured, good: Verdict) -> tuple[Verdict, str]:

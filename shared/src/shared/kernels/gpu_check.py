@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from shared.errors import UserError, one_line_errors
+from shared.kernels.backend import BACKEND, use_triton
 from shared.kernels.harness import TF32_TOLERANCE, TOLERANCE, Check, Shape, compare, draw, relative_error
 
 EVIDENCE = Path("docs/gpu-evidence.md")
@@ -74,8 +75,20 @@ def tolerance(mode: str, dtype: torch.dtype) -> float:
     return TF32_TOLERANCE if mode == "tf32" else TOLERANCE[dtype]
 
 
+def need_triton() -> None:
+    """Raise `UserError` where the operators would run their definitions: these agree with themselves, always."""
+    if not use_triton(torch.empty(0, device="cuda")):
+        why = f"KERNEL_BACKEND is {BACKEND}: unset it" if BACKEND == "reference" else "install it: `pip install triton`"
+        raise UserError(f"the kernels would not run on this GPU, and the definitions need no check; {why}")
+
+
 def verify(check: Check) -> list[str]:
-    """What is wrong with a kernel on this device, by mode, shape and tensor; empty where nothing is."""
+    """What is wrong with a kernel on this device, by mode, shape and tensor; empty where nothing is.
+
+    Raises:
+        UserError: the kernels would not run, see `need_triton`.
+    """
+    need_triton()
     wrong = []
     for mode, dtype, precision, _ in MODES:
         if mode not in check.modes:
@@ -94,6 +107,7 @@ def verify(check: Check) -> list[str]:
 
 def measure(check: Check, shape: Shape, mode: str) -> dict[str, Any]:
     """Error and times of one operator at one shape."""
+    need_triton()
     dtype, precision = next((d, p) for name, d, p, _ in MODES if name == mode)
     torch.set_float32_matmul_precision(precision)
     operands = draw(check, shape, "cuda", dtype)

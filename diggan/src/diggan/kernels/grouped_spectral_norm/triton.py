@@ -24,7 +24,6 @@ from .layers import accumulator
 # Rows of the table of layers. Programs of a launch: the layer's first in each of the four ways to cut it.
 ROWS, COLUMNS, ROW0, COLUMN0, PART0 = (tl.constexpr(i) for i in range(5))
 BY_COLUMNS, BY_ROWS, BY_ENTRIES, BY_SPANS = (tl.constexpr(i) for i in range(5, 9))
-FIELDS = 9
 SUMMED = tl.constexpr(256)  # entries at a time of the sums that every program makes for itself
 NEVER = 2**62  # first program of a layer that there is not
 
