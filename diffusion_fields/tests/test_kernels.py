@@ -148,6 +148,9 @@ def test_chamfer_near_contact_and_of_clouds_that_are_not_finite() -> None:
     R = normal(1, 40, 3, dtype=torch.float32) + 100
     exact = reference.chamfer_allpairs((R.flip(1) + 1e-3).double(), R.double())
     torch.testing.assert_close(chamfer_allpairs(R.flip(1) + 1e-3, R).double(), exact, rtol=1e-5, atol=0)
+    far = normal(1, 40, 3) + 1e4
+    exact = reference.chamfer_allpairs(far.flip(1) + 1e-3, far)
+    torch.testing.assert_close(chamfer_allpairs(far.flip(1) + 1e-3, far), exact, rtol=1e-5, atol=0)
     G = torch.cat([R, R])
     G[0, 3, 1] = torch.nan
     assert chamfer_allpairs(G, R).isfinite().tolist() == [[False], [True]]
