@@ -10,7 +10,7 @@ import torch
 import trimesh
 from diffusion_fields.data import load, space_grid
 from diffusion_fields.data.shapes import CUT, FAMILIES, Shapes, ShapeSource, draw_shapes
-from diffusion_fields.data.solids import mesh_sdf, read_mesh, winding
+from diffusion_fields.data.solids import mesh_sdf, nearest, read_mesh, winding
 from diffusion_fields.errors import FieldError
 from diffusion_fields.oracle import fibonacci_sphere
 from shared.data.root import DamagedData, MissingData
@@ -214,6 +214,14 @@ def test_distance_to_a_mesh_of_a_box_is_that_to_the_box() -> None:
         eye = torch.eye(3, dtype=torch.float64)[None]
         exact = Shapes(torch.tensor([1]), half, half[:, 0], eye, half * 0).sdf(torch.from_numpy(points))[0].numpy()
         assert np.abs(mesh_sdf(mesh.vertices, mesh.faces, points) - exact).max() < 1e-9
+
+
+def test_a_large_triangle_is_found_behind_many_small_ones() -> None:
+    large = np.array([[[-1.0, -1, 0], [3, -1, 0], [-1, 3, 0]]])
+    corner = np.array([[0.0, 0, 0], [0.01, 0, 0], [0, 0.01, 0]])
+    small = np.random.default_rng(0).uniform(-0.05, 0.05, (200, 1, 3)) + corner + [-0.9, -0.9, 0.5]
+    points = np.array([[-0.9, -0.9, 0.1], [0.5, 0.5, -0.2]])
+    assert nearest(np.concatenate([small, large]), points) == pytest.approx([0.1, 0.2])
 
 
 def test_winding_counts_what_is_inside() -> None:

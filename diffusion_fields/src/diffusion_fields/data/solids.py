@@ -239,7 +239,7 @@ def mesh_sdf(
     vertices: Float64[np.ndarray, "v 3"], faces: Int64[np.ndarray, "f 3"], points: Float64[np.ndarray, "n 3"]
 ) -> Float64[np.ndarray, " n"]:
     """Exact signed distance to a watertight mesh, negative inside."""
-    distance = _nearest(vertices[faces], points)
+    distance = nearest(vertices[faces], points)
     inside = np.concatenate([winding(vertices, faces, p) for p in _parts(points, len(faces))]) > 0.5
     return np.where(inside, -distance, distance)
 
@@ -260,7 +260,7 @@ def winding(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> Floa
     return np.arctan2(det, below).sum(1) / (2 * np.pi)
 
 
-def _nearest(triangles: Float64[np.ndarray, "f 3 3"], points: Float64[np.ndarray, "n 3"]) -> np.ndarray:
+def nearest(triangles: Float64[np.ndarray, "f 3 3"], points: Float64[np.ndarray, "n 3"]) -> np.ndarray:
     """Distance to the nearest triangle: of the k with the nearest centroids, k doubled until no other can be nearer."""
     centroids = triangles.mean(1)
     reach = np.linalg.norm(triangles - centroids[:, None], axis=-1).max()
@@ -282,15 +282,15 @@ def _square_distance(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     corners = [triangles[..., i, :] for i in range(3)]
     normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
     area = (normal * normal).sum(-1)
-    inside, nearest = area > 0, np.full(area.shape, np.inf)
+    inside, to_edge = area > 0, np.full(area.shape, np.inf)
     for start, end in ((0, 1), (1, 2), (2, 0)):
         edge, away = corners[end] - corners[start], p - corners[start]
         length = np.maximum((edge * edge).sum(-1), 1e-300)
         along = np.clip((away * edge).sum(-1) / length, 0, 1)
-        nearest = np.minimum(nearest, ((away - along[..., None] * edge) ** 2).sum(-1))
+        to_edge = np.minimum(to_edge, ((away - along[..., None] * edge) ** 2).sum(-1))
         inside &= (np.cross(edge, away) * normal).sum(-1) >= 0
     height = ((p - corners[0]) * normal).sum(-1) ** 2 / np.maximum(area, 1e-300)
-    return np.where(inside, height, nearest)
+    return np.where(inside, height, to_edge)
 
 
 def _parts(points: np.ndarray, each: int, pairs: int = 200_000) -> list[np.ndarray]:
