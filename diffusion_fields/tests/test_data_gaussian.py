@@ -90,7 +90,7 @@ def test_draws_depend_on_the_generator_only() -> None:
     data = load("sphere_grf", points=30)
     assert (fields(data, 5) == fields(data, 5)).all()
     assert (fields(data, 5) != fields(data, 5, seed=1)).any()
-    assert data.kind == "recipe"
+    assert data.kind == "synthetic"
     assert data.fingerprint == load("sphere_grf", points=30).fingerprint != load("sphere_grf", points=31).fingerprint
     assert data.train.size is None
 

@@ -111,7 +111,7 @@ def test_every_configuration_takes_a_step(path: Path, tmp_path: Path, toy_data: 
     for place in (toy_data / "voxels.npz", toy_data / "voxels" / "voxels.npz"):
         np.savez(place, occupancy=solid)
     config = dry(read_yaml(path), toy_data)
-    assert data_fingerprint(config)[1] in ("real", "embedded", "recipe", "exact")
+    assert data_fingerprint(config)[1] in ("real", "embedded", "synthetic", "exact")
     found = run(config, 3, tmp_path / "run")
     assert len(found) > 3
     for value in found.values():

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..errors import FieldError
 
-Kind = Literal["real", "embedded", "recipe"]
+Kind = Literal["real", "embedded", "synthetic"]
 Placement = Literal["centre", "corner"]
 
 
@@ -104,7 +104,7 @@ class FieldSet:
 
     Args:
         name: of the data set.
-        kind: `real` (files on disk), `embedded` (comes with a library) or `recipe` (drawn by a recipe).
+        kind: `real` (files on disk), `embedded` (comes with a library) or `synthetic` (drawn by a recipe of ours).
         detail: what the data are and where they come from, in words: to be shown beside every number made from them.
         fingerprint: SHA-256 of the contents, or of the recipe.
         num_points: N, pairs of a field.
@@ -224,7 +224,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def recipe_fingerprint(name: str, **recipe: Any) -> str:
     """SHA-256 of a recipe: its name and numbers."""
-    return hashlib.sha256(json.dumps({"recipe": name, **recipe}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps({"synthetic": name, **recipe}, sort_keys=True).encode()).hexdigest()
 
 
 def stream(seed: int, use: str, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

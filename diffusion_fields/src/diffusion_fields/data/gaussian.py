@@ -97,7 +97,7 @@ def _field_set(name: str, detail: str, coords: np.ndarray, truth: Truth, **recip
     source = GaussianSource(grid, torch.from_numpy(scaled.T[truth.variances > 0]).float().contiguous())
     return FieldSet(
         name=name,
-        kind="recipe",
+        kind="synthetic",
         detail=detail,
         fingerprint=recipe_fingerprint(name, **recipe),
         num_points=len(coords),

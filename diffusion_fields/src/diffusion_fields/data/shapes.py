@@ -239,7 +239,7 @@ def sdf_shapes(
     scale, shift, unit = signal_units(signal)
     return FieldSet(
         name="sdf_shapes",
-        kind="recipe",
+        kind="synthetic",
         detail=f"solid bodies ({', '.join(families)}) drawn by recipe, {signal}, {points:,} points each ({sampling})",
         fingerprint=recipe_fingerprint(
             "sdf_shapes", families=families, points=points, signal=signal, sampling=sampling
