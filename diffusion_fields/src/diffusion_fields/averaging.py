@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
 def ema(net: nn.Module, decay: float) -> AveragedModel:
     """w_ema <- d w_ema + (1 - d) w after update n = 0, 1, ..., with d = min(decay, (1 + n) / (10 + n)).
 
@@ -15,9 +18,9 @@ def ema(net: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def average(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         n = int(count) - 1
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min(decay, (1 + n) / (10 + n)))
 
     model = AveragedModel(net, multi_avg_fn=average)
     model.n_averaged.fill_(1)

@@ -183,12 +183,11 @@ def globes(results: Results, folder: Path) -> Figure | None:
     fields = values.reshape(-1, count)[:4]
     x, y = mollweide(fibonacci_sphere(count))
     figure, all_axes = plt.subplots(1, 4, figsize=(7.2, 1.5))
-    shown = None
     for axes, field in zip(all_axes, fields):
-        shown = axes.scatter(x, y, c=field, cmap="terrain", vmin=-2.5, vmax=2.5, s=9, linewidths=0)
+        axes.scatter(x, y, c=field, cmap="terrain", vmin=-2.5, vmax=2.5, s=9, linewidths=0)
         axes.set_aspect("equal")
         axes.axis("off")
-    figure.colorbar(shown, ax=list(all_axes), shrink=0.8, label="height (sd)")
+    figure.colorbar(all_axes[0].collections[0], ax=list(all_axes), shrink=0.8, label="height (sd)")
     return finish(
         figure, folder, "topography.svg",
         "Four sampled planets (l = 1 to 8) at the 256 trained points, in Mollweide's projection; heights in standard "

@@ -117,7 +117,7 @@ class DiffusionField(L.LightningModule):
 
     def ema_net(self) -> nn.Module:
         """The network with the averaged weights."""
-        return cast(nn.Module, self.average.module)
+        return self.average.module
 
     @property
     def fields(self) -> Fields:

@@ -224,7 +224,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def recipe_fingerprint(name: str, **recipe: Any) -> str:
     """SHA-256 of a recipe: its name and numbers."""
-    return hashlib.sha256(json.dumps({"synthetic": name, **recipe}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps({"recipe": name, **recipe}, sort_keys=True).encode()).hexdigest()
 
 
 def stream(seed: int, use: str, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
