@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from diffusion_fields.data.fields import FieldSet
 from diffusion_fields.data.module import Fields
+from diffusion_fields.domains import Domain, canvas_of, domain_of, is_occupancy
 from diffusion_fields.draw import Canvas
 from diffusion_fields.errors import FieldError
 from diffusion_fields.module import DiffusionField
-
-Domain = Literal["circle", "sphere", "plane", "space", "other"]
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,11 @@ class Trained:
 
     @cached_property
     def domain(self) -> Domain:
-        c = self.fields.coord_dim
-        on_sphere = bool(((self.points.norm(dim=1) - 1).abs() < 1e-3).all())
-        names: dict[int, Domain] = {2: "circle" if on_sphere else "plane", 3: "sphere" if on_sphere else "space"}
-        return names.get(c, "other")
+        return domain_of(self.points)
 
     @property
     def occupancy(self) -> bool:
-        """Whether the signal is +1 inside of a body and -1 outside (a signed distance is negative inside)."""
-        return self.fields.unit.startswith("occupancy")
+        return is_occupancy(self.fields)
 
     def canvas(self, coords: Float[Tensor, "n c"], shape: tuple[int, ...] | None = None) -> Canvas:
         """How fields at these coordinates are drawn; `shape` of a grid of pixels or voxels.
@@ -68,19 +63,12 @@ class Trained:
         Raises:
             FieldError: they have no picture.
         """
-        if self.domain == "other":
+        canvas = canvas_of(self.fields, self.points, coords, shape)
+        if canvas is None:
             raise FieldError(
                 f"fields over {self.fields.coord_dim} coordinates have no picture: write an .npz and draw it yourself"
             )
-        if shape is None and coords is self.points:
-            side = round(len(coords) ** (1 / 3))
-            regular = self.domain == "space" and self.fields.shared_coords is not None and side**3 == len(coords)
-            shape = (side,) * 3 if regular else self.fields.size if self.domain == "plane" else None
-        if self.domain == "space" and shape is not None:
-            return Canvas("volume", coords, positive_inside=self.occupancy)
-        if self.domain == "plane" and shape is not None:
-            return Canvas("image", coords, (shape[0], shape[1]))
-        return Canvas(self.domain, coords)
+        return canvas
 
     def warn_of_outside(self, coords: Float[Tensor, "n c"], where: str) -> None:
         """A line on stderr where coordinates lie where nothing was trained."""

@@ -13,14 +13,16 @@ import numpy as np
 import pytorch_lightning as L
 import torch
 from jaxtyping import Float, Float64, Int64
+from pytorch_lightning.loggers import WandbLogger
 from shared.errors import UserError
 from torch import Tensor, nn
 
-from diffusion_fields import evaluation, models
+from diffusion_fields import draw, evaluation, models
 from diffusion_fields.averaging import ema
 from diffusion_fields.controls import ContextBlind
 from diffusion_fields.data import FieldBatch, Fields
 from diffusion_fields.diffusion import Noise, Prediction, draw_times, field_errors, field_loss
+from diffusion_fields.domains import canvas_of
 from diffusion_fields.errors import FieldError
 from diffusion_fields.evaluation import Settings
 from diffusion_fields.oracle import Denoiser, context_efficiency
@@ -226,9 +228,11 @@ class DiffusionField(L.LightningModule):
         if truth is not None and fields.coords.ndim == 2 and context.ndim == 1:
             K = truth.covariance(fields.coords.cpu().numpy())
             levels, where = np.unique(abars, return_inverse=True)
-            mse = Denoiser(K, context.cpu().numpy()).mse(levels)[:, query.cpu().numpy()].mean(1)
+            asked = query.cpu().numpy()
+            mse = Denoiser(K, context.cpu().numpy()).mse(levels)[:, asked].mean(1)
+            signal = abars[:, None] * K.diagonal()[asked]
             self.sums["floor"] += float(mse[where].sum())
-            self.sums["own"] += float(abars.sum())  # unit variance: abar / (abar + 1 - abar)
+            self.sums["own"] += float((signal / (signal + 1 - abars[:, None])).mean(1).sum())
             errors = errors - torch.from_numpy(mse[where])
         return errors
 
@@ -271,8 +275,28 @@ class DiffusionField(L.LightningModule):
             dry = bool(getattr(self.trainer, "fast_dev_run", False))
             settings = self.settings.dry() if dry else self.settings
             self.measured |= evaluation.evaluate(net, self.fields, self.schedule, self.prediction, settings)
+            self.log_samples()
         scalars = {name: value for name, value in self.measured.items() if isinstance(value, int | float)}
         self.log_dict({name: value for name, value in scalars.items() if math.isfinite(value)}, sync_dist=True)
+
+    def log_samples(self) -> None:
+        """The first samples as pictures in W&B: images, maps, curves or bodies."""
+        if not isinstance(self.logger, WandbLogger) or not self.trainer.is_global_zero:
+            return
+        import matplotlib.pyplot as plt
+
+        data = self.fields
+        batch = data.validation(1).coords
+        coords = (batch if batch.ndim == 2 else batch[0]).cpu()
+        for name, values in self.measured.items():
+            if name.startswith("curve/samples/") and len(values) % (len(coords) * data.field_set.signal_dim) == 0:
+                canvas = canvas_of(data.field_set, coords, coords)
+                if canvas is None:
+                    return
+                fields = torch.tensor(values).reshape(-1, len(coords), data.field_set.signal_dim)
+                figure = draw.fields(canvas, fields, data.field_set.bounded, name.removeprefix("curve/"))
+                self.logger.log_image(name.removeprefix("curve/"), [figure])
+                plt.close(figure)
 
     def reading(self, part: str) -> dict[str, float]:
         """Losses and floors as summed up, and the context efficiency that follows."""

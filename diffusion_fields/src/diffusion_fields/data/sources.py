@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FieldError
-from . import gaussian, globe, images, shapes, solids
+from . import gaussian, globe, images, shapes, solids, surfaces
 from .fields import FieldSet
 
 SOURCES: dict[str, Callable[..., FieldSet]] = {
     "circle_grf": gaussian.circle_grf,
     "sphere_grf": gaussian.sphere_grf,
+    "mesh_grf": surfaces.mesh_grf,
     "digits": images.digits,
     "mnist": images.mnist,
     "fashion": images.fashion,
