@@ -52,7 +52,7 @@ def test_the_best_denoiser_is_as_good_as_its_ideal() -> None:
     fields = data("circle_grf", options={"points": 24})
     looks = {"same": Look(), "all_context": Look(num_context="all"), "eta1": Look(eta=1.0)}
     settings = Settings(samples=3000, steps=20, clip=None, looks=looks)
-    found = evaluate(Exact(fields.truth), fields, SCHEDULE, "eps", settings)
+    found = evaluate(Exact(fields.truth), fields, SCHEDULE, "eps", settings)[0]
     for name in looks:
         for l in (1, 2, 3):
             assert found[f"r_{l}/{name}"] == pytest.approx(found[f"ideal_r_{l}/{name}"], abs=0.08)
@@ -67,7 +67,7 @@ def test_completions_by_the_best_denoiser() -> None:
     """With all pairs as context: imposing noisy observations is no exact conditioning, but comes near the posterior."""
     fields = data("circle_grf", num_context=24, options={"points": 24})
     settings = Settings(samples=4, steps=200, eta=1.0, clip=None, observed=3, completed=2, completions=300, looks={})
-    found = evaluate(Exact(fields.truth), fields, SCHEDULE, "eps", settings)
+    found = evaluate(Exact(fields.truth), fields, SCHEDULE, "eps", settings)[0]
     assert found["completion/rmse"] < 0.5 * found["completion/prior_rmse"]
     assert 0.7 < found["completion/z_std"] < 1.5
     assert found["completion_repaint/rmse"] < 0.8 * found["completion/rmse"]
@@ -83,18 +83,18 @@ def test_a_look_changes_what_it_says() -> None:
     assert coords is not None
     for look, size in ((Look(), 16), (Look(num_context=5), 5), (Look(num_context="all"), 24)):
         net.seen.clear()
-        values, context = sampler(look, coords, 4, "x")
+        values, context = sampler(look, coords, 4)
         assert net.seen == [size, size]
         assert values.shape == (4, 24, 1)
         assert len(context) == size
     fine = evaluation._grid(fields, 4)
     assert fine.shape == (96, 2)
     assert torch.allclose(fine[::4], coords, atol=1e-6)
-    spread = sampler(Look(context="farthest_point"), fine, 4, "x")[1]
+    spread = sampler(Look(context="farthest_point"), fine, 4)[1]
     gaps = torch.cat([spread.sort().values, spread.sort().values[:1] + 96]).diff()
     assert int(gaps.min()) >= 3
     net.seen.clear()
-    sampler(Look(steps=5), coords, 4, "x")
+    sampler(Look(steps=5), coords, 4)
     assert len(net.seen) == 5
 
 
@@ -118,7 +118,7 @@ def test_digits_are_judged_at_their_size_and_above() -> None:
         "x2": Look(resolution=16),
         "x2_regular": Look(num_context=64, resolution=16, context="regular"),
     }
-    found = evaluate(Blank(-1.0), fields, SCHEDULE, "x0", Settings(samples=60, steps=2, clip=1.0, looks=looks))
+    found = evaluate(Blank(-1.0), fields, SCHEDULE, "x0", Settings(samples=60, steps=2, clip=1.0, looks=looks))[0]
     assert found["classifier_accuracy"] > 0.93
     assert found["fd_small/train"] < found["fd_small/gaussian"] < found["fd_small/pixels"] < found["fd_small/noise"]
     for name in looks:
@@ -151,11 +151,11 @@ class Ball(torch.nn.Module):
 def test_bodies_are_compared_by_their_surfaces() -> None:
     fields = data("sdf_shapes", options={"points": 32, "signal": "occupancy", "families": ["sphere"]})
     looks = {"same": Look(resolution=16)}
-    balls = evaluate(Ball(), fields, SCHEDULE, "x0", Settings(samples=12, steps=1, clip=1.0, looks=looks))
+    balls = evaluate(Ball(), fields, SCHEDULE, "x0", Settings(samples=12, steps=1, clip=1.0, looks=looks))[0]
     assert balls["empty/same"] == 0
     assert balls["cov/same"] == pytest.approx(1 / 12)  # twelve times the same ball is nearest to one body
     assert balls["cov_true/same"] > balls["cov/same"]
     assert balls["mmd_true/same"] < balls["mmd/same"]
-    empty = evaluate(Blank(-1.0), fields, SCHEDULE, "x0", Settings(samples=12, steps=1, clip=1.0, looks=looks))
+    empty = evaluate(Blank(-1.0), fields, SCHEDULE, "x0", Settings(samples=12, steps=1, clip=1.0, looks=looks))[0]
     assert empty["empty/same"] == 12
     assert "mmd/same" not in empty

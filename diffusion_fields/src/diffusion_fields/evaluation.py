@@ -1,16 +1,14 @@
 """A trained model's samples against the truth: the law of a random field, digits in a small classifier, surfaces.
 
-A model is sampled in one or several `looks`, which differ in one thing each (the size of the context, a finer grid,
-more steps); whatever is measured carries the look's name behind a slash. Of random fields with a known law the ideal
-sampler's value stands beside every one: what the best denoiser gives with the same context, steps and eta.
+A model is sampled in one or several `looks` (another size of the context, a finer grid, fewer steps); whatever is
+measured carries the look's name behind a slash. Of random fields with a known law the ideal sampler's value stands
+beside every one: what the best denoiser gives with the same context, steps and eta.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +17,11 @@ from torch import Tensor, nn
 
 from diffusion_fields.completion import choose_context
 from diffusion_fields.data import Fields, load, pixel_grid, space_grid
-from diffusion_fields.data.fields import check_at_least, check_choice, stream
+from diffusion_fields.data.fields import stream
 from diffusion_fields.data.shapes import draw_shapes, signal_of
 from diffusion_fields.errors import FieldError
-from diffusion_fields.metrics import chamfer_allpairs, grf_metrics, mmd_cov, w2_sq_second_moments
+from diffusion_fields.looks import Look, Settings
+from diffusion_fields.metrics import chamfer_allpairs, grf_metrics, knn_metrics, mmd_cov, w2_sq_second_moments
 from diffusion_fields.oracle import (
     Band,
     completion_scores,
@@ -36,98 +35,20 @@ from diffusion_fields.schedules import Schedule
 from diffusion_fields.small_classifier import SIDE, area_average, baselines, train_small_classifier
 from diffusion_fields.surfaces import Inside, point_clouds
 
-__all__ = ["Look", "Settings", "evaluate", "stream"]
+__all__ = ["Look", "Picture", "Settings", "evaluate", "stream"]
 
 KEPT = 8  # samples of a look that are stored for the figures
 BATCH = 128  # fields sampled at once
-CLOUD = 1024  # points of a surface
+CLOUD = 2048  # points of a surface
 
 
 @dataclass(frozen=True)
-class Look:
-    """One way to sample the trained model; None: as in training, or as `Settings` has it.
+class Picture:
+    """Some samples of a look, and where they are: for pictures in W&B."""
 
-    Args:
-        num_context: N_c; `all`: every query.
-        context: `random`, `farthest_point`, or `regular` (those points of a finer grid that stand on the trained one's
-            spacing; of images only).
-        redrawn: another context at every step (an ablation).
-        finer: so many times as many points on the circle or the sphere.
-        resolution: side of an image or of a grid in space.
-        method, steps, eta: of the sampler.
-        samples: how many.
-    """
-
-    num_context: int | str | None = None
-    context: str = "random"
-    redrawn: bool = False
-    finer: int = 1
-    resolution: int | None = None
-    method: str | None = None
-    steps: int | None = None
-    eta: float | None = None
-    samples: int | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model is sampled at the end of training.
-
-    Args:
-        method, steps, eta, clip: of the sampler (clip null: no clamping).
-        samples: of a look.
-        looks: by name.
-        observed: pairs that completions of random fields are given (0: no completions).
-        completions: draws of each completion; `completed`: fields that are completed.
-        resample: how often each step of a second set of completions is taken (RePaint).
-    """
-
-    method: str = "ddim"
-    steps: int | None = 50
-    eta: float = 0.0
-    clip: float | None = 5.0
-    samples: int = 512
-    looks: dict[str, Look] = field(default_factory=lambda: {"same": Look()})
-    observed: int = 0
-    completions: int = 128
-    completed: int = 4
-    resample: int = 4
-
-    @classmethod
-    def read(cls, values: dict[str, Any]) -> Self:
-        """From a configuration's section.
-
-        Raises:
-            FieldError: an unknown key, or a value out of its range.
-        """
-        _known("sampling", values, cls)
-        given = dict(values)
-        looks = given.pop("looks", None)
-        if looks is not None:
-            for name, look in looks.items():
-                _known(f"sampling.looks.{name}", look, Look)
-            given["looks"] = {name: Look(**look) for name, look in looks.items()}
-        settings = cls(**given)
-        check_choice("sampling.method", settings.method, ("ddpm", "ddim", "flow", "flow_heun"))
-        check_at_least("sampling.samples", settings.samples, 2)
-        check_at_least("sampling.observed", settings.observed, 0)
-        return settings
-
-    def dry(self) -> Self:
-        """The same in little: two steps, few samples."""
-        looks = {name: dataclasses.replace(look, samples=None, steps=2) for name, look in self.looks.items()}
-        return dataclasses.replace(self, samples=40, looks=looks, completions=4, completed=1, steps=2, resample=2)
-
-
-def _known(where: str, values: Any, cls: type) -> None:
-    if not isinstance(values, dict):
-        raise FieldError(f"{where} has to be a mapping, got {values!r}")
-    names = [f.name for f in dataclasses.fields(cls)]
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise FieldError(f"unknown key '{where}.{key}'; there are: {', '.join(names)}{hint}")
+    coords: Float[Tensor, "n c"]
+    values: Float[Tensor, "k n s"]
+    shape: tuple[int, ...] | None = None
 
 
 class Sampler:
@@ -135,6 +56,13 @@ class Sampler:
 
     def __init__(self, net: nn.Module, data: Fields, schedule: Schedule, prediction: str, settings: Settings) -> None:
         self.net, self.data, self.schedule, self.prediction, self.settings = net, data, schedule, prediction, settings
+        self.pictures: dict[str, Picture] = {}
+
+    def keep(self, name: str, coords: Tensor, values: Tensor, shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """The first samples of a look, for W&B's pictures and, rounded, for the figures."""
+        shown = values[:KEPT].detach().cpu()
+        self.pictures[name] = Picture(coords.cpu(), shown, shape)
+        return {f"curve/samples/{name}": [round(v, 3) for v in shown.flatten().tolist()]}
 
     def context(
         self, look: Look, coords: Float[Tensor, "n c"], generator: torch.Generator
@@ -158,14 +86,14 @@ class Sampler:
         look: Look,
         coords: Float[Tensor, "n c"],
         samples: int,
-        name: str,
+        name: str = "same",
         observed: tuple[Tensor, Tensor] | None = None,
         resample: int = 1,
     ) -> tuple[Float[Tensor, "samples n s"], Int64[Tensor, " context"]]:
         """(samples, the context that they share)."""
         s = self.settings
         device = self.data.device
-        generator = stream(self.data.run_seed, f"samples {name}", 0, device)
+        generator = stream(self.data.run_seed, f"samples {name}", 0, device)  # one for all looks, see `Look`
         if observed is None:
             context = self.context(look, coords, generator)
         else:
@@ -180,26 +108,27 @@ class Sampler:
                 look.steps or s.steps, s.eta if look.eta is None else look.eta, s.clip, self.prediction, generator,
                 query_chunk=4096, context_index=context, observed=observed, resample=resample,
                 label=None if label is None else label[rows.to(device)], allow_redrawn_context=look.redrawn,
+                guidance_weight=look.guidance,
             )  # fmt: skip
             parts.append(values)
         return torch.cat(parts), context
 
 
-def evaluate(net: nn.Module, data: Fields, schedule: Schedule, prediction: str, settings: Settings) -> dict[str, Any]:
-    """Metrics by name, and curves of some samples."""
+def evaluate(
+    net: nn.Module, data: Fields, schedule: Schedule, prediction: str, settings: Settings
+) -> tuple[dict[str, Any], dict[str, Picture]]:
+    """(metrics by name and curves of some samples, the same samples as pictures)."""
     sampler = Sampler(net, data, schedule, prediction, settings)
     fields = data.field_set
     if fields.truth is not None:
-        return _random_fields(sampler)
-    if fields.name == "digits":
-        return _digits(sampler)
-    if fields.name == "sdf_shapes":
-        return _shapes(sampler)
-    return _samples_only(sampler)
-
-
-def _stored(name: str, samples: Float[Tensor, "k n s"], kept: int = KEPT) -> dict[str, list[float]]:
-    return {f"curve/samples/{name}": [round(v, 3) for v in samples[:kept].flatten().tolist()]}
+        found = _random_fields(sampler)
+    elif fields.name == "digits":
+        found = _digits(sampler)
+    elif fields.name in ("sdf_shapes", "voxels"):
+        found = _bodies(sampler)
+    else:
+        found = _samples_only(sampler)
+    return found, sampler.pictures
 
 
 # ---- random fields with a known law ----
@@ -226,7 +155,7 @@ def _random_fields(sampler: Sampler) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, look in s.looks.items():
         coords = _grid(data, look.finer)
-        values, context = sampler(look, coords, look.samples or s.samples, name)
+        values, context = sampler(look, coords, look.samples or s.samples)
         points = coords.double().cpu().numpy()
         basis = truth.basis(points)
         found = grf_metrics(values[..., 0].cpu(), basis, truth.variances, truth.degree)
@@ -237,7 +166,7 @@ def _random_fields(sampler: Sampler) -> dict[str, Any]:
         }  # fmt: skip
         worst = max(abs(ratio - 1) for ratio in found.spectrum_ratio.values())
         out[f"spectrum_error/{name}"] = worst
-        out |= _stored(name, values)
+        out |= sampler.keep(name, coords, values)
         if look.redrawn:
             continue  # not one linear map: no ideal to compare with
         method, eta = look.method or s.method, s.eta if look.eta is None else look.eta
@@ -251,8 +180,9 @@ def _random_fields(sampler: Sampler) -> dict[str, Any]:
             ideal = read_covariance(Sigma, Band(basis, truth.variances, truth.degree))
             out |= {f"ideal_w2_sq/{name}": ideal.w2_sq, f"ideal_grain/{name}": ideal.grain}
             out |= {f"ideal_r_{l}/{name}": float(r) for l, r in enumerate(ideal.ratio, 1)}
-    if "same" in s.looks:
-        out |= {f"w2_ratio/{name}": out[f"w2_sq/{name}"] / out["w2_sq/same"] for name in s.looks if name != "same"}
+    for name, look in s.looks.items():
+        if name != look.against and look.against in s.looks:
+            out[f"w2_ratio/{name}"] = out[f"w2_sq/{name}"] / out[f"w2_sq/{look.against}"]
     blind = torch.zeros(2, len(truth.variances), dtype=torch.float64)
     out["w2_sq_zero"] = w2_sq_second_moments(blind, torch.from_numpy(truth.variances))
     if s.observed:
@@ -282,6 +212,7 @@ def _completions(sampler: Sampler) -> dict[str, float]:
             rows.append({**scores, "prior_rmse": prior})
         out |= {f"{name}/{key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}
         out[f"{name}/rmse_ratio"] = out[f"{name}/rmse"] / out[f"{name}/prior_rmse"]
+    out["completion_repaint/over_plain"] = out["completion_repaint/rmse"] / out["completion/rmse"]
     return out
 
 
@@ -305,61 +236,74 @@ def _digits(sampler: Sampler) -> dict[str, Any]:
     for name, look in s.looks.items():
         side = look.resolution or SIDE
         coords = pixel_grid(side, side).to(data.device)
-        values, _ = sampler(look, coords, look.samples or min(s.samples, len(test_images)), name)
+        values, _ = sampler(look, coords, look.samples or min(s.samples, len(test_images)))
         square = values[..., 0].clamp(-1, 1).cpu().reshape(len(values), side, side)
         out[f"fd_small/{name}"] = judge.fd_small(area_average(square), test_images)
         out[f"fd_over_gaussian/{name}"] = out[f"fd_small/{name}"] / out["fd_small/gaussian"]
-        out |= _stored(name, square[..., None])
+        near = knn_metrics(judge.features(test_images), judge.features(area_average(square)))
+        out |= {f"{what}/{name}": value for what, value in near.items()}
+        out |= sampler.keep(name, coords, square.reshape(len(square), -1, 1), (side, side))
     return out
 
 
 # ---- bodies ----
 
 
-def _shapes(sampler: Sampler) -> dict[str, Any]:
-    """MMD and COV of surface points against fresh bodies, and the same of a second set of true bodies (section 7)."""
+def _bodies(sampler: Sampler) -> dict[str, Any]:
+    """MMD and COV of surface points against bodies not trained on, and of as many other true ones (section 7)."""
     data, s = sampler.data, sampler.settings
     fields = data.field_set
-    occupancy = fields.unit.startswith("occupancy")
-    inside: Inside = "positive" if occupancy else "negative"
-    families = data.options.get("families")
+    inside: Inside = "positive" if fields.unit.startswith("occupancy") else "negative"
     out: dict[str, Any] = {}
     for name, look in s.looks.items():
-        coords = space_grid(look.resolution or 24).to(data.device)
         count = look.samples or s.samples
-        values, _ = sampler(look, coords, count, name)
-        reference = []
-        grid = coords.cpu().expand(count, -1, -1)
-        for part in range(2):
-            generator = stream(data.run_seed, "reference bodies", part)
-            bodies = draw_shapes(count, generator, *([families] if families else []))
-            reference.append(signal_of(bodies.sdf(grid), "occupancy" if occupancy else "sdf"))
-        real, _ = point_clouds(reference[0][..., 0], CLOUD, inside=inside)
-        other, _ = point_clouds(reference[1][..., 0], CLOUD, inside=inside)
-        out[f"mmd_true/{name}"], out[f"cov_true/{name}"] = mmd_cov(chamfer_allpairs(other, real))
+        if fields.shared_coords is None:
+            coords = space_grid(look.resolution or 24).to(data.device)
+            true = _drawn_bodies(data, coords, 2 * count)
+        else:
+            coords = fields.shared_coords
+            true = data.validation(min(2 * count, data.validation_fields)).signal.cpu()
+        values, _ = sampler(look, coords, count)
+        half = len(true) // 2
+        out |= sampler.keep(name, coords, values[:4], (round(len(coords) ** (1 / 3)),) * 3)
         out[f"empty/{name}"] = float(len(values))
-        out |= _stored(name, values.cpu(), 4)
         try:
+            real, other = (point_clouds(part[..., 0], CLOUD, inside=inside)[0] for part in (true[:half], true[half:]))
+            out[f"mmd_true/{name}"], out[f"cov_true/{name}"] = mmd_cov(chamfer_allpairs(other, real))
             fake, empty = point_clouds(values[..., 0].cpu(), CLOUD, inside=inside)
         except FieldError:  # not one has a surface: no distance to report
             continue
         out[f"empty/{name}"] = float(empty)
         out[f"mmd/{name}"], out[f"cov/{name}"] = mmd_cov(chamfer_allpairs(fake, real))
+        out[f"cov_ratio/{name}"] = out[f"cov/{name}"] / out[f"cov_true/{name}"]
     return out
 
 
+def _drawn_bodies(data: Fields, coords: Float[Tensor, "n 3"], count: int) -> Float[Tensor, "count n 1"]:
+    """Fresh bodies of the trained families, at these points."""
+    families = data.options.get("families")
+    bodies = draw_shapes(count, stream(data.run_seed, "reference bodies"), *([families] if families else []))
+    occupancy = data.field_set.unit.startswith("occupancy")
+    return signal_of(bodies.sdf(coords.cpu().expand(count, -1, -1)), "occupancy" if occupancy else "sdf")
+
+
 def _samples_only(sampler: Sampler) -> dict[str, Any]:
-    """Fields without a yardstick here: samples to be looked at, their mean and variance."""
+    """Fields without a yardstick here: samples to be looked at, their mean and variance over the area."""
     data, s = sampler.data, sampler.settings
+    fields = data.field_set
     out: dict[str, Any] = {}
     for name, look in s.looks.items():
-        fields = data.field_set
+        shape, weights = fields.size, fields.weights
         if look.resolution and fields.size:
-            coords = pixel_grid(look.resolution, look.resolution).to(data.device)
+            shape, weights = (look.resolution, look.resolution), None
+            coords = pixel_grid(*shape).to(data.device)
         else:
             batch = data.validation(1)
             coords = batch.coords if batch.coords.ndim == 2 else batch.coords[0]
-        values, _ = sampler(look, coords, look.samples or s.samples, name)
-        out |= {f"mean/{name}": float(values.mean()), f"variance/{name}": float(values.var())}
-        out |= _stored(name, values.cpu())
+        values, _ = sampler(look, coords, look.samples or s.samples)
+        area = torch.ones(len(coords)) if weights is None else weights.cpu()
+        area = (area / area.mean())[:, None]
+        mean = (values.cpu() * area).mean()
+        out |= {f"mean/{name}": float(mean), f"variance/{name}": float(((values.cpu() - mean) ** 2 * area).mean())}
+        out |= sampler.keep(name, coords, values, shape)
     return out

@@ -41,6 +41,9 @@ def context_rate(results: Results, folder: Path) -> Figure | None:
         axes.plot(count, curves[f"curve/{law}"], "-", color=COLOURS["baseline"], marker=".", label=name)
         if trained:
             x = [n for n, _ in trained]
+            if measured == "w2_sq/same":  # the samplers that were used, not the ancestral one of the law
+                same = [_mean(e, "ideal_w2_sq/same")[0] for _, e in trained]
+                axes.plot(x, same, "_", color=COLOURS["vermillion"], markersize=12, label="ideal, DDIM 50")
             mean, deviation = zip(*(_mean(e, measured) for _, e in trained), strict=True)
             axes.errorbar(x, mean, deviation, fmt="o-", color=COLOURS["ours"], label="trained", markersize=4)
         axes.axvline(35, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)

@@ -24,7 +24,7 @@ from diffusion_fields.data import FieldBatch, Fields
 from diffusion_fields.diffusion import Noise, Prediction, draw_times, field_errors, field_loss
 from diffusion_fields.domains import canvas_of
 from diffusion_fields.errors import FieldError
-from diffusion_fields.evaluation import Settings
+from diffusion_fields.looks import Settings
 from diffusion_fields.oracle import Denoiser, context_efficiency
 from diffusion_fields.schedules import make_schedule
 
@@ -87,7 +87,6 @@ class DiffusionField(L.LightningModule):
         self.conditional, self.label_drop, self.context_blind = conditional, label_drop, context_blind
         self.schedule = make_schedule(schedule, T)
         self.settings = Settings.read(sampling or {})
-        self.clip = self.settings.clip
         self.net: nn.Module | None = None
         self.sums = dict.fromkeys(("val", "floor", "own", "fields"), 0.0)
         self.above: list[Tensor] = []
@@ -103,6 +102,7 @@ class DiffusionField(L.LightningModule):
             raise FieldError(f"conditional: {data.dataset} has no classes")
         if self.conditional and not data.labels:
             raise FieldError("conditional: the data hand out no classes; set data.labels to true")
+        self.settings.check(fields, data.context_range[1], self.prediction)
         fixed: dict[str, Any] = {"coord_dim": fields.coord_dim, "signal_dim": fields.signal_dim}
         if self.conditional:
             fixed["num_classes"] = fields.num_classes
@@ -158,7 +158,7 @@ class DiffusionField(L.LightningModule):
 
     def training_step(self, batch: tuple[FieldBatch, Tensor, Tensor], index: int) -> Tensor:
         loss = self.loss(batch)
-        if self.global_step % LOG_EVERY == 0:
+        if (self.global_step + 1) % LOG_EVERY == 0:  # when Lightning hands logs on
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise UserError(
@@ -172,7 +172,7 @@ class DiffusionField(L.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.global_step % LOG_EVERY == 0:
+        if (self.global_step + 1) % LOG_EVERY == 0:  # when Lightning hands logs on
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
             self.log("train/gradient_norm", norm, batch_size=1)
 
@@ -237,7 +237,7 @@ class DiffusionField(L.LightningModule):
         return errors
 
     def validation_step(self, batch: tuple[FieldBatch, Tensor, Tensor], index: int) -> None:
-        """Every field at one t, the t of all fields spread evenly."""
+        """A cheap monitor: every field at one t, the t of all fields spread evenly. `test_step` has all t of each."""
         times, b = self.times(), len(batch[0].signal)
         t = times[(torch.arange(b) + index * b) % len(times)]
         self.add_errors(batch[0], t, batch[1], batch[2], self._noise("validation", index))
@@ -270,33 +270,31 @@ class DiffusionField(L.LightningModule):
         if self.sums["own"] > 0 and len(above) > 1:  # the loss above the Bayes floor, in standard errors over fields
             self.measured["test/above_floor_se"] = float(above.mean() / (above.std() / len(above) ** 0.5))
         self.measured |= {"parameters": float(sum(p.numel() for p in cast(nn.Module, self.net).parameters()))}
-        if not self.trainer.sanity_checking:
-            net = self.ema_net()
-            dry = bool(getattr(self.trainer, "fast_dev_run", False))
-            settings = self.settings.dry() if dry else self.settings
-            self.measured |= evaluation.evaluate(net, self.fields, self.schedule, self.prediction, settings)
-            self.log_samples()
+        net = self.ema_net()
+        dry = bool(getattr(self.trainer, "fast_dev_run", False))
+        settings = self.settings.dry() if dry else self.settings
+        found, pictures = evaluation.evaluate(net, self.fields, self.schedule, self.prediction, settings)
+        self.measured |= found
+        self.log_samples(pictures)
         scalars = {name: value for name, value in self.measured.items() if isinstance(value, int | float)}
         self.log_dict({name: value for name, value in scalars.items() if math.isfinite(value)}, sync_dist=True)
 
-    def log_samples(self) -> None:
-        """The first samples as pictures in W&B: images, maps, curves or bodies."""
+    def log_samples(self, pictures: dict[str, evaluation.Picture]) -> None:
+        """Samples of every look as pictures in W&B: images, maps, curves or bodies."""
         if not isinstance(self.logger, WandbLogger) or not self.trainer.is_global_zero:
             return
         import matplotlib.pyplot as plt
 
-        data = self.fields
-        batch = data.validation(1).coords
-        coords = (batch if batch.ndim == 2 else batch[0]).cpu()
-        for name, values in self.measured.items():
-            if name.startswith("curve/samples/") and len(values) % (len(coords) * data.field_set.signal_dim) == 0:
-                canvas = canvas_of(data.field_set, coords, coords)
-                if canvas is None:
-                    return
-                fields = torch.tensor(values).reshape(-1, len(coords), data.field_set.signal_dim)
-                figure = draw.fields(canvas, fields, data.field_set.bounded, name.removeprefix("curve/"))
-                self.logger.log_image(name.removeprefix("curve/"), [figure])
-                plt.close(figure)
+        fields = self.fields.field_set
+        batch = self.fields.validation(1).coords
+        points = (batch if batch.ndim == 2 else batch[0]).cpu()
+        for name, picture in pictures.items():
+            canvas = canvas_of(fields, points, picture.coords, picture.shape)
+            if canvas is None:
+                return
+            figure = draw.fields(canvas, picture.values, fields.bounded, name)
+            self.logger.log_image(f"samples/{name}", [figure])
+            plt.close(figure)
 
     def reading(self, part: str) -> dict[str, float]:
         """Losses and floors as summed up, and the context efficiency that follows."""
@@ -319,25 +317,28 @@ class DiffusionField(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curves"] = self.curves
-        checkpoint["trained"] = self._trained()
+        checkpoint["trained"] = self.trained_as(self.fields)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError for a checkpoint that was trained otherwise than this run asks for."""
-        made = checkpoint.get("trained")
+        self.check_trained(checkpoint.get("trained"), self.fields)
+        self.curves = checkpoint["curves"]
+
+    def trained_as(self, data: Fields) -> dict[str, Any]:
+        """What a checkpoint's weights mean something under."""
+        return {
+            "network": self.network, "size": self.size, "prediction": self.prediction, "noise": self.noise,
+            "T": self.schedule.T, "beta_1": float(self.schedule.betas[0]), "conditional": self.conditional,
+            "context_blind": self.context_blind, "num_context": list(data.context_range),
+        }  # fmt: skip
+
+    def check_trained(self, made: Any, data: Fields) -> None:
+        """Raises UserError where a checkpoint was `made` under something else than this configuration says."""
         if not isinstance(made, dict):
             raise UserError("this checkpoint does not say how it was trained: it is not one of this project")
-        for name, value in self._trained().items():
+        for name, value in self.trained_as(data).items():
             if made.get(name) != value:
                 raise UserError(
                     f"the checkpoint was trained with {name} {made.get(name)!r}, this configuration has {value!r}: "
                     "give the configuration that lies beside it"
                 )
-        self.curves = checkpoint["curves"]
-
-    def _trained(self) -> dict[str, Any]:
-        """What a checkpoint's weights mean something under."""
-        return {
-            "network": self.network, "size": self.size, "prediction": self.prediction, "T": self.schedule.T,
-            "beta_1": float(self.schedule.betas[0]), "context_blind": self.context_blind,
-            "num_context": list(self.fields.context_range),
-        }  # fmt: skip

@@ -8,6 +8,7 @@ from shared.claims.results import ExperimentResult, Results, Table
 
 LOOKS = {
     "same": "as in training",
+    "spread": "spread context",
     "finer": "4 times finer grid, same N_c",
     "finer_spread": "4 times finer grid, spread context",
     "all_context": "all pairs as context",
@@ -127,7 +128,7 @@ def digits(results: Results) -> Table | None:
         columns=["", "8 x 8", "16 x 16, random context", "16 x 16, regular context"],
         rows=rows,
         note="FD_small: Frechet distance in the features of a small classifier trained on the spot, 500 samples "
-        "against the 500 test digits; 16 x 16 samples are averaged back to 8 x 8. Never to be compared with an FID.",
+        "against the 500 test digits; 16 x 16 samples (25 steps, not 50) are averaged back to 8 x 8. Never to be compared with an FID.",
     )
 
 
