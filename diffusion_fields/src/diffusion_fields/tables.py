@@ -128,7 +128,8 @@ def digits(results: Results) -> Table | None:
         columns=["", "8 x 8", "16 x 16, random context", "16 x 16, regular context"],
         rows=rows,
         note="FD_small: Frechet distance in the features of a small classifier trained on the spot, 500 samples "
-        "against the 500 test digits; 16 x 16 samples (25 steps, not 50) are averaged back to 8 x 8. Never to be compared with an FID.",
+        "against the 500 test digits; 16 x 16 samples (25 steps, not 50) are averaged "
+        "back to 8 x 8. Never to be compared with an FID.",
     )
 
 
