@@ -177,6 +177,10 @@ def test_working_memory() -> None:
         with Largest() as largest:
             form(G, G)
         assert largest.entries <= chamfer_reference.BUDGET < 1100 * 1100 / 9
+    for points in (128, 512):  # small clouds: in float64 a third of the bytes of one pair's distances in float32
+        with Largest() as largest:
+            chamfer_reference.by_products(*(normal(2, points, 3, seed=seed) for seed in (0, 1)))
+        assert 3 * 8 * largest.entries <= 4 * points**2
     x, W, b = normal(20_000, 3), normal(4, 63), normal(4)
     with Largest() as largest:
         fourier_reference.by_chunks(x, W, b, 1.0)
