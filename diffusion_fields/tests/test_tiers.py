@@ -140,7 +140,7 @@ def test_the_oracle_experiment_is_the_specifications_table() -> None:
     assert found["error/c36"] == pytest.approx(0.293, abs=1e-3)
     assert found["grain/c36"] == pytest.approx(0.090, abs=1e-3)
     assert [found[f"r_{l}/c36"] for l in range(1, 6)] == pytest.approx([0.83, 0.76, 0.70, 0.68, 0.66], abs=0.01)
-    with pytest.raises(UserError, match="has: counts"):
+    with pytest.raises(UserError, match="it has: contexts, counts"):
         context_rates({"cnts": [3]})
 
 

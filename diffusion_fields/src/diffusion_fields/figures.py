@@ -6,14 +6,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from shared.claims.results import ExperimentResult, Results
 from shared.figures import COLOURS, Figure, finish, mean_band, use_house_style
 
 from diffusion_fields.draw import mollweide
 from diffusion_fields.oracle import fibonacci_sphere
 from diffusion_fields.tables import LOOKS
-
-FOUR_PI = 4 * np.pi  # trace of the true coefficients' covariance on the sphere
 
 
 def _mean(experiment: ExperimentResult, metric: str) -> tuple[float, float]:
@@ -22,45 +21,55 @@ def _mean(experiment: ExperimentResult, metric: str) -> tuple[float, float]:
 
 
 def context_rate(results: Results, folder: Path) -> Figure | None:
-    """The law of section 6 with trained networks on top."""
-    oracle = results.experiments.get("oracle")
-    if oracle is None or not oracle.runs:
+    """The law of section 6, and trained networks on top of it."""
+    sphere, circle = results.experiments.get("oracle"), results.experiments.get("oracle_circle")
+    if sphere is None or not sphere.runs:
         return None
-    curves = oracle.runs[0].curves
-    count = np.array(curves["curve/counts"])
-    trained = sorted(
-        (int(name.removeprefix("sphere5_")), e) for name, e in results.experiments.items()
-        if name.startswith("sphere5_") and e.runs
-    )  # fmt: skip
-    figure, all_axes = plt.subplots(1, 2, figsize=(7, 2.9))
-    panels = (
-        ("floor", "test/loss", "noise error, mean over t", "best possible"),
-        ("w2_sq", "w2_sq/same", "W2² of samples to the truth", "ideal sampler"),
+    trained = [
+        (count, results.experiments[name]) for count, name in ((4, "circle_4"), (8, "circle_8"), (16, "circle"))
+        if name in results.experiments and results.experiments[name].runs
+    ]  # fmt: skip
+    whole = circle is not None and bool(circle.runs) and len(trained) > 1
+    figure, all_axes = plt.subplots(1, 3 if whole else 1, figsize=(8.4 if whole else 4, 2.8), squeeze=False)
+    axes = all_axes[0][0]
+    curves = sphere.runs[0].curves
+    axes.plot(curves["curve/counts"], curves["curve/error"], "-", color=COLOURS["vermillion"], marker=".")
+    _freedom(axes, 35)
+    axes.set(
+        xlabel="context pairs of 100", ylabel="relative error of the covariance", ylim=(0, None), title="sphere, exact"
     )
-    for axes, (law, measured, label, name) in zip(all_axes, panels):
-        axes.plot(count, curves[f"curve/{law}"], "-", color=COLOURS["baseline"], marker=".", label=name)
-        if trained:
-            x = [n for n, _ in trained]
-            if measured == "w2_sq/same":  # the samplers that were used, not the ancestral one of the law
-                same = [_mean(e, "ideal_w2_sq/same")[0] for _, e in trained]
-                axes.plot(x, same, "_", color=COLOURS["vermillion"], markersize=12, label="ideal, DDIM 50")
+    if whole:
+        assert circle is not None
+        curves, count = circle.runs[0].curves, [n for n, _ in trained]
+        panels = (
+            ("floor", "test/loss", "noise error, mean over t"),
+            ("w2_sq", "w2_sq/same", "W2² of samples to the truth"),
+        )
+        for axes, (law, measured, label) in zip(all_axes[0][1:], panels):
+            style = {"color": COLOURS["vermillion"], "marker": "."}
+            axes.plot(curves["curve/counts"], curves[f"curve/{law}"], "-", label="best possible", **style)
             mean, deviation = zip(*(_mean(e, measured) for _, e in trained), strict=True)
-            axes.errorbar(x, mean, deviation, fmt="o-", color=COLOURS["ours"], label="trained", markersize=4)
-        axes.axvline(35, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
-        axes.annotate("35 degrees of freedom", (35, 0.98), xycoords=("data", "axes fraction"), xytext=(3, 0),
-                      textcoords="offset points", va="top", fontsize=7, color=COLOURS["paper"])  # fmt: skip
-        axes.set(xlabel="context pairs N_c of 100", ylabel=label, ylim=(0, None))
-    all_axes[0].axhline(curves["curve/floor"][0], color=COLOURS["orange"], linestyle=":", linewidth=1)
-    all_axes[0].annotate("without context", (100, curves["curve/floor"][0]), ha="right", va="bottom", fontsize=7,
-                         color=COLOURS["orange"])  # fmt: skip
-    all_axes[1].legend(frameon=False, fontsize=7)
-    more = "; trained networks (blue, bars: standard deviation over seeds) keep a distance" if trained else ""
+            axes.errorbar(count, mean, deviation, fmt="o-", color=COLOURS["ours"], label="trained", markersize=4)
+            _freedom(axes, 6)
+            axes.set(xlabel="context pairs of 48", ylabel=label, ylim=(0, None), title="circle, trained on top")
+        own = curves["curve/floor"][0]
+        all_axes[0][1].axhline(own, color=COLOURS["orange"], linestyle=":", linewidth=1)
+        all_axes[0][1].annotate(
+            "without context", (48, own), ha="right", va="bottom", fontsize=7, color=COLOURS["orange"]
+        )
+        all_axes[0][2].legend(frameon=False, fontsize=7)
+    more = "; trained networks (blue, bars: standard deviation over seeds) keep a distance" if whole else ""
     return finish(
         figure, folder, "context_rate.svg",
-        "What a perfect network can do with N_c context pairs turns where N_c passes the field's degrees of freedom"
-        f"{more}. Gaussian fields on the sphere, l = 1 to 5, in closed form.",
-        "Best possible loss and distance of ideal samples to the truth against the number of context pairs",
+        "What a perfect network can do with N_c context pairs turns where N_c passes the field's degrees of freedom "
+        f"(dashed){more}. Red: closed form.",
+        "Best possible loss and samples against the number of context pairs, on the sphere and the circle",
     )  # fmt: skip
+
+
+def _freedom(axes: Axes, count: int) -> None:
+    """The number of degrees of freedom, as a line."""
+    axes.axvline(count, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
 
 
 def sampling(results: Results, folder: Path) -> Figure | None:
@@ -122,9 +131,7 @@ def training(results: Results, folder: Path) -> Figure | None:
 
 def spectra(results: Results, folder: Path) -> Figure | None:
     """Power of samples over the true power, by degree."""
-    found = [
-        n for n in ("sphere3", "sphere5_64", "topography") if n in results.experiments and results.experiments[n].runs
-    ]
+    found = [n for n in ("circle", "sphere3", "topography") if n in results.experiments and results.experiments[n].runs]
     if not found:
         return None
     figure, all_axes = plt.subplots(1, len(found), figsize=(2.4 * len(found) + 0.4, 2.7), sharey=True, squeeze=False)
@@ -136,13 +143,14 @@ def spectra(results: Results, folder: Path) -> Figure | None:
         axes.plot(degrees, ideal, "-", color=COLOURS["vermillion"], label="ideal sampler")
         axes.errorbar(degrees, mean, deviation, fmt="o", color=COLOURS["ours"], markersize=4, label="trained")
         axes.axhline(1, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
-        axes.set(xlabel="degree l", title=e.title, ylim=(0, 1.4))
+        axes.set(xlabel="degree", title=e.title, ylim=(0, 1.4))
         axes.title.set_fontsize(8)
     all_axes[0][0].set_ylabel("power, samples over truth")
     all_axes[0][-1].legend(frameon=False, fontsize=7, loc="lower left")
     return finish(
         figure, folder, "spectra.svg",
-        "Power of the samples at each degree over the true one; 1 would be exact. Red: the ideal sampler with the same "
+        "Power of the samples at each degree (on the circle: mode) over the true one; 1 would be exact. "
+        "Red: the ideal sampler with the same "
         "context and steps. Bars: standard deviation over seeds.",
         "Spectrum ratio of samples by degree, on the sphere and of the Earth's topography",
     )  # fmt: skip
