@@ -13,7 +13,11 @@ from diffusion_fields.errors import FieldError
 from diffusion_fields.models import PAPER_SIZES, ScoreNetwork, build, cost
 from diffusion_fields.models.attention import FEW_KEYS, Layer
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
+
+from diffusion_fields import kernels
 
 INPUTS = ("context_coords", "context_signal", "t", "query_coords", "query_signal")
 
@@ -293,6 +297,32 @@ def test_both_forms_of_attention_agree() -> None:
     layer, x, kv = Layer(16, 4, 24), torch.randn(2, 9, 16), torch.randn(2, FEW_KEYS, 24)
     everything = torch.ones(2, FEW_KEYS, dtype=torch.bool)  # a mask takes the library's kernel
     assert (layer(x, kv) - layer(x, kv, everything)).abs().max() < 1e-6
+
+
+def test_on_a_gpu_the_operator_says_when_to_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any size: the only threshold is the operator's. Not where a gradient, a mask or dropout is wanted."""
+    asked = list[int]()
+
+    def operator(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        asked.append(k.shape[2])
+        return scaled_dot_product_attention(q, k, v)
+
+    monkeypatch.setattr(kernels, "split_kv_cross_attention", operator)
+    layer, dropping = Layer(16, 4, 24), Layer(16, 4, 24, 0.1)
+    with FakeTensorMode():  # shapes and devices without numbers
+        q, k = (torch.empty(2, size, 24, device="cuda") for size in (300, 3000))
+        mask = torch.ones(2, 3000, dtype=torch.bool, device="cuda")
+        with torch.no_grad():
+            assert layer._attend(q, k, k, None).shape == q.shape
+            layer._attend(q, k[:, :5], k[:, :5], None)
+            assert asked == [3000, 5]
+            layer._attend(q, k, k, mask)
+            dropping._attend(q, k, k, None)
+        layer._attend(q, k, k, None)
+        assert asked == [3000, 5]
+        with torch.no_grad():
+            dropping.eval()._attend(q, k, k, None)
+    assert asked == [3000, 5, 3000]
 
 
 def test_the_cost_is_what_pytorch_counts() -> None:

@@ -14,8 +14,6 @@ from torch.nn import functional as F
 
 from diffusion_fields.errors import FieldError
 
-#: An encoder reading without gradients splits its keys from so many keys on and up to so many latents (section 8.3).
-SPLIT_KEYS, SPLIT_LATENTS = 8192, 128
 #: Up to so many keys, attention on a CPU is faster as plain products than as the library's kernel: with 48 queries on
 #: 12 keys 2.1 against 4.5 ms (forward and backward, batch 64), 3 to 7 % of the quick network's training step.
 FEW_KEYS = 16
@@ -70,10 +68,10 @@ class Layer(nn.Module):
         if k.shape[1] <= FEW_KEYS and mask is None and dropout == 0.0 and not k.is_cuda:
             return _few_keys(q, k, v, self.heads)
         q, k, v = (u.unflatten(-1, (self.heads, -1)).transpose(1, 2) for u in (q, k, v))
-        if mask is None and _splits(q, k):
+        if q.is_cuda and mask is None and dropout == 0.0 and not torch.is_grad_enabled():
             from diffusion_fields.kernels import split_kv_cross_attention
 
-            a = split_kv_cross_attention(q, k, v)
+            a = split_kv_cross_attention(q, k, v)  # which splits the keys where that is worth it (section 8.3)
         else:
             a = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None, :], dropout)
         return a.transpose(1, 2).flatten(2)
@@ -91,9 +89,3 @@ def _project(x: Tensor, *linears: nn.Linear) -> tuple[Tensor, ...]:
     """Several linear maps of one tensor as one product."""
     weight, bias = torch.cat([m.weight for m in linears]), torch.cat([m.bias for m in linears])
     return F.linear(x, weight, bias).chunk(len(linears), -1)
-
-
-def _splits(q: Tensor, k: Tensor) -> bool:
-    """Whether a flash kernel would leave most of the device idle: few queries, many keys, nothing to differentiate."""
-    few_queries = q.shape[2] <= SPLIT_LATENTS and k.shape[2] >= SPLIT_KEYS
-    return few_queries and q.is_cuda and not torch.is_grad_enabled()

@@ -96,7 +96,6 @@ class Tokeniser(nn.Module):
         if num_classes is not None:
             self.label = LabelFeature(num_classes, width)
         parts = [width, self.signal_width, width] + ([width] if num_classes is not None else [])
-        self.parts = parts
         for side in SHORT.values():
             self.add_module(f"{side}_x", Feature(width, width))
             # Built with raw signals too, frozen and unused: both forms then have the same weight names, and the
