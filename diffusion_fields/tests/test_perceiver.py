@@ -312,7 +312,7 @@ def test_on_a_gpu_the_operator_says_when_to_split(monkeypatch: pytest.MonkeyPatc
     layer, dropping = Layer(16, 4, 24), Layer(16, 4, 24, 0.1)
     with FakeTensorMode():  # shapes and devices without numbers
         q, k, few = (torch.empty(2, size, 24, device="cuda") for size in (300, 3000, 5))
-        mask = torch.ones(2, 3000, dtype=torch.bool, device="cuda")
+        mask = torch.ones(2, 3000, dtype=torch.bool)
         with torch.no_grad():
             assert layer._attend(q, k, k, None).shape == q.shape
             layer._attend(q, few, few, None)
