@@ -17,6 +17,7 @@ import torch
 import trimesh
 import yaml
 from diffusion_fields.data import Fields
+from diffusion_fields.data.surfaces import pebble
 from diffusion_fields.errors import FieldError
 from diffusion_fields.module import DiffusionField
 from diffusion_fields.oracle import fibonacci_sphere, gaussian_posterior
@@ -45,6 +46,10 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"dataset": "digits", "num_context": [16, 32], "labels": True},
     ),
     "shapes": (QUICK, {"dataset": "sdf_shapes", "num_context": 32, "points": 200}),
+    "pebble": (  # three features: three coordinates, but no place in space
+        {**QUICK, "size": {**SIZE, "coord_embedding": "none"}},
+        {"dataset": "mesh_grf", "num_context": 32, "options": {"features": 3, "modes": 3}},
+    ),
 }
 Samples = Callable[..., dict[str, np.ndarray]]
 
@@ -115,8 +120,11 @@ def other(part: str, name: str, value: Any) -> Callable[[dict[str, Any]], dict[s
     ("change", "message"),
     [
         (drop_weight, r"is no checkpoint of the configuration beside it \(Missing key\(s\) .*latents"),
-        (other("trained", "prediction", "eps"), "was trained with prediction 'eps', config.yaml beside it says 'v'"),
-        (other("trained", "num_context", [4, 4]), r"was trained with num_context \[4, 4\], config.yaml .* \[12, 12\]"),
+        (
+            other("trained", "prediction", "eps"),
+            "final.ckpt: the checkpoint was trained with prediction 'eps', this configuration has 'v'",
+        ),
+        (other("trained", "num_context", [4, 4]), r"was trained with num_context \[4, 4\], this .* \[12, 12\]"),
         (other("Fields", "data", "0" * 64), "was trained on other data than circle_grf is here"),
         (lambda state: {"state_dict": state["state_dict"]}, "does not say how it was trained"),
         (lambda state: state["state_dict"]["net.head.weight"], "holds no state_dict: it is not a checkpoint"),
@@ -267,6 +275,45 @@ def test_pictures_and_meshes(runs: dict[str, Path], tmp_path: Path) -> None:
     assert np.load(tmp_path / "mesh.npz")["signal"].shape == (1, 162, 1)
 
 
+def test_a_mesh_of_the_users_own_by_its_intrinsic_coordinates(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The trained pebble, moved: the same coordinates, so the same fields; on its own faces."""
+    vertices, faces = pebble()
+    turn = trimesh.transformations.rotation_matrix(1.0, [1, 2, 3])[:3, :3]
+    path, out = tmp_path / "moved.ply", [tmp_path / name for name in ("field.npz", "field.ply", "field.png")]
+    trimesh.Trimesh(5 * vertices @ turn.T + 3, faces, process=False).export(path)
+    given = ["--checkpoint", str(runs["pebble"]), "--num", "1", "--out"]
+    assert sample_command.main([*given, *map(str, out), "--mesh", str(path)]) == 0
+    moved = dict(np.load(out[0]))
+    assert sample_command.main([*given, str(out[0])]) == 0
+    trained = dict(np.load(out[0]))
+    assert moved["coords"] == pytest.approx(trained["coords"], abs=1e-4)
+    assert moved["signal"] == pytest.approx(trained["signal"], abs=1e-3)
+    painted = trimesh.load(out[1], process=False)
+    assert painted.vertices == pytest.approx(5 * vertices @ turn.T + 3, abs=1e-4)
+    assert np.array_equal(painted.faces, faces)
+    assert len(np.unique(painted.visual.vertex_colors, axis=0)) > 20
+    assert np.asarray(Image.open(out[2]).convert("RGB")).std() > 10
+    trimesh.util.concatenate([trimesh.creation.box(), trimesh.creation.box().apply_translation([9, 9, 9])]).export(path)
+    with pytest.raises(FieldError, match=r"moved.ply: the mesh has 2 separate pieces"):
+        sample_command.main([*given, str(out[0]), "--mesh", str(path)])
+    trimesh.creation.torus(1, 0.4).export(tmp_path / "torus.stl")  # which repeats the vertices of every triangle
+    assert sample_command.main([*given, str(out[1]), "--mesh", str(tmp_path / "torus.stl")]) == 0
+    capsys.readouterr()
+    assert sample_command.main(given[:-1]) == 0  # the trained points: no picture
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()[2:]] == ["samples.npz"]
+
+
+def test_coordinates_without_a_place_in_space_make_no_ply(
+    monkeypatch: pytest.MonkeyPatch, runs: dict[str, Path]
+) -> None:
+    found = sample_command.Queries(torch.zeros(40, 5), None)
+    monkeypatch.setattr(sample_command, "queries", lambda *_: found)
+    with pytest.raises(FieldError, match=r"5 coordinates are no place in space: a .ply needs --mesh; or write .npz"):
+        sample_command.main(["--checkpoint", str(runs["circle"]), "--out", "a.ply"])
+
+
 def test_a_field_without_a_surface_is_said(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -325,6 +372,11 @@ def test_coordinates_where_nothing_was_trained_are_warned_of(
         ("sphere", ["--globe", "--out", "a.ply"], "--globe makes pictures"),
         ("circle", ["--coords", "no.npy"], "no.npy is missing"),
         ("circle", ["--mesh", "no.obj"], "no.obj is missing"),
+        ("circle", ["--device", "gpu"], "--device is 'gpu': there is no such device here; choose cpu"),
+        ("circle", ["--device", "cuda:99"], "--device is 'cuda:99': there is no such device here"),
+        ("circle", ["--device", "meta"], "--device is 'meta': there is no such device here"),
+        ("pebble", ["--resolution", "8"], "there is no grid over these coordinates"),
+        ("pebble", ["--out", "a.png"], "have no picture: write an .npz"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_sampled(runs: dict[str, Path], name: str, options: list[str], message: str) -> None:
@@ -475,6 +527,23 @@ def test_the_users_own_pairs(runs: dict[str, Path], tmp_path: Path) -> None:
 def test_what_cannot_be_completed(runs: dict[str, Path], options: list[str], message: str) -> None:
     with pytest.raises(FieldError, match=message):
         complete_command.main(["--checkpoint", str(runs["circle"]), *options])
+
+
+def test_a_field_of_fewer_points_than_the_context_of_training(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = checkpoint.load(runs["circle"]).points[:8]
+    task = complete_command.Task(grid, torch.tensor([1, 4]), torch.tensor([[0.5], [-0.5]]), None, None)
+    monkeypatch.setattr(complete_command, "task_of", lambda *_: task)
+    given = ["--checkpoint", str(runs["circle"]), "--observe-fraction", "0.2", "--out", str(tmp_path / "a.npz")]
+    with pytest.raises(
+        FieldError, match=r"a field of 8 points holds a context of 8, .* trained with 12: .*more points"
+    ):
+        complete_command.main(given)
+    with pytest.raises(FieldError, match="--num-context is 12: the field has 8 points, at most so many"):
+        complete_command.main([*given, "--num-context", "12"])
+    assert complete_command.main([*given, "--allow-context-mismatch"]) == 0
+    assert "context of 8 (random)" in capsys.readouterr().out
 
 
 def test_more_pairs_than_the_context_of_training_if_it_is_asked_for(runs: dict[str, Path], tmp_path: Path) -> None:

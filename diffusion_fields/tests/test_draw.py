@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+import trimesh
+from diffusion_fields.canvas import VIEWS, Canvas, Kind, globe_pixels, mollweide, mollweide_pixels
 from diffusion_fields.data.fields import pixel_grid, space_grid
 from diffusion_fields.data.gaussian import circle_grf
 from diffusion_fields.errors import FieldError
@@ -20,6 +22,8 @@ from diffusion_fields import draw
 
 torch.set_num_threads(1)
 NAN = float("nan")
+ICOSPHERE = trimesh.creation.icosphere(1)
+BALL = torch.from_numpy(np.asarray(ICOSPHERE.vertices)).float()
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +43,7 @@ def painted(figure: Figure) -> np.ndarray:
 
 
 def test_pixels_of_a_map_cover_the_sphere_evenly() -> None:
-    canvas = draw.mollweide_pixels(64)
+    canvas = mollweide_pixels(64)
     points = canvas.coords.double().numpy()
     assert canvas.inside is not None
     assert canvas.inside.shape == (64, 128)
@@ -49,19 +53,19 @@ def test_pixels_of_a_map_cover_the_sphere_evenly() -> None:
     assert np.abs(points.T @ points / len(points) - np.eye(3) / 3).max() < 5e-3
     # And the way back: a point is drawn at the centre of its pixel.
     rows, columns = canvas.inside.nonzero()
-    x, y = draw.mollweide(points)
+    x, y = mollweide(points)
     assert np.abs(x - ((2 * columns + 1) / 128 - 1) * 2 * 2**0.5).max() < 1e-3
     assert np.abs(y - (1 - (2 * rows + 1) / 64) * 2**0.5).max() < 1e-3
 
 
 def test_north_is_up_and_east_is_right() -> None:
-    canvas = draw.mollweide_pixels(32)
+    canvas = mollweide_pixels(32)
     assert canvas.inside is not None
     z, y = np.full(canvas.inside.shape, NAN), np.full(canvas.inside.shape, NAN)
     z[canvas.inside], y[canvas.inside] = canvas.coords[:, 2], canvas.coords[:, 1]
     assert z[1, 32] > 0.8 > -0.8 > z[-2, 32]
     assert y[16, 48] > 0.9 > -0.9 > y[16, 16]  # longitude 90 degrees lies to the right
-    globe = draw.globe_pixels(64, (90.0, 0.0))
+    globe = globe_pixels(64, (90.0, 0.0))
     assert globe.coords[:, 1].min() > 0  # the half around +y
     assert np.abs(globe.coords.norm(dim=1).numpy() - 1).max() < 1e-6
     assert globe.inside is not None
@@ -74,7 +78,7 @@ def test_north_is_up_and_east_is_right() -> None:
 
 
 def test_an_image_keeps_its_rows_and_shows_what_is_unknown() -> None:
-    canvas = draw.Canvas("image", pixel_grid(2, 3), (2, 3))
+    canvas = Canvas("image", pixel_grid(2, 3), (2, 3))
     values = torch.tensor([[1.0], [-1], [-1], [-1], [-1], [NAN]])
     figure = plt.figure()
     axes = draw.new_axes(figure, canvas, 1, 1, 1)
@@ -90,17 +94,18 @@ def test_an_image_keeps_its_rows_and_shows_what_is_unknown() -> None:
         draw.panel(axes, canvas, values[:5], Normalize(-1, 1))
 
 
-@pytest.mark.parametrize("kind", ["image", "circle", "sphere", "map", "globe", "plane", "space", "volume"])
-def test_every_kind_is_drawn_and_says_what_it_shows(kind: draw.Kind) -> None:
+@pytest.mark.parametrize("kind", ["image", "circle", "sphere", "map", "globe", "plane", "space", "volume", "mesh"])
+def test_every_kind_is_drawn_and_says_what_it_shows(kind: Kind) -> None:
     canvas = {
-        "image": lambda: draw.Canvas("image", pixel_grid(4, 4), (4, 4)),
-        "circle": lambda: draw.Canvas("circle", circle_grf(points=20).shared_coords),
-        "sphere": lambda: draw.Canvas("sphere", torch.from_numpy(fibonacci_sphere(30)).float()),
-        "map": lambda: draw.mollweide_pixels(16),
-        "globe": lambda: draw.globe_pixels(16),
-        "plane": lambda: draw.Canvas("plane", torch.rand(30, 2)),
-        "space": lambda: draw.Canvas("space", torch.rand(30, 3)),
-        "volume": lambda: draw.Canvas("volume", space_grid(6)),
+        "image": lambda: Canvas("image", pixel_grid(4, 4), (4, 4)),
+        "circle": lambda: Canvas("circle", circle_grf(points=20).shared_coords),
+        "sphere": lambda: Canvas("sphere", torch.from_numpy(fibonacci_sphere(30)).float()),
+        "map": lambda: mollweide_pixels(16),
+        "globe": lambda: globe_pixels(16),
+        "plane": lambda: Canvas("plane", torch.rand(30, 2)),
+        "space": lambda: Canvas("space", torch.rand(30, 3)),
+        "volume": lambda: Canvas("volume", space_grid(6)),
+        "mesh": lambda: Canvas("mesh", BALL, faces=np.asarray(ICOSPHERE.faces)),
     }[kind]()
     values = (canvas.coords.norm(dim=1, keepdim=True) - 0.6) * torch.tensor([[[1.0]], [[2.0]]]) + canvas.coords[:, :1]
     figure = draw.fields(canvas, values, bounded=False, title="two fields")
@@ -121,18 +126,33 @@ def test_every_kind_is_drawn_and_says_what_it_shows(kind: draw.Kind) -> None:
 
 
 def test_one_completion_has_no_spread_and_an_empty_field_no_surface() -> None:
-    canvas = draw.Canvas("image", pixel_grid(2, 2), (2, 2))
+    canvas = Canvas("image", pixel_grid(2, 2), (2, 2))
     figure = draw.completion(canvas, torch.zeros(4, 1), torch.ones(1, 4, 1), None, bounded=True)
     assert titles(figure)[1] == "mean of 1 completions"
-    figure = draw.fields(draw.Canvas("volume", space_grid(3)), torch.ones(1, 27, 1), bounded=True)
+    figure = draw.fields(Canvas("volume", space_grid(3)), torch.ones(1, 27, 1), bounded=True)
     assert [text.get_text() for text in figure.axes[0].texts] == ["no surface"]
 
 
 def test_globes_from_both_sides() -> None:
-    canvases = [draw.globe_pixels(24, view) for view in draw.VIEWS]
+    canvases = [globe_pixels(24, view) for view in VIEWS]
     figure = draw.globes([[c.coords[:, 2:] for c in canvases]] * 2, canvases, bounded=True, title="north")
     assert len([axes for axes in figure.axes if axes.images]) == 4
     assert painted(figure).std() > 10
+
+
+def test_a_mesh_is_painted_where_its_values_lie() -> None:
+    """In the colours of its triangles, whatever its size and place."""
+    canvas = Canvas("mesh", 30 * BALL + 7, faces=np.asarray(ICOSPHERE.faces))
+    figure = plt.figure()
+    axes = draw.new_axes(figure, canvas, 1, 1, 1)
+    draw.panel(axes, canvas, BALL[:, 2:].sign(), Normalize(-1, 1), "gray")
+    (drawn,) = axes.collections
+    corners = np.asarray(drawn._faces)
+    assert np.abs(corners).max() == pytest.approx(1, abs=1e-5)
+    grey = np.asarray(drawn._facecolor3d)[:, 0]
+    north, south = (corners[..., 2] > 0.01).all(1), (corners[..., 2] < -0.01).all(1)
+    assert min(north.sum(), south.sum()) > 10
+    assert grey[north].min() > 0.2 > 0.01 > grey[south].max()
 
 
 def test_colours_are_symmetric_about_zero_unless_bounded() -> None:

@@ -16,10 +16,10 @@ from shared.errors import UserError
 from shared.runs.plan import read_yaml
 from torch import Tensor, nn
 
+from diffusion_fields.canvas import Canvas
 from diffusion_fields.data.fields import FieldSet
 from diffusion_fields.data.module import Fields
-from diffusion_fields.domains import Domain, canvas_of, domain_of, is_occupancy
-from diffusion_fields.draw import Canvas
+from diffusion_fields.domains import Domain, canvas_of, domain_of, is_intrinsic, is_occupancy
 from diffusion_fields.errors import FieldError
 from diffusion_fields.module import DiffusionField
 
@@ -51,7 +51,7 @@ class Trained:
 
     @cached_property
     def domain(self) -> Domain:
-        return domain_of(self.points)
+        return "other" if is_intrinsic(self.fields) else domain_of(self.points)
 
     @property
     def occupancy(self) -> bool:
@@ -86,23 +86,35 @@ class Trained:
                 file=sys.stderr,
             )
 
-    def num_context(self, asked: int | None, allow_mismatch: bool, observed: int = 0) -> int:
+    def num_context(self, asked: int | None, allow_mismatch: bool, observed: int = 0, points: int | None = None) -> int:
         """Size of the context: as asked, else that of training; at least as many as were observed.
 
+        Args:
+            points: of the field, where context can be nowhere else: if it has fewer than that all of them.
+
         Raises:
-            FieldError: it is not one that the network was trained with, and that was not allowed.
+            FieldError: it is not one that the network was trained with, and that was not allowed; it holds more than
+                there are points, or less than was observed.
         """
         low, high = self.data.context_range
         size = max(high, observed) if asked is None else asked
+        few_points = points is not None and size > points
+        if points is not None and few_points:
+            if asked is not None:
+                raise FieldError(f"--num-context is {asked}: the field has {points} points, at most so many can be")
+            size = points
         trained = f"{low}" if low == high else f"{low} to {high}"
         if size < observed:
             raise FieldError(f"a context of {size} cannot hold {observed} observed pairs, all of which are context")
         if not low <= size <= high and not allow_mismatch:
-            few = asked is None
-            why = f"{observed} observed pairs ask for" if few else "--num-context is"
+            why, instead = f"{observed} observed pairs ask for", "observe fewer"
+            if asked is not None:
+                why, instead = "--num-context is", "choose that"
+            elif few_points:
+                why, instead = f"a field of {points} points holds", "complete one with more points"
             raise FieldError(
                 f"{why} a context of {size}, the network was trained with {trained}: samples of another size are "
-                f"worse; {'observe fewer' if few else 'choose that'}, or add --allow-context-mismatch"
+                f"worse; {instead}, or add --allow-context-mismatch"
             )
         return size
 
@@ -144,17 +156,10 @@ def _check_trained_as(path: Path, state: dict[str, Any], module: DiffusionField,
     made, of_data = state.get("trained"), state.get(type(data).__qualname__)
     if not isinstance(made, dict) or not isinstance(of_data, dict):
         raise UserError(f"{path} does not say how it was trained: name the final.ckpt that `train.py fit` left")
-    here = {
-        "network": module.network, "size": module.size, "prediction": module.prediction, "T": module.schedule.T,
-        "beta_1": float(module.schedule.betas[0]), "context_blind": module.context_blind,
-        "num_context": list(data.context_range),
-    }  # fmt: skip
-    for name, value in here.items():
-        if made.get(name) != value:
-            raise UserError(
-                f"{path} was trained with {name} {made.get(name)!r}, config.yaml beside it says {value!r}: "
-                "put back the configuration of that run"
-            )
+    try:
+        module.check_trained(made, data)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if of_data.get("data") != data.field_set.fingerprint:
         raise UserError(f"{path} was trained on other data than {data.dataset} is here: put the same files in place")
 

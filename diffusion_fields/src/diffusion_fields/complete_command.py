@@ -21,6 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from diffusion_fields import draw
+from diffusion_fields.canvas import Canvas
 from diffusion_fields.checkpoint import Trained, load
 from diffusion_fields.completion import place
 from diffusion_fields.errors import FieldError
@@ -49,7 +50,7 @@ class Task:
     index: Int64[Tensor, " o"]
     values: Float[Tensor, "o s"]
     truth: Float[Tensor, "n s"] | None
-    canvas: draw.Canvas | None
+    canvas: Canvas | None
 
     @property
     def left_open(self) -> Tensor:
@@ -149,11 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if path.suffix == ".png" and task.canvas is None:
             trained.canvas(task.coords)  # says why there is no picture
     options = sampler_options(args, trained)
-    size = trained.num_context(args.num_context, args.allow_context_mismatch, len(task.index))
+    size = trained.num_context(args.num_context, args.allow_context_mismatch, len(task.index), len(task.coords))
     generator = torch.Generator().manual_seed(args.seed)
     pairs = task.index.to(args.device), task.values.to(args.device)
     draws = sample(
-        trained.net, task.coords.to(args.device), args.num, min(size, len(task.coords)), generator=generator,
+        trained.net, task.coords.to(args.device), args.num, size, generator=generator,
         observed=pairs, context=args.context, resample=args.resample, **options,
     ).cpu()  # fmt: skip
     print(f"{trained.fields.name}: {trained.fields.detail}")

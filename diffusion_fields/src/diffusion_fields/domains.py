@@ -7,8 +7,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_fields.canvas import Canvas
 from diffusion_fields.data.fields import FieldSet
-from diffusion_fields.draw import Canvas
 
 Domain = Literal["circle", "sphere", "plane", "space", "other"]
 
@@ -18,6 +18,11 @@ def domain_of(points: Float[Tensor, "n c"]) -> Domain:
     unit = bool(((points.norm(dim=1) - 1).abs() < 1e-3).all())
     names: dict[int, Domain] = {2: "circle" if unit else "plane", 3: "sphere" if unit else "space"}
     return names.get(points.shape[1], "other")
+
+
+def is_intrinsic(fields: FieldSet) -> bool:
+    """Whether the coordinates are eigenfunctions of a surface, which say nothing of where it lies."""
+    return fields.name == "mesh_grf"
 
 
 def is_occupancy(fields: FieldSet) -> bool:
@@ -38,7 +43,7 @@ def canvas_of(
         shape: of a grid of pixels or voxels.
     """
     domain = domain_of(points)
-    if domain == "other":
+    if domain == "other" or is_intrinsic(fields):
         return None
     if shape is None and coords is points:
         side = round(len(coords) ** (1 / 3))

@@ -1,18 +1,18 @@
 """Pictures of fields: images, maps and globes of the sphere, surfaces, functions on the circle, and completions.
 
 Nothing is interpolated. A picture of a sphere that a network paints is queried at the picture's own pixels
-(`mollweide_pixels`, `globe_pixels`); fields known at given points are drawn as dots there.
+(`canvas.mollweide_pixels`, `globe_pixels`); fields known at given points are drawn as dots there, at the vertices of a
+mesh as the mean over each triangle.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LightSource, Normalize
@@ -20,82 +20,13 @@ from matplotlib.figure import Figure
 from shared.figures import COLOURS, GRID, INK, use_house_style
 from torch import Tensor
 
+from diffusion_fields.canvas import ROOT2, Canvas, mollweide, unit
 from diffusion_fields.errors import FieldError
 
-Kind = Literal["image", "circle", "sphere", "plane", "space", "volume", "map", "globe"]
 SIGNED, SPREAD = "RdBu_r", "viridis"
 UNKNOWN = "#e9e4d8"  # where nothing was observed
-ROOT2 = 2**0.5
-VIEWS = ((0.0, 20.0), (180.0, -20.0))  # (longitude, latitude) in degrees at the centre of a globe
+SOLID = ("space", "volume", "mesh")  # kinds drawn in three dimensions
 LIGHT = LightSource(azdeg=315, altdeg=50)
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """Where the values of a field stand in a picture.
-
-    Args:
-        kind: `image` (shape rows, columns), `circle`, `sphere` (dots on a map), `plane` and `space` (dots), `volume`
-            (side^3 values, drawn as a surface), `map` and `globe` (pixels of one, `inside` says which).
-        coords: of the values [n, c].
-        shape: of an image.
-        inside: pixels of the picture that a value belongs to, rows from the top.
-        positive_inside: of a volume: occupancy, not a signed distance.
-    """
-
-    kind: Kind
-    coords: Float[Tensor, "n c"]
-    shape: tuple[int, int] | None = None
-    inside: Bool[np.ndarray, "h w"] | None = field(default=None, repr=False)
-    positive_inside: bool = False
-
-
-def mollweide_pixels(height: int = 96) -> Canvas:
-    """The pixels of a map of equal areas, centred on longitude 0, as points of the sphere."""
-    y = (1 - (2 * np.arange(height) + 1) / height) * ROOT2
-    x = ((2 * np.arange(2 * height) + 1) / (2 * height) - 1) * 2 * ROOT2
-    x, y = np.meshgrid(x, y)
-    theta = np.arcsin(y / ROOT2)
-    longitude = np.pi * x / (2 * ROOT2 * np.cos(theta))
-    inside = np.abs(longitude) <= np.pi
-    latitude = np.arcsin((2 * theta + np.sin(2 * theta)) / np.pi)
-    return Canvas("map", _unit(longitude[inside], latitude[inside]), inside=inside)
-
-
-def globe_pixels(size: int = 128, view: tuple[float, float] = VIEWS[0]) -> Canvas:
-    """The pixels of the half of the sphere that is seen from afar above `view` (degrees), north up."""
-    edge = (2 * np.arange(size) + 1) / size - 1
-    x, y = np.meshgrid(edge, -edge)
-    inside = x * x + y * y < 1
-    across, up = x[inside], y[inside]
-    towards = np.sqrt(1 - across**2 - up**2)
-    east, north, out = _frame(view)
-    points = across[:, None] * east + up[:, None] * north + towards[:, None] * out
-    return Canvas("globe", torch.from_numpy(points).float(), inside=inside)
-
-
-def _unit(longitude: np.ndarray, latitude: np.ndarray) -> Float[Tensor, "n 3"]:
-    points = [np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)]
-    return torch.from_numpy(np.stack(points, -1)).float()
-
-
-def _frame(view: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """East, north and outward at a place of the sphere."""
-    a, b = np.deg2rad(view)
-    out = np.array([np.cos(b) * np.cos(a), np.cos(b) * np.sin(a), np.sin(b)])
-    east = np.array([-np.sin(a), np.cos(a), 0.0])
-    return east, np.cross(out, east), out
-
-
-def mollweide(points: Float[np.ndarray, "n 3"]) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) on the map, x in +-2 sqrt 2; 2 theta + sin 2 theta = pi sin(latitude), by Newton's method."""
-    sine = np.clip(points[:, 2] / np.linalg.norm(points, axis=1), -1, 1)
-    theta = np.arcsin(sine)
-    for _ in range(50):
-        slope = np.maximum(2 + 2 * np.cos(2 * theta), 1e-9)
-        theta = np.clip(theta - (2 * theta + np.sin(2 * theta) - np.pi * sine) / slope, -np.pi / 2, np.pi / 2)
-    longitude = np.arctan2(points[:, 1], points[:, 0])
-    return 2 * ROOT2 / np.pi * longitude * np.cos(theta), ROOT2 * np.sin(theta)
 
 
 def scale(values: np.ndarray, bounded: bool) -> Normalize:
@@ -117,7 +48,7 @@ def panel(
     """One field. Values that are NaN are left out.
 
     Args:
-        axes: of a subplot; of projection 3d for `space` and `volume` (`new_axes` gives the right ones).
+        axes: of a subplot; of projection 3d for `space`, `volume` and `mesh` (`new_axes` gives the right ones).
         values: one channel by `norm` and `cmap`; three as red, green and blue in [-1, 1]; of others the first.
 
     Returns:
@@ -129,7 +60,7 @@ def panel(
             f"values of shape {array.shape} for a picture of {len(canvas.coords)} points: (n, s) is expected"
         )
     colours = array if array.shape[1] == 3 else array[:, :1]
-    axes.set_title(title, **({"pad": -4} if canvas.kind in ("space", "volume") else {}))
+    axes.set_title(title, **({"pad": -4} if canvas.kind in SOLID else {}))
     points = canvas.coords.cpu().double().numpy()
     if canvas.kind == "circle":
         return _circle(axes, points, array[:, :1].T)
@@ -137,12 +68,18 @@ def panel(
         return _volume(axes, array[:, 0], canvas.positive_inside)
     if canvas.kind in ("image", "map", "globe"):
         return _pixels(axes, canvas, colours, norm, cmap)
+    if canvas.kind == "mesh":
+        assert canvas.faces is not None
+        low, high = points.min(0), points.max(0)
+        centred = (points - (low + high) / 2) * 2 / (high - low).max()
+        draw_triangles(axes, centred[canvas.faces], rgba(colours[canvas.faces].mean(1), norm, cmap))
+        return None if colours.shape[1] == 3 else matplotlib.cm.ScalarMappable(norm, cmap)
     return _dots(axes, canvas.kind, points, colours, norm, cmap)
 
 
 def new_axes(figure: Figure, canvas: Canvas, rows: int, columns: int, number: int) -> Any:
     """A subplot (from 1) of the projection that the canvas needs."""
-    return figure.add_subplot(rows, columns, number, projection="3d" if canvas.kind in ("space", "volume") else None)
+    return figure.add_subplot(rows, columns, number, projection="3d" if canvas.kind in SOLID else None)
 
 
 def rgba(colours: Float[np.ndarray, "n k"], norm: Normalize, cmap: str = SIGNED) -> Float[np.ndarray, "n 4"]:
@@ -195,9 +132,9 @@ def _graticule(axes: Axes) -> None:
     degrees = np.deg2rad(np.arange(-180, 181))
     lines = []
     for latitude in np.deg2rad([-60, -30, 0, 30, 60]):
-        lines.append(_unit(degrees * 0.9999, np.full_like(degrees, latitude)))
+        lines.append(unit(degrees * 0.9999, np.full_like(degrees, latitude)))
     for longitude in np.deg2rad(np.arange(-150, 151, 30)):
-        lines.append(_unit(np.full_like(degrees, longitude), degrees / 2))
+        lines.append(unit(np.full_like(degrees, longitude), degrees / 2))
     paths = [np.stack(mollweide(line.double().numpy()), -1) for line in lines]
     axes.add_collection(LineCollection(paths, colors=INK, linewidths=0.3, alpha=0.35))
     edge = matplotlib.patches.Ellipse((0, 0), 4 * ROOT2, 2 * ROOT2, fill=False, color=INK, linewidth=0.6)
@@ -247,12 +184,12 @@ def _cube(axes: Any) -> None:
     axes.set_box_aspect((1, 1, 1), zoom=1.15)
 
 
-def draw_mesh(axes: Any, mesh: Any, colour: str = COLOURS["ours_variant"]) -> None:
-    """A triangle mesh in the cube [-1, 1]^3, lit from above left."""
+def draw_triangles(axes: Any, triangles: Float[np.ndarray, "f 3 3"], colours: Any = COLOURS["ours_variant"]) -> None:
+    """Triangles in the cube [-1, 1]^3, of one colour or one each, lit from above left."""
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
     collection = Poly3DCollection(
-        np.asarray(mesh.triangles), shade=True, facecolors=colour, lightsource=LIGHT, linewidths=0, antialiased=False
+        triangles, shade=True, facecolors=colours, lightsource=LIGHT, linewidths=0, antialiased=False
     )
     axes.add_collection3d(collection)
     _cube(axes)
@@ -268,7 +205,7 @@ def _volume(axes: Any, values: np.ndarray, positive_inside: bool) -> None:
         axes.text2D(0.5, 0.5, "no surface", transform=axes.transAxes, ha="center", color=INK)
         _cube(axes)
         return
-    draw_mesh(axes, mesh)
+    draw_triangles(axes, np.asarray(mesh.triangles))
 
 
 def fields(
@@ -291,7 +228,9 @@ def fields(
         axes.set_ylabel(label)
         axes.set_title(title)
         return figure
-    columns = min(columns, {"map": 3, "sphere": 3, "globe": 6, "volume": 4, "space": 4}.get(canvas.kind, 8), len(array))
+    columns = min(
+        columns, {"map": 3, "sphere": 3, "globe": 6, "volume": 4, "space": 4, "mesh": 4}.get(canvas.kind, 8), len(array)
+    )
     rows = -(-len(array) // columns)
     width, height = _panel_size(canvas, len(array))
     figure = plt.figure(figsize=(max(columns * width, 2.5) + 0.5, rows * height + 0.4))

@@ -3,9 +3,9 @@
     python sample.py --checkpoint runs/fit/<run>/final.ckpt --resolution 32 --num 8 --out digits.png digits.npz
 
 The queries are those that the fields were trained on, a grid (--resolution), points of the sphere (--sphere), the
-vertices of a mesh (--mesh) or any coordinates (--coords). The context is a subset of the queries, as in the paper; with
-`--context grid` it stands on the trained points instead, whatever is queried: with `--noise hash` a seed is then one
-field that can be looked at anywhere.
+vertices of a mesh (--mesh; where coordinates are intrinsic, the mesh's own) or any coordinates (--coords). The context
+is a subset of the queries, as in the paper; with `--context grid` it stands on the trained points instead, whatever is
+queried: with `--noise hash` a seed is then one field that can be looked at anywhere.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from shared.runs.store import write_atomic
 from torch import Tensor
 
 from diffusion_fields import draw
+from diffusion_fields.canvas import VIEWS, Canvas, globe_pixels, mollweide_pixels
 from diffusion_fields.checkpoint import Trained, load, read_arrays
 from diffusion_fields.completion import choose_context
 from diffusion_fields.data.fields import check_coords, pixel_grid, space_grid
+from diffusion_fields.domains import is_intrinsic
 from diffusion_fields.errors import FieldError
+from diffusion_fields.intrinsic import laplace_beltrami
 from diffusion_fields.oracle import fibonacci_sphere
 from diffusion_fields.sampling import sample
 
@@ -44,9 +47,14 @@ class Queries:
     """
 
     coords: Float[Tensor, "n c"]
-    canvas: draw.Canvas | None
+    canvas: Canvas | None
     faces: np.ndarray | None = None
-    pictures: tuple[draw.Canvas, ...] = ()
+    pictures: tuple[Canvas, ...] = ()
+
+    @property
+    def places(self) -> Float[Tensor, "n d"]:
+        """Where the values stand in space: intrinsic coordinates do not say."""
+        return self.canvas.coords if self.canvas is not None and self.canvas.kind == "mesh" else self.coords
 
 
 def queries(args: argparse.Namespace, trained: Trained) -> Queries:
@@ -64,10 +72,7 @@ def queries(args: argparse.Namespace, trained: Trained) -> Queries:
         trained.warn_of_outside(coords, str(args.coords))
         return Queries(coords, None if domain == "other" else trained.canvas(coords))
     if args.mesh is not None:
-        vertices, faces = _mesh(args.mesh)
-        check_coords(vertices, c, str(args.mesh))
-        trained.warn_of_outside(vertices, str(args.mesh))
-        return Queries(vertices, None if domain == "other" else trained.canvas(vertices), faces)
+        return _on_mesh(args.mesh, trained)
     if args.sphere is not None:
         if domain != "sphere":
             raise FieldError(f"--sphere: these fields live on the {domain}; choose --resolution or --coords")
@@ -76,7 +81,7 @@ def queries(args: argparse.Namespace, trained: Trained) -> Queries:
     if args.globe:
         if domain != "sphere":
             raise FieldError(f"--globe: these fields live on the {domain}, not on the sphere")
-        pictures = tuple(draw.globe_pixels(128, view) for view in draw.VIEWS)
+        pictures = tuple(globe_pixels(128, view) for view in VIEWS)
         return Queries(torch.cat([each.coords for each in pictures]), None, None, pictures)
     if args.resolution is not None:
         return _grid(args.resolution, trained)
@@ -98,27 +103,46 @@ def _grid(n: int, trained: Trained) -> Queries:
         angle = 2 * torch.pi * torch.arange(n, dtype=torch.float64) / n
         shape, coords = (n,), torch.stack([angle.cos(), angle.sin()], -1).float()
     elif trained.domain == "sphere":
-        canvas = draw.mollweide_pixels(n)
+        canvas = mollweide_pixels(n)
         return Queries(canvas.coords, canvas)
     else:
         raise FieldError("--resolution: there is no grid over these coordinates; give them with --coords")
     return Queries(coords, trained.canvas(coords, shape))
 
 
-def _mesh(path: Path) -> tuple[Float[Tensor, "n 3"], np.ndarray]:
+def _on_mesh(path: Path, trained: Trained) -> Queries:
+    """The vertices of a mesh; of fields over intrinsic coordinates (section 9.6) its own eigenfunctions there."""
+    intrinsic, c = is_intrinsic(trained.fields), trained.fields.coord_dim
+    vertices, faces = _mesh(path, merged=intrinsic)
+    places = torch.from_numpy(vertices).float()
+    if intrinsic:
+        try:
+            coords = torch.from_numpy(laplace_beltrami(vertices, c, faces).coordinates())
+        except FieldError as error:
+            raise FieldError(f"{path}: {error}") from None
+        canvas: Canvas | None = Canvas("mesh", places, faces=faces)
+    else:
+        check_coords(places, c, str(path))
+        coords, canvas = places, None if trained.domain == "other" else trained.canvas(places)
+    trained.warn_of_outside(coords, str(path))
+    return Queries(coords, canvas, faces)
+
+
+def _mesh(path: Path, merged: bool) -> tuple[Float64[np.ndarray, "n 3"], Int64[np.ndarray, "f 3"]]:
+    """Vertices and faces, as they stand in the file; `merged`: a vertex that is there several times is one."""
     import trimesh
 
     if not path.is_file():
         raise FieldError(f"{path} is missing")
     try:
-        mesh = trimesh.load_mesh(path, process=False)
-        vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces)
+        mesh = trimesh.load_mesh(path, process=merged)
+        vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64)
     except Exception as error:  # trimesh's readers raise whatever their parsers meet
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FieldError(f"{path} is damaged or no mesh ({reason[:100]})") from None
     if not len(faces):
         raise FieldError(f"{path} is damaged or no mesh (it has no triangles)")
-    return torch.from_numpy(vertices), faces
+    return vertices, faces
 
 
 def observed_pairs(path: Path, trained: Trained) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n s"]]:
@@ -166,6 +190,14 @@ def check_sampler(args: argparse.Namespace) -> None:
             raise FieldError(f"--{name.replace('_', '-')} is {value}: it has to be at least 1")
     if args.eta is not None and not 0 <= args.eta <= 1:
         raise FieldError(f"--eta is {args.eta:g}: it lies between 0 and 1")
+    try:
+        torch.zeros(1, device=args.device).item()
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ):  # no such name; none here; without CUDA; without numbers
+        raise FieldError(f"--device is {args.device!r}: there is no such device here; choose cpu") from None
     if args.guidance is not None and args.label is None:
         raise FieldError("--guidance needs --label: it strengthens a class")
     for path in args.out or ():
@@ -224,7 +256,7 @@ def save_ply(path: Path, found: Queries, values: Float[Tensor, "k n s"], bounded
 
     written = []
     norm = draw.scale(values.numpy(), bounded)
-    points = torch.nn.functional.pad(found.coords, (0, 3 - found.coords.shape[1])).numpy()
+    points = torch.nn.functional.pad(found.places, (0, 3 - found.places.shape[1])).numpy()
     for number, each in enumerate(values):
         target = path if len(values) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
         if found.canvas is not None and found.canvas.kind == "volume":
@@ -271,6 +303,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             out = out[1:]
         elif any(path.suffix == ".png" for path in out):
             trained.canvas(found.coords)  # says why there is no picture
+    if found.places.shape[1] > 3 and any(path.suffix == ".ply" for path in out):
+        raise FieldError(
+            f"{found.places.shape[1]} coordinates are no place in space: a .ply needs --mesh; or write .npz"
+        )
     if found.pictures and any(path.suffix == ".ply" for path in out):
         raise FieldError("--globe makes pictures: write .png or .npz, or take --sphere for a .ply")
     values, text = draw_samples(args, trained, found)
