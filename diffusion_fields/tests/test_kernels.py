@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def test_the_checks_need_nothing_but_pytorch() -> None:
     )
     done = run("-c", code)
     assert done.stdout.strip() == "done set()", done.stderr
+
+
+def test_kernels_are_kept_from_all_else_of_the_package() -> None:
+    package = Path(fourier.__file__).parents[2]
+    others = {p.stem for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    contracts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (kept,) = [c for c in contracts["contracts"] if c.get("source_modules") == ["diffusion_fields.kernels"]]
+    assert set(kept["forbidden_modules"]) == {f"diffusion_fields.{name}" for name in others - {"__init__", "kernels"}}
 
 
 def test_every_folder_is_checked_and_compiled() -> None:
