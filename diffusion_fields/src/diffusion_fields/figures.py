@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from shared.claims.results import ExperimentResult, Results
-from shared.figures import COLOURS, Figure, finish, mean_band, use_house_style
+from shared.figures import COLOURS, Figure, finish, use_house_style
 
 from diffusion_fields.draw import mollweide
 from diffusion_fields.oracle import fibonacci_sphere
@@ -112,15 +112,21 @@ def training(results: Results, folder: Path) -> Figure | None:
     figure, axes = plt.subplots(figsize=(4.6, 3))
     for name, e in found.items():
         label, colour, line = shown[name]
-        rows = [run.curves["curve/val/loss"] for run in e.runs]
-        mean_band(axes, e.runs[0].curves["curve/val_step"], rows, label, color=COLOURS[colour], linestyle=line)
+        rows = np.array([run.curves["curve/val/loss"] for run in e.runs])
+        x, mean, deviation = (
+            e.runs[0].curves["curve/val_step"],
+            rows.mean(0),
+            rows.std(0, ddof=1) if len(rows) > 1 else 0,
+        )
+        axes.plot(x, mean, label=label, color=COLOURS[colour], linestyle=line)
+        axes.fill_between(x, mean - deviation, mean + deviation, color=COLOURS[colour], alpha=0.15, linewidth=0)
     run = found["circle"].runs[0]
     for metric, label in (("curve/val/own_only", "own value alone"), ("curve/val/bayes_floor", "Bayes floor")):
         axes.axhline(run.curves[metric][-1], color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
         axes.annotate(label, (run.curves["curve/val_step"][0], run.curves[metric][-1]), va="bottom", fontsize=7,
                       color=COLOURS["paper"])  # fmt: skip
     axes.set(xlabel="step", ylabel="noise error, mean over t")
-    axes.margins(x=0.18)
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return finish(
         figure, folder, "training.svg",
         "Validation loss of fields on the circle between its two floors: what a network reaches that sees only a "
@@ -143,10 +149,11 @@ def spectra(results: Results, folder: Path) -> Figure | None:
         axes.plot(degrees, ideal, "-", color=COLOURS["vermillion"], label="ideal sampler")
         axes.errorbar(degrees, mean, deviation, fmt="o", color=COLOURS["ours"], markersize=4, label="trained")
         axes.axhline(1, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
-        axes.set(xlabel="degree", title=e.title, ylim=(0, 1.4))
+        axes.set(xlabel="degree", title=e.title, xticks=degrees)
         axes.title.set_fontsize(8)
     all_axes[0][0].set_ylabel("power, samples over truth")
-    all_axes[0][-1].legend(frameon=False, fontsize=7, loc="lower left")
+    all_axes[0][0].set_ylim(0, None)
+    all_axes[0][0].legend(frameon=False, fontsize=7, loc="upper left")
     return finish(
         figure, folder, "spectra.svg",
         "Power of the samples at each degree (on the circle: mode) over the true one; 1 would be exact. "

@@ -96,7 +96,7 @@ def oracle(results: Results) -> Table | None:
         rows.append(
             [
                 f"{count:.0f}", f"{run.metrics[f'floor/{name}']:.4f}", f"{run.metrics[f'error/{name}']:.3f}", ratios,
-                f"{run.metrics[f'grain/{name}']:.4f}",
+                f"{round(run.metrics[f'grain/{name}'], 4) + 0.0:.4f}",
             ]
         )  # fmt: skip
     return Table(
