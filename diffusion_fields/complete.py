@@ -1,0 +1,12 @@
+"""Complete observed pairs: `python complete.py --checkpoint runs/fit/<run>/final.ckpt`; see `--help`."""
+
+from __future__ import annotations
+
+import sys
+
+from diffusion_fields.complete_command import main
+from shared.errors import one_line_errors
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())
