@@ -382,10 +382,25 @@ def test_make_data_goes_on_after_a_set_it_cannot_have(monkeypatch, tmp_path, cap
 def test_make_data_lists_address_size_digest_and_place(tmp_path, capsys):
     assert make_data.main(["--list", "--root", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 9
-    assert lines[-1].split() == [
+    assert len(lines) == 10
+    assert lines[-1].split()[-1] == str(tmp_path / "topography" / "srtmp300.msl")
+    assert lines[-2].split() == [
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         "170052171",
         "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         f"{tmp_path}/cifar-10-binary.tar.gz",
     ]
+
+
+def test_make_data_fetches_a_single_file_and_mends_a_damaged_one(server, tmp_path):
+    server.files["/topography.msl"] = content = b"  1  0 1.0 0.0\n"
+    remote = RemoteFile(
+        "topography/t.msl", (server.url + "/topography.msl",), len(content), hashlib.sha256(content).hexdigest()
+    )
+    assert "topography" in make_data.fetch_file("topography", tmp_path, remote, **QUICK)
+    assert (tmp_path / remote.path).read_bytes() == content
+    make_data.fetch_file("topography", tmp_path, remote, **QUICK)
+    assert len(server.log) == 1  # what is there is left alone
+    (tmp_path / remote.path).write_bytes(b"damaged")
+    make_data.fetch_file("topography", tmp_path, remote, **QUICK)
+    assert (tmp_path / remote.path).read_bytes() == content

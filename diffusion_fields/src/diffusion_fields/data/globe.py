@@ -119,7 +119,7 @@ def read_coefficients(path: Path, degree: int) -> Float64[np.ndarray, " columns"
         MissingData, DamagedData (both `UserError`): no such file, a line that is not `l m C S`, or not in its place.
     """
     if not path.is_file():
-        raise MissingData(f"{path} is missing: a text file with the columns l m C S is expected there")
+        raise MissingData(f"{path} is missing: run `make data`, or put a text file with the columns l m C S there")
     out = np.zeros((degree + 1) ** 2)
     expected = ((l, m) for l in range(degree + 1) for m in range(l + 1))
     try:

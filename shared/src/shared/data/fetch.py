@@ -9,6 +9,7 @@ with after an interruption.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from shared.data import download, idx
 from shared.data.images import CIFAR10_FOLDER, NAMES, load_images
 from shared.data.root import data_root
-from shared.data.sources import SOURCES, RemoteFile
+from shared.data.sources import FILES, SOURCES, RemoteFile
 from shared.errors import UserError, disk_error, one_line_errors
 
 
@@ -59,6 +60,25 @@ def fetch_dataset(
     except OSError as error:
         raise disk_error(error, root) or UserError(f"cannot write {root} ({error.strerror}): set DATA_ROOT") from None
     return load_images(name, root).detail
+
+
+def fetch_file(name: str, root: Path, source: RemoteFile | None = None, **options: Any) -> str:
+    """Make sure that a single file of `FILES` is under `root`, whole, and return what it is.
+
+    Raises:
+        UserError: it is not there and cannot be had.
+    """
+    what, file = FILES[name]
+    file = source or file
+    path = root / file.path
+    try:
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f".{name}.lock"):
+                _fetch_from_any(file, root, **options)
+    except OSError as error:
+        raise disk_error(error, root) or UserError(f"cannot write {root} ({error.strerror}): set DATA_ROOT") from None
+    return what
 
 
 def _is_sound(path: Path) -> bool:
@@ -101,19 +121,19 @@ def _fetch_from_any(file: RemoteFile, root: Path, **options: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m shared.data.fetch", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(NAMES)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join((*NAMES, *FILES))} (default: all)")
     parser.add_argument("--root", type=Path, default=None, help="where to; default DATA_ROOT, else ./data")
     parser.add_argument("--list", action="store_true", help="print address, size, SHA-256 and place of every file")
     options = parser.parse_args(arguments)
     root = (options.root or data_root()).expanduser().absolute()
     if options.list:
-        every = [file for files in SOURCES.values() for file in files]
+        every = [file for files in SOURCES.values() for file in files] + [file for _, file in FILES.values()]
         print("\n".join(f"{f.urls[0]}  {f.size}  {f.sha256}  {root / f.path}" for f in every))
         return 0
     failed = False
-    for name in options.names or SOURCES:
+    for name in options.names or (*SOURCES, *FILES):
         try:
-            print(f"{name}: {fetch_dataset(name, root)}")
+            print(f"{name}: {(fetch_file if name in FILES else fetch_dataset)(name, root)}")
         except UserError as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)

@@ -91,6 +91,22 @@ SOURCES: dict[str, tuple[RemoteFile, ...]] = {
     ),
 }
 
+# Single files, taken as they are: what they are, and where from. The digest is that of the file in that commit.
+FILES: dict[str, tuple[str, RemoteFile]] = {
+    "topography": (
+        "the Earth's topography, spherical harmonics to degree 300 (SHTOOLS)",
+        RemoteFile(
+            "topography/srtmp300.msl",
+            (
+                "https://raw.githubusercontent.com/SHTOOLS/SHTOOLS/19eb6a92368b7601be9495f561b01bc2b89e8db5/"
+                "examples/ExampleDataFiles/srtmp300.msl",
+            ),
+            2243364,
+            "e67771197c1f8b08087e6023947e0029a8653034c7950524c7f6b55a50016385",
+        ),
+    ),
+}
+
 CIFAR10_MD5 = {
     "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
     "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
