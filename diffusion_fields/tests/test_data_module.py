@@ -33,6 +33,7 @@ def same(a: Any, b: Any) -> bool:
 SMALL: dict[str, dict[str, Any]] = {
     "circle_grf": {},
     "sphere_grf": {"points": 30},
+    "mesh_grf": {"options": {"modes": 2, "features": 4}},
     "digits": {"options": {"jitter": 1.0}},
     "sphere_digits": {"points": 60},
     "sdf_shapes": {"points": 50},

@@ -157,7 +157,9 @@ def test_a_worker_starts_with_its_own_environment_and_leaves_none(monkeypatch: p
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     worker = _Worker()
     try:
-        # what the process was started with, not what it set itself
+        # what the process was started with, not what it set itself; between fork and exec it is still the parent
+        while b"spawn_main" not in Path(f"/proc/{worker.process.pid}/cmdline").read_bytes():
+            assert worker.process.is_alive()
         raw = Path(f"/proc/{worker.process.pid}/environ").read_bytes().split(b"\0")
         found = dict(entry.decode().split("=", 1) for entry in raw if b"=" in entry)
         assert {name: found[name] for name in WORKER_ENVIRONMENT} == WORKER_ENVIRONMENT
