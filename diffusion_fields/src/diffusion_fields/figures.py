@@ -153,7 +153,7 @@ def spectra(results: Results, folder: Path) -> Figure | None:
         axes.title.set_fontsize(8)
     all_axes[0][0].set_ylabel("power, samples over truth")
     all_axes[0][0].set_ylim(0, None)
-    all_axes[0][0].legend(frameon=False, fontsize=7, loc="upper left")
+    all_axes[0][-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return finish(
         figure, folder, "spectra.svg",
         "Power of the samples at each degree (on the circle: mode) over the true one; 1 would be exact. "
