@@ -183,6 +183,21 @@ def test_floors_are_of_the_same_contexts_and_levels(tmp_path: Path) -> None:
     assert module.sums["own"] == pytest.approx(float(module.schedule.alphas_cumprod[t].sum()), rel=1e-12)
 
 
+def test_the_own_only_floor_of_fields_whose_variance_varies(tmp_path: Path) -> None:
+    """Of a variance s at a point: abar s / (abar s + 1 - abar), averaged over the queries."""
+    settings = {"dataset": "mesh_grf", "options": {"modes": 2, "features": 3}, "validation_fields": 8}
+    size = {**SIZE, "coord_embedding": "none"}
+    module = fit(tmp_path, {"size": size}, settings, epochs=1)
+    data = module.fields
+    query, t = torch.tensor([0, 100, 400]), torch.tensor([10, 300, 500, 700] * 2)
+    module.reset_sums()
+    module.add_errors(data.validation(8), t, torch.arange(5), query, torch.Generator().manual_seed(0))
+    s = data.truth.covariance(data.field_set.shared_coords.double().numpy()).diagonal()[query.numpy()]
+    assert s.std() > 0.05
+    abar = module.schedule.alphas_cumprod[t].numpy()[:, None]
+    assert module.sums["own"] == pytest.approx(float((abar * s / (abar * s + 1 - abar)).mean(1).sum()), rel=1e-6)
+
+
 def test_a_blind_network_sees_no_context(tmp_path: Path) -> None:
     """Neither in training nor in the three calls of sampling; its gradient by the context's values is zero."""
     module = fit(tmp_path, {"context_blind": True}, {}, epochs=1)
@@ -197,7 +212,7 @@ def test_a_blind_network_sees_no_context(tmp_path: Path) -> None:
 
 
 def test_classes_are_hidden_as_often_as_asked(tmp_path: Path) -> None:
-    module = DiffusionField(**{**MODEL, "conditional": True, "label_drop": 0.5})
+    module = DiffusionField(**{**MODEL, "conditional": True, "label_drop": 0.2})
     data = Fields(**{**DATA, "dataset": "digits", "labels": True, "options": None, "batch_size": 400, "num_context": 9})
     data.setup()
     module.build(data)
@@ -209,7 +224,7 @@ def test_classes_are_hidden_as_often_as_asked(tmp_path: Path) -> None:
     module.net.register_forward_pre_hook(watch, with_kwargs=True)
     module.loss(data.batch(0))
     share = float((seen[0] == 10).float().mean())
-    assert 0.4 < share < 0.6
+    assert 0.14 < share < 0.26
     assert set(seen[0].tolist()) <= set(range(11))
 
 
@@ -227,6 +242,7 @@ def test_training_lowers_the_loss_and_the_same_seed_gives_the_same_bits(tmp_path
     config = {"model": {**MODEL, "lr": 3e-3}, **settings}
     first, second = (run(copy.deepcopy(config), 3, tmp_path / str(i)) for i in range(2))
     assert first.keys() == second.keys()
+    assert list((tmp_path / "0").glob("wandb/offline-run*/files/media/images/samples/*.png"))
     for name, value in first.items():  # least squares of samples may differ in the last bit by where arrays lie
         assert value == (
             second[name] if name.startswith(("curve", "test/")) else pytest.approx(second[name], rel=1e-12)
