@@ -50,7 +50,12 @@ class Exact(torch.nn.Module):
 def test_the_best_denoiser_is_as_good_as_its_ideal() -> None:
     """Every number of a look against the closed form of the same context and steps."""
     fields = data("circle_grf", options={"points": 24})
-    looks = {"same": Look(), "all_context": Look(num_context="all"), "eta1": Look(eta=1.0)}
+    looks = {
+        "same": Look(),
+        "all_context": Look(num_context="all"),
+        "eta1": Look(eta=1.0),
+        "eta_all": Look(eta=1.0, num_context="all", against="all_context"),
+    }
     settings = Settings(samples=3000, steps=20, clip=None, looks=looks)
     found = evaluate(Exact(fields.truth), fields, SCHEDULE, "eps", settings)[0]
     for name in looks:
@@ -58,6 +63,7 @@ def test_the_best_denoiser_is_as_good_as_its_ideal() -> None:
             assert found[f"r_{l}/{name}"] == pytest.approx(found[f"ideal_r_{l}/{name}"], abs=0.08)
         assert found[f"grain/{name}"] == pytest.approx(found[f"ideal_grain/{name}"], abs=5e-3)
         assert found[f"w2_sq/{name}"] == pytest.approx(found[f"ideal_w2_sq/{name}"], abs=0.03)
+    assert found["w2_ratio/eta_all"] == found["w2_sq/eta_all"] / found["w2_sq/all_context"]
     assert found["w2_ratio/eta1"] == found["w2_sq/eta1"] / found["w2_sq/same"]
     assert len(found["curve/samples/same"]) == evaluation.KEPT * 24
     assert found["w2_sq_zero"] == pytest.approx(2 * np.pi, rel=1e-9)
