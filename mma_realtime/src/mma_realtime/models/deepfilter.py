@@ -15,7 +15,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float32
+import torch.nn.functional as F
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from mma_realtime.errors import SearchError
@@ -36,6 +37,40 @@ class Stage(NamedTuple):
     def reach(self) -> int:
         """Samples that one output looks at."""
         return (self.kernel - 1) * self.dilation + 1
+
+
+class Trunk(nn.Sequential):
+    """Convolution, maximum over 4, ReLU, repeated; on a CPU in the layout in which each of them is fastest.
+
+    There, channels lie innermost (plain rows of time make the maximum 20 times slower), and the first convolution, of
+    too few channels for the library's own, is one matrix product: 4 neighbouring outputs, which the maximum joins
+    anyway, look at the same window of kernel + 3 samples. The numbers are those of the layers to rounding. A training
+    step of the shallow network at 1024 samples takes half the time so.
+    """
+
+    def forward(self, x: Float[Tensor, "batch channels time"]) -> Float[Tensor, "batch width place"]:
+        if x.device.type != "cpu":
+            out: Tensor = super().forward(x)
+            return out
+        convolutions = [layer for layer in self if isinstance(layer, nn.Conv1d)]
+        y = _first_convolution(x, convolutions[0])
+        for number, layer in enumerate(convolutions):
+            if number:
+                kernel = layer.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+                y = F.conv2d(y, kernel, layer.bias, dilation=(1, *layer.dilation))
+            y = F.max_pool2d(y, (1, POOL)).relu_()
+        return y.squeeze(2)
+
+
+def _first_convolution(x: Float[Tensor, "batch channels time"], layer: nn.Conv1d) -> Float[Tensor, "batch width 1 time"]:
+    """The undilated convolution as one product, channels innermost; only outputs that fill a maximum over 4."""
+    width, channels, kernel = layer.weight.shape
+    places = (x.shape[-1] - kernel + 1) // POOL
+    windows = x.unfold(-1, kernel + POOL - 1, POOL)[:, :, :places].transpose(1, 2)  # [B, places, C, kernel + 3]
+    shifted = torch.stack([F.pad(layer.weight, (p, POOL - 1 - p)) for p in range(POOL)])  # [4, width, C, kernel + 3]
+    bias = None if layer.bias is None else layer.bias.repeat(POOL)
+    y = F.linear(windows.reshape(len(x) * places, -1), shifted.view(POOL * width, -1), bias)
+    return y.view(len(x), places * POOL, width).transpose(1, 2).unsqueeze(2)
 
 
 class DeepFilter(SearchNetwork):
@@ -67,7 +102,7 @@ class DeepFilter(SearchNetwork):
             layers += [nn.Conv1d(width, stage.width, stage.kernel, dilation=stage.dilation), nn.MaxPool1d(POOL)]
             layers += [nn.ReLU()]
             width, self.length = stage.width, (self.length - stage.reach + 1) // POOL
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = Trunk(*layers)
         self.features = width
         sizes = [width * self.length, *hidden, outputs]
         head: list[nn.Module] = [nn.Flatten()]
