@@ -22,9 +22,8 @@ from scipy.signal import firwin, resample_poly
 from shared.data.images import fingerprint
 from shared.data.root import data_root
 
-from mma_realtime.data.strain_files import SUFFIXES, Stretch, runs, span, stretches
+from mma_realtime.data.strain_files import SUFFIXES, Stretch, holds_strain, runs, span, stretches
 from mma_realtime.errors import StrainError
-from mma_realtime.gw.constants import SCALE
 from mma_realtime.gw.detectors import DETECTORS
 from mma_realtime.gw.units import GPS, Seconds
 
@@ -291,11 +290,8 @@ def _folder(folder: Path) -> list[Stretch]:
     """All strain of a folder, sorted; an .npz of other things is no strain."""
     parts: list[Stretch] = []
     for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                if "strain_e21" not in archive:
-                    continue
-        parts += stretches(path)
+        if path.suffix != ".npz" or holds_strain(path):
+            parts += stretches(path)
     if not parts:
         raise StrainError(f"{folder} holds no strain: files ending in {', '.join(SUFFIXES)} are expected")
     return sorted(parts, key=lambda part: part.gps_start)
@@ -373,6 +369,6 @@ def _lowpass(factor: int) -> Float64[np.ndarray, " taps"]:
 
 
 __all__ = [
-    "EVENTS", "PSD_SECONDS", "SAMPLE_RATE", "SCALE", "Strain", "event_files", "read_event", "read_strain", "replay",
+    "EVENTS", "PSD_SECONDS", "SAMPLE_RATE", "Strain", "event_files", "read_event", "read_strain", "replay",
     "time_reversed", "write_npz",
 ]  # fmt: skip

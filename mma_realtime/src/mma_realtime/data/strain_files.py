@@ -159,6 +159,12 @@ def stretches(path: Path) -> list[Stretch]:
         return _gwosc(path, file) if "strain" in file else _challenge(path, file)
 
 
+def holds_strain(path: Path) -> bool:
+    """Whether an .npz is one of strain; the data folder has noise curves beside it."""
+    with _reading(path), np.load(path, allow_pickle=False) as archive:
+        return "strain_e21" in archive
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Around reading: what the libraries raise for a damaged file becomes one line."""
