@@ -12,7 +12,7 @@ from . import layout as c
 from . import reference, waveform_fd
 
 SUN_S = 4.925490947641267e-06  # G M_sun / c^3
-STEP = 0.25  # Hz between frequencies
+HIGHEST = 512.0  # Hz
 
 
 def operands(generator: torch.Generator, B: int, F: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,7 +50,7 @@ def operands(generator: torch.Generator, B: int, F: int) -> tuple[Tensor, Tensor
     table[:, c.PSI_MRD] = uniform(0.5, 1.5, B, 4) * torch.tensor([3.0, 1000, 1, 100]) * scale
     table[:, c.ATAN], table[:, c.ATAN_FREQUENCY], table[:, c.ATAN_WIDTH] = uniform(2, 4, B), ring, damp
     asd = uniform(0.5, 2, B, F) if B % 2 else uniform(0.5, 2, F)
-    return table, STEP * torch.arange(F, dtype=torch.float64), asd
+    return table, torch.linspace(0, HIGHEST, F, dtype=torch.float64), asd
 
 
 def cost(B: int, F: int) -> tuple[float, float]:
@@ -70,7 +70,7 @@ CHECK = Check(
     lambda table, f, asd: of_numbers(table, f, asd, True),
     lambda table, f, asd: of_numbers(table, f, asd, False),
     operands,
-    small=[{"B": 4, "F": 2049}, {"B": 5, "F": 300}, {"B": 1, "F": 1}],
+    small=[{"B": 4, "F": 513}, {"B": 5, "F": 300}, {"B": 1, "F": 1}],
     timed=[{"B": 1000, "F": 2049}, {"B": 20000, "F": 2049}, {"B": 2000, "F": 8193}],
     cost=cost,
     gradients=False,
