@@ -1,4 +1,4 @@
-"""Networks that search whitened strain (section 5)."""
+"""Networks that search whitened strain (section 5), and two that look at what was found."""
 
 from __future__ import annotations
 
@@ -6,13 +6,38 @@ from typing import Any
 
 from mma_realtime.errors import SearchError
 from mma_realtime.models.deepfilter import DeepFilterDeep, DeepFilterShallow
-from mma_realtime.models.network import SearchNetwork
+from mma_realtime.models.denoiser import Denoiser
+from mma_realtime.models.ensemble import Ensemble, combine_statistics
+from mma_realtime.models.glitch import ConstantQMap, GlitchNet
+from mma_realtime.models.network import SearchNetwork, count_windows, keep_freed_memory, statistic_of
+from mma_realtime.models.resnet1d import SMALL, CoherentResNet1d
+from mma_realtime.models.wavenet import WaveNet, WaveNetStream
 
-__all__ = ["NETWORKS", "DeepFilterDeep", "DeepFilterShallow", "SearchNetwork", "build"]
+__all__ = [
+    "NETWORKS",
+    "SMALL",
+    "CoherentResNet1d",
+    "ConstantQMap",
+    "DeepFilterDeep",
+    "DeepFilterShallow",
+    "Denoiser",
+    "Ensemble",
+    "GlitchNet",
+    "SearchNetwork",
+    "WaveNet",
+    "WaveNetStream",
+    "build",
+    "combine_statistics",
+    "count_windows",
+    "keep_freed_memory",
+    "statistic_of",
+]
 
 NETWORKS: dict[str, type[SearchNetwork]] = {
     "deepfilter_shallow": DeepFilterShallow,
     "deepfilter_deep": DeepFilterDeep,
+    "coherent_resnet": CoherentResNet1d,
+    "wavenet": WaveNet,
 }
 
 

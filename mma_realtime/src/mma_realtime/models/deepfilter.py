@@ -62,9 +62,11 @@ class Trunk(nn.Sequential):
         return y.squeeze(2)
 
 
-def _first_convolution(x: Float[Tensor, "batch channels time"], layer: nn.Conv1d) -> Float[Tensor, "batch width 1 time"]:
+def _first_convolution(
+    x: Float[Tensor, "batch channels time"], layer: nn.Conv1d
+) -> Float[Tensor, "batch width 1 time"]:
     """The undilated convolution as one product, channels innermost; only outputs that fill a maximum over 4."""
-    width, channels, kernel = layer.weight.shape
+    width, _, kernel = layer.weight.shape
     places = (x.shape[-1] - kernel + 1) // POOL
     windows = x.unfold(-1, kernel + POOL - 1, POOL)[:, :, :places].transpose(1, 2)  # [B, places, C, kernel + 3]
     shifted = torch.stack([F.pad(layer.weight, (p, POOL - 1 - p)) for p in range(POOL)])  # [4, width, C, kernel + 3]
