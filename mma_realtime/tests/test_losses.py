@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from mma_realtime import losses
 
 

@@ -9,7 +9,7 @@ come in, each layer keeping the last d samples of its input in a ring, so that a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,7 @@ class Layer(nn.Module):
         b, _, time = x.shape
         shape = (b, towers, self.width, time)
         y = weight[..., 0] @ before.view(shape) + weight[..., 1] @ x.view(shape)
-        y = y + self.gate.bias.view(towers, -1, 1)  # type: ignore[union-attr]
+        y = y + cast(Tensor, self.gate.bias).view(towers, -1, 1)
         signal, gate = y.split(self.width, dim=2)
         return (torch.tanh(signal) * torch.sigmoid(gate)).reshape(b, -1, time)
 
@@ -83,6 +83,10 @@ class WaveNet(SearchNetwork):
             nn.ReLU(), nn.Conv1d(channels * skip, skip, 1), nn.ReLU(), nn.Conv1d(skip, outputs, 1)
         )
 
+    @property
+    def gated_layers(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
+
     def settled(
         self, x: Float32[Tensor, "batch channels time"], last: int | None = None
     ) -> Float32[Tensor, "batch outputs settled"]:
@@ -90,12 +94,12 @@ class WaveNet(SearchNetwork):
         wanted = x.shape[-1] - self.reach + 1 if last is None else last
         x = self.first(x)
         total: Tensor | None = None
-        for layer in self.layers:
+        for layer in self.gated_layers:
             d = layer.dilation
-            z = layer.gated(x[..., :-d].contiguous(), x[..., d:].contiguous())  # type: ignore[operator, index]
-            skip = layer.skip(z[..., -wanted:])  # type: ignore[operator]
+            z = layer.gated(x[..., :-d].contiguous(), x[..., d:].contiguous())
+            skip = layer.skip(z[..., -wanted:])
             total = skip if total is None else total[..., -wanted:] + skip
-            x = x[..., d:] + layer.residual(z)  # type: ignore[operator, index]
+            x = x[..., d:] + layer.residual(z)
         out: Tensor = self.fuse(total)
         return out
 
@@ -106,11 +110,11 @@ class WaveNet(SearchNetwork):
         """Logits of every sample, with zeros before the first in every layer: those of a stream that begins here."""
         x = self.first(x)
         total: Any = 0.0
-        for layer in self.layers:
-            before = F.pad(x, (layer.dilation, 0))[..., : x.shape[-1]]  # type: ignore[arg-type]
-            z = layer.gated(before, x)  # type: ignore[operator]
-            total = total + layer.skip(z)  # type: ignore[operator]
-            x = x + layer.residual(z)  # type: ignore[operator]
+        for layer in self.gated_layers:
+            before = F.pad(x, (layer.dilation, 0))[..., : x.shape[-1]]
+            z = layer.gated(before, x)
+            total = total + layer.skip(z)
+            x = x + layer.residual(z)
         out: Tensor = self.fuse(total)
         return out
 
@@ -142,7 +146,7 @@ class WaveNetStream:
         self.net = net
         device = net.first.weight.device
         channels = net.channels * net.width
-        self.rings = [torch.zeros(channels, layer.dilation, device=device) for layer in net.layers]  # type: ignore[arg-type]
+        self.rings = [torch.zeros(channels, layer.dilation, device=device) for layer in net.gated_layers]
         self.seen = 0
 
     @property
@@ -156,11 +160,11 @@ class WaveNetStream:
         net, hop = self.net, x.shape[-1]
         y = net.first(x[None])
         total: Any = 0.0
-        for layer, ring in zip(net.layers, self.rings, strict=True):
+        for layer, ring in zip(net.gated_layers, self.rings, strict=True):
             before = self._exchange(ring, y[0])[None]
-            z = layer.gated(before, y)  # type: ignore[operator]
-            total = total + layer.skip(z)  # type: ignore[operator]
-            y = y + layer.residual(z)  # type: ignore[operator]
+            z = layer.gated(before, y)
+            total = total + layer.skip(z)
+            y = y + layer.residual(z)
         self.seen += hop
         out: Tensor = net.fuse(total)[0]
         return out
