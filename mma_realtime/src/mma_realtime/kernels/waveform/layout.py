@@ -20,10 +20,10 @@ With `u = f^(1/3)`, f in Hz:
 
 Whoever fills the table puts the constants C1..C4, the reference phase and the shift t0 of section 2.3 into the columns
 of order 0 and 1 of ALL pieces (`PSI_INS_0`, `PSI_INS_3`, ...), and leaves PHASE = TIME = 0. TIME then delays the
-signal: its t = 0 lies TIME seconds into the series. Where the merger's peak lies is `gw.waveforms.peak_time`'s (the
-model's t0 leaves it 12 to 15 total masses before t = 0): `TIME = t - peak_time(table)` brings it to t. Adding -2 phi_c
-to PHASE turns the coalescence phase by phi_c. An absent piece begins at infinity and has finite numbers (0, and 1 for
-`RING_WIDTH` and `ATAN_WIDTH`) in its columns.
+signal: its t = 0 lies TIME seconds into the series. The model's t0 leaves the loudest moment some total masses before
+t = 0: `gw.waveforms.peak_time` says when, `TIME = t - peak_time` brings it to t. Adding -2 phi_c to PHASE turns the
+coalescence phase by phi_c. An absent piece begins at infinity and has finite numbers (0, and 1 for `RING_WIDTH` and
+`ATAN_WIDTH`) in its columns.
 """
 
 from __future__ import annotations
