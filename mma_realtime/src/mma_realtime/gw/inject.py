@@ -72,16 +72,16 @@ def signal(
 
     Arguments as for `add_signal`.
     """
-    masses = torch.tensor([[m1], [m2]], dtype=torch.float64)
+    one, two = (torch.tensor([m], dtype=torch.float64) for m in (m1, m2))
     f_start = EARLIER * f_low
-    before, whole = (float(waveforms.chirp_time(*masses, f)) + AFTER for f in (f_start, f_low))
+    before, whole = (float(waveforms.chirp_time(one, two, f)) + AFTER for f in (f_start, f_low))
     first = round((tc - before - gps_start) * sample_rate)
     kept = round((before + AFTER) * sample_rate)
     n = 1 << (kept + sample_rate - 1).bit_length()  # room for what rings around the end of the transform
     f = torch.arange(n // 2 + 1, dtype=torch.float64) * sample_rate / n
 
-    table = waveforms.phenomd_coefficients(*masses, distance=distance, f_low=f_start)
-    table[:, layout.TIME] = (tc - gps_start) - first / sample_rate - waveforms.peak_time(*masses)
+    table = waveforms.phenomd_coefficients(one, two, distance=distance, f_low=f_start)
+    table[:, layout.TIME] = (tc - gps_start) - first / sample_rate - waveforms.peak_time(one, two)
     table[:, layout.AMPLITUDE] *= SCALE
     plus, cross = waveforms.polarisations(waveform_fd(table, f, dtype=torch.complex128), inclination, phase)
     h = project(plus, cross, f, detectors, ra, dec, psi, tc)[0]

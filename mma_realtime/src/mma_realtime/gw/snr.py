@@ -65,7 +65,7 @@ def matched_filter(
     f_low: Hertz,
     f_high: Hertz,
 ) -> Complex128[Tensor, "*batch time"]:
-    """z(t) = 4 df sum_k d_k conj(h_k) / S_k e^(2 pi i f_k t) / sqrt(<h|h>): |z| is the SNR of a signal at t (section 2).
+    """z(t) = 4 df sum_k d_k conj(h_k) / S_k e^(2 pi i f_k t) / sqrt(<h|h>), section 2: |z| is the SNR of a signal at t.
 
     In noise |z|^2 has mean 2. The series is periodic: templates wrap around its ends.
 
