@@ -334,7 +334,6 @@ def assemble(
         inside = slice(margin * sample_rate, (margin + duration) * sample_rate)
         values[row] = decimate(raw, good, rate // sample_rate)[inside]
         valid[row] = good[margin : margin + duration]
-        values[row].reshape(duration, sample_rate)[~valid[row]] = 0.0
     names = list(dict.fromkeys(part.path.name for part in parts))
     source = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
     return Strain(tuple(detectors), float(gps_start), sample_rate, values, valid, source)
