@@ -52,7 +52,7 @@ def rows_of(noise_index: Tensor, others: dict[str, Tensor | None]) -> Rows:
             raise ValueError(f"fused_inject: {name} is {x.dtype}: integers are needed")
         if x.device != noise_index.device:
             raise ValueError(f"fused_inject: {name} is on {x.device}, noise_index on {noise_index.device}")
-        x = x.reshape(B, -1).expand(B, C).reshape(-1).contiguous()
+        x = (x if x.ndim == 2 else x[:, None]).expand(B, C).reshape(B * C).contiguous()
         flat[name] = x if whole or x.is_floating_point() else x.float()
     return Rows(**flat)  # type: ignore[arg-type]
 

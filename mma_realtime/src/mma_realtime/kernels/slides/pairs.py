@@ -11,6 +11,7 @@ import torch
 from shared.kernels.backend import use_triton
 from torch import Tensor
 
+from ..histogram import check_edges
 from . import reference
 
 
@@ -37,8 +38,7 @@ def prepared(
         )
     if shifts.ndim != 1 or shifts.is_floating_point() or shifts.dtype is torch.bool:
         raise ValueError(f"slide_hist: shifts are {tuple(shifts.shape)} {shifts.dtype}: whole hops are needed")
-    if edges.ndim != 1 or len(edges) < 2 or not bool((edges.diff() > 0).all()):
-        raise ValueError("slide_hist: edges have to ascend, two of them at least")
+    check_edges("slide_hist", edges)
     if not gap > 1 or not math.isfinite(gap):
         raise ValueError(f"slide_hist: gap is {gap} hops: neighbouring hops lie 1 apart, more than 1 is needed")
     if math.isnan(threshold) or math.isnan(single):

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..histogram import binned, binned_arrays
+
 HELD = 2**24  # sums that the definition holds at once
 BLOCK = 2**15  # hops that the CPU's form sums at once: 128 kB of float32 stay in the cache
 
@@ -66,14 +68,6 @@ def slide_hist(
     a, b, k, bins, reach, hops = prepared(s1, s2, shifts, edges, threshold, gap, valid1, valid2, single)
     hist, loudest, clusters, found = by_matrices(a, b, k, bins, threshold, reach)
     return Slides(hist, loudest, clusters, hops, found.sort().values if maxima else None)
-
-
-def binned(values: Tensor, edges: Tensor) -> Tensor:
-    """Counts in bins `edges[i] <= v < edges[i + 1]`, the last one closed."""
-    place = torch.searchsorted(edges, values, right=True) - 1
-    place = torch.where(values == edges[-1], len(edges) - 2, place)
-    place = place[(place >= 0) & (place < len(edges) - 1)]
-    return torch.bincount(place, minlength=len(edges) - 1)
 
 
 def by_matrices(
@@ -140,19 +134,8 @@ def by_slides(
         clusters[i] = len(peaks)
         found.append(peaks)
         if not collect and len(found) >= 64:  # one count for many slides, and no list that grows
-            hist += count(found, bounds)
+            hist += binned_arrays(found, bounds)
             found.clear()
-    hist += count(found, bounds)
+    hist += binned_arrays(found, bounds)
     peaks = np.concatenate(found) if collect and found else np.empty(0, kind)
     return tuple(torch.from_numpy(v) for v in (hist, loudest, clusters, peaks))  # type: ignore[return-value]
-
-
-def count(peaks, edges):  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    if not peaks:
-        return np.zeros(len(edges) - 1, np.int64)
-    values = np.concatenate(peaks)
-    place = np.searchsorted(edges, values, "right") - 1
-    place[values == edges[-1]] = len(edges) - 2
-    return np.bincount(place[(place >= 0) & (place < len(edges) - 1)], minlength=len(edges) - 1)
