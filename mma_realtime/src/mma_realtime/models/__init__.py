@@ -11,6 +11,7 @@ from mma_realtime.models.ensemble import Ensemble, combine_statistics
 from mma_realtime.models.glitch import ConstantQMap, GlitchNet
 from mma_realtime.models.network import SearchNetwork, count_windows, keep_freed_memory, statistic_of
 from mma_realtime.models.resnet1d import SMALL, CoherentResNet1d
+from mma_realtime.models.twin import TwinDeepFilter
 from mma_realtime.models.wavenet import WaveNet, WaveNetStream
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Ensemble",
     "GlitchNet",
     "SearchNetwork",
+    "TwinDeepFilter",
     "WaveNet",
     "WaveNetStream",
     "build",
@@ -37,6 +39,7 @@ NETWORKS: dict[str, type[SearchNetwork]] = {
     "deepfilter_shallow": DeepFilterShallow,
     "deepfilter_deep": DeepFilterDeep,
     "coherent_resnet": CoherentResNet1d,
+    "twin": TwinDeepFilter,
     "wavenet": WaveNet,
 }
 

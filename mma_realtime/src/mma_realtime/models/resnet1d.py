@@ -1,16 +1,14 @@
 """A residual network that looks at all detectors together, as the leading open pipelines do (section 5).
 
 The published size has stages of 3, 4, 6 and 3 blocks with widths 64 to 512; a small one for two cores is
-`CoherentResNet1d(widths=(16, 32, 64, 64), blocks=(1, 1, 1, 1))`. Normalised by groups, so that a window's
+`CoherentResNet1d(**SMALL)` (106,817 parameters). Normalised by groups, so that a window's
 statistic does not depend on the others in its batch, nor on running averages.
-
-Time lies along the last of two axes, with channels innermost in memory: on a CPU the maximum and the normalisation are
-several times faster so.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor, nn
 
@@ -18,11 +16,24 @@ from mma_realtime.errors import SearchError
 from mma_realtime.models.network import SearchNetwork
 
 #: A network for two cores.
-SMALL = {"widths": (16, 32, 64, 64), "blocks": (1, 1, 1, 1), "groups": 8}
+SMALL = {"widths": (16, 32, 64, 64), "blocks": (1, 1, 2, 2), "groups": 8}
 
 
-def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, (1, kernel), (1, stride), (0, kernel // 2), bias=False)
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv1d:
+    return nn.Conv1d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+
+
+class MaxPool(nn.Module):
+    """Maximum over 3 with stride 2, padded by one.
+
+    As two elementwise maxima: on a CPU a fifth of the time of the library's, which remembers places one by one.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.pad(x, (1, 1), value=-torch.inf)
+        count = (x.shape[-1] - 1) // 2 + 1
+        left, middle, right = (y[..., k : k + 2 * count - 1 : 2] for k in range(3))
+        return torch.maximum(torch.maximum(left, middle), right)
 
 
 class Block(nn.Module):
@@ -72,9 +83,8 @@ class CoherentResNet1d(SearchNetwork):
         if any(width % groups for width in widths):
             raise SearchError(f"widths {list(widths)}: each has to be a multiple of groups, {groups}")
         self.stem = nn.Sequential(
-            convolution(channels, widths[0], 7, 2), nn.GroupNorm(groups, widths[0]), nn.ReLU(),
-            nn.MaxPool2d((1, 3), (1, 2), (0, 1)),
-        )  # fmt: skip
+            convolution(channels, widths[0], 7, 2), nn.GroupNorm(groups, widths[0]), nn.ReLU(), MaxPool()
+        )
         stages: list[nn.Module] = []
         width = widths[0]
         for number, (wanted, count) in enumerate(zip(widths, blocks)):
@@ -83,9 +93,7 @@ class CoherentResNet1d(SearchNetwork):
                 width = wanted
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(width, outputs)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float32[Tensor, "batch channels time"]) -> Float32[Tensor, "batch outputs"]:
-        y = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.head(self.stages(self.stem(y)).mean((2, 3)))
+        out: Tensor = self.head(self.stages(self.stem(x)).mean(-1))
         return out
