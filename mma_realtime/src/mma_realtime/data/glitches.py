@@ -43,7 +43,8 @@ class GlitchBank:
         return self.values.shape[1] // 2
 
     def to(self, device: torch.device) -> GlitchBank:
-        return GlitchBank(self.values.to(device), self.kind.to(device))
+        """With the glitches on the device; their kinds stay."""
+        return GlitchBank(self.values.to(device), self.kind)
 
 
 def blip(t: Tensor, u: Tensor, band: tuple[float, float]) -> Tensor:
