@@ -136,7 +136,7 @@ def test_a_rate_that_the_livetime_cannot_reach_says_how_much_is_needed() -> None
 
 def test_steps_and_shifts_shorter_than_the_window_are_refused() -> None:
     s = scores(noise(512))
-    with pytest.raises(SearchError, match="slide step of 0.5 s is shorter than the window and 1 s"):
+    with pytest.raises(SearchError, match=r"slide step of 0\.5 s is shorter than the window and 1 s"):
         time_slides(s, 0.5)
     with pytest.raises(SearchError, match="smallest shift of 1 s"):
         time_slides(s, 2.0, 1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def _bounds(index: Int64[np.ndarray, " n"], join: int, longest: int | None) -> l
     """Where in `index` (ascending, of windows above the threshold) the clusters begin and end."""
     cuts = [0, *(np.flatnonzero(np.diff(index) >= join) + 1).tolist(), len(index)]
     bounds: list[tuple[int, int]] = []
-    for begin, end in zip(cuts, cuts[1:]):
+    for begin, end in pairwise(cuts):
         while longest is not None and begin < end and index[end - 1] - index[begin] >= longest:
             middle = begin + int(np.searchsorted(index[begin:end], index[begin] + longest))
             bounds.append((begin, middle))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -55,7 +56,7 @@ def joined(parts: Sequence[Scores]) -> Scores:
     parts = [part for part in parts if part.values.shape[1]] or list(parts[:1])
     if not parts:
         raise SearchError("there are no scores to join")
-    for before, after in zip(parts, parts[1:]):
+    for before, after in pairwise(parts):
         if abs(before.gps_end - after.gps_start) > 1e-6 or before.detectors != after.detectors:
             raise SearchError(f"scores end at GPS {before.gps_end:.4f} and go on at {after.gps_start:.4f}")
     first = parts[0]

@@ -239,12 +239,14 @@ def time_slides(
             f"{2 * min_shift:g} s are needed"
         )
     slides = slide_hist(
-        *torch.from_numpy(rows),
+        torch.from_numpy(rows[0]),
+        torch.from_numpy(rows[1]),
         torch.from_numpy(shifts),
         torch.tensor([threshold, torch.inf], dtype=torch.float64),
         threshold,
         gap / scores.hop,
-        *torch.from_numpy(live),
+        torch.from_numpy(live[0]),
+        torch.from_numpy(live[1]),
         maxima=True,
     )
     assert slides.maxima is not None
@@ -270,7 +272,7 @@ def short_step(scores: Scores, livetime: Seconds = LEAST_LIVETIME, max_slides: i
     """
     apart = scores.window + BEYOND_THE_WINDOW
     stretch = float(scores.valid.all(axis=0).sum()) * scores.hop - 2 * (scores.window + 1.0)
-    hops = [h for h in (math.ceil(apart / scores.hop), *_halvings(SHORT_STEP, scores.hop))]
+    hops = [math.ceil(apart / scores.hop), *_halvings(SHORT_STEP, scores.hop)]
     for h in hops:
         slides = max(0.0, (stretch - 2 * apart) / (h * scores.hop))
         if min(slides, max_slides or math.inf) * stretch >= livetime:
