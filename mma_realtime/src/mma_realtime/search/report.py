@@ -124,18 +124,18 @@ def judged(
 def trigger_table(rows: Sequence[Judged], detectors: tuple[str, ...]) -> Table:
     """GPS and UTC, statistic, per detector, false-alarm rate, chance."""
     table = Table(box=None, pad_edge=False)
-    for name in ("GPS (s)", "UTC"):
-        table.add_column(name)
     per_row = len(rows[0].trigger.per_detector) if rows else len(detectors)
     names = detectors if per_row == len(detectors) else ("+".join(detectors),)
-    for name in ("statistic", *names, "length (s)", "event", "false alarms", "p"):
-        table.add_column(name, justify="right")
+    table.add_column("GPS (s)", no_wrap=True)
+    table.add_column("UTC", min_width=12)  # on a narrow terminal the day stands above the time
+    for name in ("statistic", *names, "event", "false alarms", "p"):
+        table.add_column(name, justify="right", no_wrap=name != "false alarms")
     for each in rows:
         trigger = each.trigger
         table.add_row(
-            f"{trigger.gps:.3f}", utc_iso(trigger.gps), f"{trigger.statistic:.2f}",
-            *(f"{value:.2f}" for value in trigger.per_detector), f"{trigger.duration:.2f}",
-            f"{trigger.event}.{trigger.version}", str(each.far or "-"), "-" if each.p is None else f"{each.p:.2g}",
+            f"{trigger.gps:.3f}", utc_iso(trigger.gps).replace("T", " ").removesuffix("Z"), f"{trigger.statistic:.2f}",
+            *(f"{value:.2f}" for value in trigger.per_detector), f"{trigger.event}.{trigger.version}",
+            str(each.far or "-"), "-" if each.p is None else f"{each.p:.2g}",
         )  # fmt: skip
     return table
 
