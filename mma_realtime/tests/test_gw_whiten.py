@@ -116,6 +116,32 @@ def test_a_signal_keeps_its_time_and_its_snr() -> None:
     assert float(torch.corrcoef(torch.stack([y, ideal[FS // 2 : -FS // 2]]))[0, 1]) > 0.99
 
 
+def test_lines_do_not_fill_the_band_and_refinement_is_what_keeps_them_out() -> None:
+    """A line a thousand times the noise's amplitude: the floor has to keep most of the whitened variance."""
+    x = coloured(48, 4)
+    t = torch.arange(len(x), dtype=torch.float64) / FS
+    floor = density(torch.tensor([36.7, 60.0, 331.9], dtype=torch.float64)).sqrt()
+    for amplitude, line in zip(floor, (36.7, 60.0, 331.9)):
+        x += 60 * amplitude * (2 * torch.pi * line * t).sin()
+    psd = welch_psd(x[: 24 * FS], FS)
+    shares_of_noise = []
+    for steps in (0, 4):
+        y = whiten(x[24 * FS :], whitening_filter(psd, FS, *BAND, refinements=steps))
+        power = torch.fft.rfft(y * torch.hann_window(len(y), dtype=torch.float64)).abs().square()
+        inside = power[22 * len(y) // FS : 398 * len(y) // FS]
+        shares_of_noise.append(float(inside.median() / np.log(2) * len(inside) / power.sum()))
+        assert max(shares(y)) < 1e-3
+    assert shares_of_noise[1] > 0.85
+    assert shares_of_noise[0] < shares_of_noise[1] - 0.2
+
+
+def test_filters_of_many_curves_at_once_are_those_of_each() -> None:
+    psd = torch.stack([welch_psd(coloured(8, seed), FS) for seed in (5, 6)])
+    both = whitening_filter(psd, FS, *BAND)
+    for taps, one in zip(both, psd):
+        torch.testing.assert_close(taps, whitening_filter(one, FS, *BAND), rtol=1e-6, atol=1e-9)
+
+
 def test_a_filter_longer_than_the_curve_resolves_is_refused() -> None:
     with pytest.raises(StrainError, match="a filter of 2 s needs a noise curve from segments longer"):
         whitening_filter(torch.ones(FS + 1, dtype=torch.float64), FS, *BAND, length=2.0)
@@ -132,6 +158,9 @@ def test_real_strain_has_nothing_outside_the_band() -> None:
     for row in x:
         y = whiten(row, whitening_filter(welch_psd(row, FS), FS, *BAND))
         assert max(shares(y)) < 1e-3
-        assert float(robust_scale(y)) == pytest.approx(1, abs=0.15)  # lines of the mains are not noise
+        assert float(robust_scale(y)) == pytest.approx(1, abs=0.1)
+        power = (torch.fft.rfft(y * torch.hann_window(len(y), dtype=torch.float64))).abs().square()
+        inside = power[22 * len(y) // FS : 398 * len(y) // FS]
+        assert inside.median() / np.log(2) * len(inside) > 0.8 * power.sum()  # the rest are lines
         loudest = (int(y.abs().argmax()) + FS // 2) / FS
         assert abs(loudest - t) < 0.1
