@@ -20,7 +20,7 @@ from mma_realtime.gw.units import Seconds
 from mma_realtime.search.coincidence import CLUSTER_GAP, Trigger, clusters, combine, find_triggers
 from mma_realtime.search.evaluator import MONTH, distance_at, evaluate, match
 from mma_realtime.search.scores import Scores
-from mma_realtime.search.significance import Background, time_slides
+from mma_realtime.search.significance import Background
 
 FARS = (1000.0, 100.0, 10.0)  # false alarms a month
 TOLERANCE: Seconds = 0.3  # of an event's time
@@ -35,11 +35,6 @@ def base_threshold(scores: Scores, one_per: Seconds = 20.0) -> float:
     if not len(series):
         raise SearchError("no window has a score in both detectors: nothing can be calibrated on it")
     return float(np.quantile(series, 1 - scores.hop / one_per))
-
-
-def background(scores: Scores, threshold: float, most: int = MOST_SLIDES) -> Background:
-    """The slides of noise without injections."""
-    return time_slides(scores, max_slides=most, threshold=threshold)
 
 
 def sensitive_distances(
@@ -80,17 +75,28 @@ def sensitive_distances(
 
 
 def calibration(scores: Scores, chance: Background) -> dict[str, float]:
+    """E6 of a series of scores: see `calibration_of`."""
+    series = combine(scores)
+    peaks = [series[a : b + 1].max() for a, b in clusters(series, scores.hop, chance.threshold, CLUSTER_GAP)]
+    return calibration_of(np.array(peaks), scores.livetime, chance)
+
+
+def calibration_of(peaks: Float64[np.ndarray, " n"], live: Seconds, chance: Background) -> dict[str, float]:
     """E6: clusters of noise at zero lag, counted, against what the slides predict.
+
+    Args:
+        peaks: statistic of each cluster of noise. live: s in which they were found.
 
     Returns:
         for each rate, one in `n` seconds: `calibration/count_n`, `expected_n`, `inside_n` (1 within the Poisson 99 %
-        interval), and over all `calibration/inside`; `calibration/ratio`: of the most frequent.
+        interval), and over all `calibration/inside`; `calibration/ratio`: of the most frequent. Rates that the
+        background's own threshold cuts off are left out.
     """
-    series, live = combine(scores), scores.livetime
-    peaks = np.array([series[a : b + 1].max() for a, b in clusters(series, scores.hop, chance.threshold, CLUSTER_GAP)])
     out: dict[str, float] = {}
     for seconds in CALIBRATED_AT:
         threshold = chance.threshold_at(1 / seconds)
+        if threshold <= chance.threshold:
+            continue
         expected = chance.count(threshold) / chance.livetime_s * live
         count = int((peaks >= threshold).sum())
         low, high = poisson.interval(0.99, expected)
@@ -98,8 +104,16 @@ def calibration(scores: Scores, chance: Background) -> dict[str, float]:
         out |= {f"calibration/count_{name}": float(count), f"calibration/expected_{name}": expected}
         out[f"calibration/inside_{name}"] = float(low <= count <= high)
         out["calibration/ratio"] = count / expected if expected else float("nan")
-    out["calibration/inside"] = min(v for k, v in out.items() if k.startswith("calibration/inside_"))
+    out["calibration/inside"] = min((v for k, v in out.items() if k.startswith("calibration/inside_")), default=0.0)
     return out
+
+
+def over_sets(values: list[Any]) -> Any:
+    """The mean over challenge sets, number by number; a curve's is that of its points."""
+    if isinstance(values[0], list):
+        shortest = min(len(v) for v in values)
+        return np.mean([v[:shortest] for v in values], axis=0).tolist()
+    return float(np.mean(values))
 
 
 def triggers_of(scores: Scores, threshold: float, time_offset: Seconds) -> list[Trigger]:

@@ -14,12 +14,12 @@ import numpy as np
 from mma_realtime.data.strain import Strain, time_reversed
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Seconds
+from mma_realtime.search.coherent import slides_of
 from mma_realtime.search.coincidence import combine, find_triggers
 from mma_realtime.search.model_file import SearchModel
 from mma_realtime.search.scores import Scores, conditioner_for, score_strain
-from mma_realtime.search.significance import Background, short_step, time_slides
+from mma_realtime.search.significance import Background, short_step
 
-LOWEST = -1e9  # a threshold that every cluster is above
 AROUND: Seconds = 0.6  # of whitened strain that is kept for the figure
 
 
@@ -58,7 +58,7 @@ def look(model: SearchModel, strain: Strain) -> Looked:
     step = short_step(scores)
     correlated = step < scores.window + 1
     slides = [
-        time_slides(scores, step, threshold=threshold, on_source=taken, correlated=correlated)
+        slides_of(model, strain, conditioner, scores, step, None, taken, threshold, correlated)
         for taken in ((), (best.gps,))
     ]
     return Looked(best.statistic, best.gps, best.per_detector, scores, *slides)
