@@ -43,8 +43,8 @@ def test_noise_has_the_density_of_the_curve():
 def test_noise_is_stationary_and_gaussian_and_begins_at_full_strength():
     parts = np.stack([coloured_noise(CURVE, 2, RATE, np.random.default_rng(seed)) for seed in range(200)])
     variance = (parts**2).mean(0)
-    ends = np.concatenate([variance[:64], variance[-64:]]).mean()
-    assert ends == pytest.approx(variance.mean(), rel=0.15)
+    for end in (slice(16), slice(-16, None)):
+        assert variance[end].mean() == pytest.approx(variance.mean(), rel=0.3)  # 200 of them: 0.1 of scatter
     one = parts[:, 1000] / parts[:, 1000].std()
     assert kstest(one, "norm").pvalue > 0.01
 
