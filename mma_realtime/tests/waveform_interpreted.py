@@ -6,6 +6,7 @@ process of its own: the interpreter has to be chosen before triton is imported. 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -94,13 +95,41 @@ def test_whitened(curve: str) -> None:
 
 
 @pytest.mark.parametrize("most", [2, 5, 32])
-def test_systems_of_a_program(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A last program that is not full; a program for all."""
+@pytest.mark.parametrize("curve", ["one", "each"])
+def test_systems_of_a_program(most: int, curve: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A last program that is not full; a program for all; a curve for all of them or for each."""
     monkeypatch.setattr(kernel, "PROGRAMS", 1)
     monkeypatch.setattr(kernel, "MOST_SYSTEMS", most)
     f, asd = torch.linspace(0, 900, 70, dtype=torch.float64), 0.5 + torch.rand(5, 70)
+    asd = asd[0] if curve == "one" else asd
     got = waveform_fd(mixed(), f, asd)
     assert pointwise(got.to(torch.complex128), reference.waveform_fd(mixed(), f, asd)) < 3e-6
+
+
+def test_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 12 Hz that lie in one piece whole, in each of the three, across its edges, and outside."""
+    monkeypatch.setitem(kernel.TILE, "BLOCK", 16)
+    f, table = torch.linspace(0, 315, 421, dtype=torch.float64), mixed()
+    starts, ends = f[:-16:16], f[15::16]
+    for edges in (
+        (layout.F_LOW, layout.F_AMP_INS, layout.F_AMP_PEAK, layout.F_CUT),
+        (layout.F_LOW, layout.F_PSI_INS, layout.F_PSI_INT, layout.F_CUT),
+    ):
+        for a, b in pairwise(edges):
+            assert ((starts > table[0, a]) & (ends[: len(starts)] < table[0, b])).any()
+    assert pointwise(waveform_fd(table, f).to(torch.complex128), reference.waveform_fd(table, f)) < 3e-6
+
+
+def test_a_frequency_on_an_edge_belongs_to_what_is_below() -> None:
+    """Pieces told apart by their constants; F_LOW and F_CUT take part."""
+    table = lone(F_LOW=10, F_CUT=60, F_AMP_INS=20, F_AMP_PEAK=40, F_PSI_INS=30, F_PSI_INT=50, AMP_INT_0=2,
+                 RING_STRENGTH=4e12, RING_WIDTH=1e6, PSI_INT_0=1, PSI_MRD_0=2)  # fmt: skip
+    f = torch.tensor([0, 9.5, 10, 20, 20.5, 30, 30.5, 40, 40.5, 50, 50.5, 60, 60.5]).double()
+    h = waveform_fd(table, f)[0].to(torch.complex128) * f.clamp(min=1) ** (7 / 6)
+    size = torch.tensor([0, 0, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 0]).double()
+    turned = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 0]).double()
+    torch.testing.assert_close(h.abs(), size, rtol=1e-6, atol=0)
+    torch.testing.assert_close(-h.angle(), turned, rtol=0, atol=1e-6)
 
 
 def test_blocks_outside_the_band_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
