@@ -1,7 +1,8 @@
 """One experiment, as the launcher calls it. The configuration says which kind: one of the sections
 
 matched_filter   the yardstick: a template bank on the same windows, events and sets as the networks
-model            networks, trained on simulated strain and measured as a search (E1 to E6)
+model            networks, trained on simulated strain and measured as a search (E1 to E6); with a section `twin`
+                 (model, data and trainer of its own) twins that begin as these follow, and are measured beside them
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 from shared.errors import UserError
 
-SECTIONS = {"matched_filter", "model", "data", "trainer", "seed_everything"}
+TWIN = {"model", "data", "trainer"}
+SECTIONS = {"matched_filter", "twin", "model", "data", "trainer", "seed_everything"}
 
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
@@ -54,8 +56,33 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
     from shared.cli import train_and_test
 
     from mma_realtime.data.simulated import SimulatedBBH
-    from mma_realtime.trial import Trial
+    from mma_realtime.trial import FILE, Trial
 
-    return train_and_test(
-        Trial, SimulatedBBH, config, seed, run_dir, paper="mma_realtime", experiment=experiment, tier=tier
-    )
+    def train(settings: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
+        return train_and_test(Trial, SimulatedBBH, settings, seed, folder, "mma_realtime", name, tier)
+
+    own = {key: value for key, value in config.items() if key != "twin"}
+    out = train(own, run_dir, experiment)
+    if "twin" in config:
+        section = dict(config["twin"])
+        for key in section:
+            if key not in TWIN:
+                raise UserError(f"configuration: unknown key 'twin.{key}'; it has: {', '.join(sorted(TWIN))}")
+        section["model"] = {**section.get("model", {}), "network": "twin", "start": str(run_dir / FILE)}
+        section["data"] = {**config["data"], **section.get("data", {}), "detectors": 2}
+        section["trainer"] = {**config.get("trainer", {}), **section.get("trainer", {})}
+        found = train(section, run_dir / "twin", f"{experiment}_twin")
+        out |= {
+            f"twin_{key}" if not key.startswith("curve/") else f"curve/twin_{key[6:]}": v for key, v in found.items()
+        }
+        out |= gains(out)
+    return out
+
+
+def gains(found: dict[str, Any]) -> dict[str, float]:
+    """`gain/<metric>`: of the twins over the sum of the single networks' statistics, for sensitive distances."""
+    return {
+        f"gain/{key}": (found[f"twin_{key}"] - value) / value if value else float("inf")
+        for key, value in found.items()
+        if key.startswith("distance") and f"twin_{key}" in found
+    }

@@ -18,7 +18,9 @@ from shared.data.root import data_root
 from shared.errors import UserError
 
 from mma_realtime.data.challenge import generate
+from mma_realtime.data.simulated import SimulatedBBH
 from mma_realtime.data.strain import EVENTS, Strain, event_files, read_event
+from mma_realtime.errors import SearchError
 from mma_realtime.evaluation.calibrate import calibrated, size_of
 from mma_realtime.evaluation.challenge import challenge_metrics
 from mma_realtime.evaluation.distance import over_sets
@@ -27,6 +29,8 @@ from mma_realtime.evaluation.events import event_metrics
 from mma_realtime.evaluation.masses import mass_errors
 from mma_realtime.evaluation.speed import real_time_factors
 from mma_realtime.evaluation.stand_in import stand_in
+from mma_realtime.models import TwinDeepFilter
+from mma_realtime.models.deepfilter import DeepFilterShallow
 from mma_realtime.module import Detector
 from mma_realtime.search.model_file import DEFAULT, SearchModel
 
@@ -90,12 +94,25 @@ class Trial(Detector):
 
     Args:
         search: see `Measurements`.
+        start: a search model of one detector at a time, whose networks twins begin as (see `TwinDeepFilter.init_from`).
         others: of `Detector`.
     """
 
-    def __init__(self, search: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(self, search: dict[str, Any] | None = None, start: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.search = Measurements.read(dict(search or {}))
+        if start and self.network != "twin":
+            raise SearchError(f"start: {self.network} has no other network to begin as; `twin` has")
+        self.search, self.start = Measurements.read(dict(search or {})), start
+
+    def build(self, data: SimulatedBBH) -> None:
+        super().build(data)
+        if self.start:
+            singles = SearchModel.load(self.start).members
+            for number, twin in enumerate(self.nets):
+                single = singles[number % len(singles)]
+                if not isinstance(twin, TwinDeepFilter) or not isinstance(single, DeepFilterShallow):
+                    raise SearchError(f"{self.start}: twins begin as deepfilter_shallow networks, these are others")
+                twin.init_from(single)
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()

@@ -26,6 +26,7 @@ from mma_realtime.errors import SearchError
 
 GLITCHES = ("blip", "whistle", "scattered_light", "koi_fish", "sine_gaussian", "chirp")
 NEGATIVES = GLITCHES[:-1]
+FALLING = len(GLITCHES)  # kind of a signal run backwards, which is none of the classes
 COLUMNS = 5  # uniform numbers that a shape needs, at most
 CHUNK = 256
 
@@ -95,6 +96,26 @@ def sine_gaussian(t: Tensor, u: Tensor, band: tuple[float, float]) -> Tensor:
 def hann(x: Tensor) -> Tensor:
     """cos^2 from 1 at x = 0 to 0 at |x| = 1, and 0 beyond."""
     return torch.where(x.abs() < 1, torch.cos(0.5 * math.pi * x) ** 2, 0.0)
+
+
+def falling_chirps(
+    signals: Float32[Tensor, "signals time"], merger: int, sample_rate: int, band: tuple[float, float], duration: float
+) -> GlitchBank:
+    """Whitened signals run backwards: of a signal's length and frequencies, but no signal.
+
+    A network that was never shown one takes it for the signal that it mirrors. Their kind is `FALLING`.
+
+    Args:
+        signals: with their mergers at sample `merger`, which comes to stand in the middle of the rows.
+        duration: s of the rows.
+    """
+    samples = round(duration * sample_rate)
+    values = torch.zeros(len(signals), samples)
+    backwards, peak = signals.flip(-1), signals.shape[-1] - 1 - merger
+    first = samples // 2 - peak  # of the reversed signal's samples in the row
+    begin, end = max(0, first), min(samples, first + signals.shape[-1])
+    values[:, begin:end] = backwards[:, begin - first : end - first]
+    return GlitchBank(unit_snr(values, sample_rate, band), torch.full((len(signals),), FALLING))
 
 
 SHAPES = dict(zip(NEGATIVES, (blip, whistle, scattered_light, koi_fish, sine_gaussian)))

@@ -21,7 +21,7 @@ from shared.data.root import data_root
 
 from mma_realtime.data.bank import AFTER, SEGMENT, make_noise_bank, make_signal_bank
 from mma_realtime.data.draws import band_fraction, recipe_fingerprint, stream
-from mma_realtime.data.glitches import make_glitch_bank
+from mma_realtime.data.glitches import GlitchBank, falling_chirps, make_glitch_bank
 from mma_realtime.data.windows import Banks, Recipe, Windows, draw_windows
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.psd import NoiseCurve, measured_curves
@@ -83,6 +83,7 @@ class SimulatedBBH(L.LightningDataModule):
         snr_slide: share of the steps in which the interval slides.
         merger_range: s before the window's end in which the merger lies.
         glitch_probability: share of the windows without a signal that are given a glitch, in one detector.
+        falling: share of the glitches, below 1, that are signals run backwards.
         mute, swap: share of the signals that are taken from one detector, or that meet another event's part in one;
             of two detectors only.
         noise: "white", or "conditioned" (coloured, then whitened by an estimated spectrum).
@@ -115,6 +116,7 @@ class SimulatedBBH(L.LightningDataModule):
         snr_slide: float = 0.6,
         merger_range: Sequence[float] = (0.05, 0.25),
         glitch_probability: float = 0.0,
+        falling: float = 0.0,
         mute: float = 0.055,
         swap: float = 0.014,
         noise: Literal["white", "conditioned"] = "white",
@@ -157,7 +159,10 @@ class SimulatedBBH(L.LightningDataModule):
         self.m_range, self.q_max = (float(m_range[0]), float(m_range[1])), q_max
         self.bank_size, self.noise_seconds, self.noise = bank_size, noise_seconds, noise
         self.batch_size, self.steps_per_epoch, self.steps = batch_size, steps_per_epoch, steps
+        if not 0 <= falling < 1:
+            raise SearchError(f"falling is {falling:g}: a share of the glitches from 0 to below 1 is needed")
         self.waveform_probability, self.glitch_probability = waveform_probability, glitch_probability
+        self.falling = falling
         self.snr_law, self.snr_slide = snr_law, snr_slide
         self.snr_start, self.snr_end = tuple(map(float, snr_start)), tuple(map(float, snr_end))
         self.merger_range = tuple(map(float, merger_range))
@@ -205,13 +210,15 @@ class SimulatedBBH(L.LightningDataModule):
         glitches = None
         if self.glitch_probability:
             glitches = make_glitch_bank(GLITCHES_IN_BANK, seed, rate, band, 2 * self.window, use=part)
-        return Banks(
-            make_noise_bank(seconds, seed, rate, band, part, self.noise == "conditioned", self._curves()),
-            make_signal_bank(
-                signals, seed, rate, band, row, self.m_range, self.q_max, self._curves(), self.detectors, part
-            ),
-            glitches,
+        bank = make_signal_bank(
+            signals, seed, rate, band, row, self.m_range, self.q_max, self._curves(), self.detectors, part
         )
+        if glitches is not None and self.falling:
+            count = min(len(bank), round(self.falling / (1 - self.falling) * GLITCHES_IN_BANK))
+            chirps = falling_chirps(bank.values[:count, 0], bank.merger, rate, band, 2 * self.window)
+            glitches = GlitchBank(torch.cat([glitches.values, chirps.values]), torch.cat([glitches.kind, chirps.kind]))
+        noise = make_noise_bank(seconds, seed, rate, band, part, self.noise == "conditioned", self._curves())
+        return Banks(noise, bank, glitches)
 
     def to_device(self, device: torch.device) -> None:
         """Have the banks, and put the windows together, where the model is."""
@@ -317,6 +324,7 @@ class SimulatedBBH(L.LightningDataModule):
             "waveform_probability": self.waveform_probability, "snr_law": self.snr_law,
             "snr_start": list(self.snr_start), "snr_end": list(self.snr_end), "snr_slide": self.snr_slide,
             "merger_range": list(self.merger_range), "glitch_probability": self.glitch_probability,
+            "falling": self.falling,
             "mute": self.mute, "swap": self.swap,
             "curves": [[curve.name, float(curve.log10asd.sum())] for curve in curves],
         }  # fmt: skip

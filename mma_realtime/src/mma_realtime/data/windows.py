@@ -33,7 +33,7 @@ class Windows(NamedTuple):
         label: 1 where a signal is to be found.
         masses: m1 >= m2 (solar masses, detector frame), nan where there is none to be found.
         snr: optimal signal-to-noise ratio of the signal in all detectors together, 0 where there is none to be found.
-        glitch: index into `GLITCHES`, -1 where there is none.
+        glitch: index into `GLITCHES`, `FALLING`, or -1 where there is none.
     """
 
     x: Float32[Tensor, "batch detector time"]

@@ -44,6 +44,42 @@ class TwinDeepFilter(SearchNetwork):
         out: Tensor = self.head(each)
         return out
 
+    @torch.no_grad()
+    def init_from(self, single: DeepFilterShallow) -> None:
+        """Begin as the sum of a trained network's statistics over the detectors, which training then improves on.
+
+        The tower takes over all layers but the last of `single`; two units of the head add and subtract what that last
+        layer makes of each detector, the others begin at random, with no say.
+
+        Raises:
+            SearchError: the networks do not fit.
+        """
+        state = single.state_dict()
+        last = sorted(key for key in state if key.startswith("head."))[-2:]  # bias, weight
+        weight, bias = state[last[1]], state[last[0]]
+        kept = {key: value for key, value in state.items() if key not in last}
+        own = self.tower.state_dict()
+        ends = set(own) - set(kept)
+        embedding = weight.shape[1]
+        first, final = self.head[1], self.head[3]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(final, nn.Linear)
+        if first.in_features != self.channels * embedding or first.out_features < 2 or single.outputs != 2:
+            raise SearchError(f"init_from: a twin of embedding {embedding} and at least 2 hidden units is needed")
+        if any(own[key].shape != value.shape for key, value in kept.items()):
+            raise SearchError("init_from: the tower and the given network differ: the same window is needed")
+        # The tower's last layer is the identity on the 64 units whose ReLU the given network's last layer reads.
+        identity = {"weight": torch.eye(embedding), "bias": torch.zeros(embedding)}
+        self.tower.load_state_dict({**kept, **{key: identity[key.rsplit(".", 1)[1]] for key in ends}})
+        difference = (weight[1] - weight[0]).repeat(self.channels)
+        offset = self.channels * (bias[1] - bias[0])
+        for unit, sign in ((0, 1.0), (1, -1.0)):
+            first.weight[unit], first.bias[unit] = sign * difference, sign * offset
+        final.weight[:, 2:] = 0.0
+        final.bias.zero_()
+        half = torch.tensor([-0.5, 0.5]) if self.outputs == 2 else torch.tensor([1.0])
+        final.weight[:, 0], final.weight[:, 1] = half, -half
+
     def check_channels(self, given: int) -> None:
         if given != self.channels:
             raise SearchError(f"this network looks at {self.channels} detectors together, the strain has {given}")
