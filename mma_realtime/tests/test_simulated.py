@@ -102,10 +102,14 @@ def test_the_merger_lies_where_it_was_asked_for() -> None:
 
 
 def test_signs_and_signals_differ() -> None:
-    data = silent(simulated(m_range=(40.0, 75.0), batch_size=60, waveform_probability=1.0))
-    x = data.test_windows(8.0, 60, "train").x[:, 0]
-    assert len(x.unique(dim=0)) == 60
-    assert 15 < (x.gather(1, x.abs().argmax(1, keepdim=True)) > 0).sum() < 45
+    data = silent(simulated(m_range=(40.0, 75.0)))
+    assert len(data.test_windows(8.0, 60, "train").x.unique(dim=0)) == 60
+    alone = silent(simulated(m_range=(40.0, 75.0), bank_size=1, merger_range=(0.1, 0.1), detectors=2))
+    x = alone.test_windows(8.0, 60, "train").x
+    sign = torch.sign((x[:1] * x).sum(2))
+    torch.testing.assert_close(x, sign[..., None] * x[:1].expand_as(x))
+    assert torch.equal(sign[:, 0], sign[:, 1])  # of the source, not of a detector
+    assert 15 < (sign[:, 0] > 0).sum() < 45
 
 
 # -- curriculum -----------------------------------------------------------------------------------------------------
@@ -234,6 +238,8 @@ def test_noise_windows_share_no_sample() -> None:
     assert torch.corrcoef(flat).triu(1).abs().max() < 0.25
     assert len(torch.unique(flat.flatten())) > 0.95 * flat.numel()
     assert same(alone, data.noise_windows(70))
+    for part in ("train", "validation", "test"):
+        assert abs(torch.corrcoef(torch.stack([flat[0], data.banks(part).noise[0, :1024]]))[0, 1]) < 0.25
 
 
 def test_conditioned_noise_trains_too() -> None:
