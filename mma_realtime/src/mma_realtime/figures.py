@@ -61,7 +61,7 @@ def event(results: Results, folder: Path, name: str, told: str) -> Figure | None
     strain = {key.rsplit("_", 1)[1]: np.array(v) for key, v in curves.items() if key.startswith(f"{head}whitened_")}
     figure, all_axes = plt.subplots(3, 1, figsize=(7.2, 5.2), height_ratios=(1, 1.1, 0.9))
     rate = len(next(iter(strain.values()))) / (2 * AROUND)
-    for (detector, x), colour in zip(strain.items(), (COLOURS["vermillion"], COLOURS["blue"])):
+    for (detector, x), colour in zip(strain.items(), (COLOURS["vermillion"], COLOURS["ours_variant"])):
         t = np.arange(len(x)) / rate - AROUND
         all_axes[0].plot(t, x, color=colour, linewidth=0.8, label=detector)
     all_axes[0].set(ylabel="whitened strain (sd)", xlim=(-0.4, 0.2), xlabel="s from the published time")

@@ -50,7 +50,8 @@ class Measurements:
         challenge_seeds: of the sets; distances are averages over them.
         glitches: whether E5 is measured with glitches in one detector too.
         speed: s of strain of E3; 0: none.
-        calibration: s of the set that calibrates threshold and time.
+        calibration: s of the set that calibrates threshold and time; 0: the networks are not made a search, and only
+            windows are measured (E1, E2).
         publish: leave the search where the commands look for it (`results/cpu`).
 
     Raises:
@@ -85,7 +86,7 @@ class Measurements:
         return dataclasses.replace(
             self, noise_windows=min(self.noise_windows, 10_000), signals=50, events=[], stand_in=self.stand_in,
             challenge=min(self.challenge, 200), challenge_seeds=self.challenge_seeds[:1], speed=min(self.speed, 32),
-            calibration=200, publish=False,
+            calibration=min(self.calibration, 200), publish=False,
         )  # fmt: skip
 
 
@@ -128,15 +129,17 @@ class Trial(Detector):
     def measure(self, settings: Measurements, folder: Path) -> dict[str, Any]:
         """Metrics by name, curves as lists."""
         data, out = self.data, {}
+        if settings.noise_windows:
+            out |= efficiency(self.statistic, data, settings.noise_windows, settings.signals)
+        if len(self.predictors):
+            out |= mass_errors(self.predict_masses, data, settings.signals)
+        if not settings.calibration:
+            return out
         model = self.as_search(settings.calibration)
         out |= {"calibrated/threshold": model.recipe.threshold, "calibrated/time_offset": model.recipe.time_offset}
         model.save(folder / FILE)
         if settings.publish:
             model.save(DEFAULT)
-        if settings.noise_windows:
-            out |= efficiency(self.statistic, data, settings.noise_windows, settings.signals)
-        if len(self.predictors):
-            out |= mass_errors(self.predict_masses, data, settings.signals)
         for name, strain, gps in self.events(settings):
             out |= event_metrics(model, strain, gps, name)
         if settings.challenge:
