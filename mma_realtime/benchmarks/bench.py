@@ -1,29 +1,23 @@
-"""What a forward pass costs against its floor: replace it by what this paper is fast at.
+"""Every benchmark of this paper, one after another.
 
-Run it by `make bench-mma_realtime`.
+    python mma_realtime/benchmarks/bench.py        # or: make bench-mma_realtime
+
+Each writes a JSON file next to this one and says which targets it met; exit status 1 where one was missed.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-
-import torch
-from mma_realtime.model import Net
+import subprocess
+import sys
+from pathlib import Path
 
 
 def main() -> int:
-    torch.set_num_threads(1)
-    net, x, times = Net(64, 64, 10, 0.0).eval(), torch.rand(500, 64), []
-    with torch.no_grad():
-        for _ in range(30):
-            start = time.thread_time()
-            net(x)
-            times.append(time.thread_time() - start)
-    flops = 2 * 500 * (64 * 64 + 64 * 10)
-    median = statistics.median(times)
-    print(f"500 images: {median * 1e6:.0f} us, {flops / median / 1e9:.1f} GFLOP/s")
-    return 0
+    missed = 0
+    for path in sorted(Path(__file__).parent.glob("bench_*.py")):
+        print(f"{path.stem}:", flush=True)
+        missed |= subprocess.run([sys.executable, str(path)], check=False).returncode
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def test_slides_equal_brute_force(data: st.DataObject) -> None:
     counts = np.histogram(maxima, edges.numpy())[0].tolist()
     hidden = torch.where(v1, s1, torch.nan)  # what is not valid may be anything
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slides_reference, "BLOCK", data.draw(st.integers(1, 12)))
+        patch.setattr(slides_reference, "BLOCK", data.draw(st.integers(1, 150)))
         for function in (slide_hist, reference.slide_hist):
             for dtype in (torch.float32, torch.float64):
                 for listed_ in (True, False):
@@ -227,6 +227,23 @@ def test_histogram_of_many_slides_is_that_of_the_list() -> None:
     assert got.hist.tolist() == np.histogram(got.maxima.numpy(), edges.numpy())[0].tolist()
     assert torch.equal(slide_hist(s1, s2, torch.arange(300), edges, 1.0, 5.6).hist, got.hist)
     assert got.maxima.max() == got.loudest.max()
+    exact = reference.slide_hist(s1, s2, torch.arange(300), edges, 1.0, 5.6, maxima=True)
+    assert all(torch.equal(a, b) for a, b in zip(got, exact))
+
+
+@pytest.mark.parametrize(
+    ("slides_of", "pairs_of"), [(slide_hist, coinc_count), (reference.slide_hist, reference.coinc_count)]
+)
+def test_a_bin_holds_its_lower_edge_and_the_last_one_both(slides_of: Any, pairs_of: Any) -> None:
+    edges, s = torch.tensor([1.0, 2, 4]), torch.tensor([0.5, 1, 1.5, 2, 2.5])
+    got = slides_of(s, s, torch.tensor([0]), edges, 0.0, 1.001, torch.ones(5, dtype=torch.bool), None)
+    # Neighbours lie 1 hop apart: one cluster, whose maximum, 5, is in no bin.
+    assert (got.clusters.tolist(), got.hist.tolist()) == ([1], [0, 0])
+    sparse, valid = torch.zeros(15), torch.arange(15) % 3 == 0
+    sparse[::3] = s
+    assert slides_of(sparse, sparse, torch.tensor([0]), edges, 0.0, 2.0, valid, None).hist.tolist() == [1, 3]
+    t = 3 * torch.arange(5).double()
+    assert pairs_of(t, s, t, s, t[:1], 20.0, 0.1, edges).hist.tolist() == [1, 3]
 
 
 # peak_reduce
@@ -241,7 +258,7 @@ def test_peaks_bin_by_bin(T: int, size: int, dtype: torch.dtype) -> None:
         for m in range(2):
             parts = [z[m, i : i + size].abs() for i in range(0, T, size)]
             assert got.sample[m].tolist() == [i * size + int(p.argmax()) for i, p in enumerate(parts)]
-            assert got.count[m].tolist() == [int((p > 1.5).sum()) for p in parts]
+            assert got.loud[m].tolist() == [int((p > 1.5).sum()) for p in parts]
             torch.testing.assert_close(got.power[m].sqrt(), torch.stack([p.max() for p in parts]))
 
 
@@ -261,7 +278,7 @@ def test_golden_time_slides(function: Callable[..., Any]) -> None:
     shifts, rest = v["slides"] * v["step"], (v["livetime"].item(), v["window"].item(), v["hist_edges"])
     triggers = (v["t1"], v["s1"], v["t2"], v["s2"])
     got = function(*triggers, shifts, *rest, sums=True)
-    assert torch.equal(got.count, v["coinc_count"])
+    assert torch.equal(got.pairs, v["coinc_count"])
     assert torch.equal(got.loudest.masked_fill(got.loudest.isneginf(), -1), v["max_stat"])
     assert len(got.sums) == v["coinc_count"].sum()
     if function is coinc_count:
@@ -291,7 +308,7 @@ def test_coincidences_equal_brute_force(data: st.DataObject) -> None:
         sums += values
     for function in (coinc_count, reference.coinc_count):
         got = function(t1, s1, t2, s2, shifts, float(size), 0.5, edges, sums=True)
-        assert got.count.tolist() == counts
+        assert got.pairs.tolist() == counts
         assert got.loudest.tolist() == loudest
         assert got.sums.tolist() == sorted(sums)
         assert got.hist.tolist() == np.histogram(sums, edges.numpy())[0].tolist()

@@ -18,7 +18,7 @@ def binned(values: Tensor, edges: Tensor) -> Tensor:
     return torch.bincount(place, minlength=len(edges) - 1)
 
 
-def binned_arrays(arrays: list, edges):  # type: ignore[no-untyped-def]
+def binned_arrays(arrays: list, edges):
     """The same of a list of NumPy arrays."""
     import numpy as np  # not at the top: the kernels run where only PyTorch and Triton are installed
 

@@ -13,13 +13,13 @@ from ..histogram import binned, binned_arrays
 class Coincidences(NamedTuple):
     """What the slides of two detectors' triggers hold.
 
-    count: `[K]` int64, pairs of a slide.
+    pairs: `[K]` int64, coincidences of a slide.
     loudest: `[K]`, the largest sum of a slide; -inf without a pair.
     hist: `[bins]` int64, sums of all slides in the bins of `edges`.
     sums: `[n]`, the sums of all pairs of all slides, ascending; None unless asked for.
     """
 
-    count: Tensor
+    pairs: Tensor
     loudest: Tensor
     hist: Tensor
     sums: Tensor | None = None
@@ -38,10 +38,10 @@ def coinc_count(
 ) -> Coincidences:
     """The operands and the result are those of the public function."""
     wide = torch.promote_types(s1.dtype, torch.float32)
-    *out, found = by_matrices(
+    pairs, loudest, hist, found = by_matrices(
         t1, s1.to(wide), t2, s2.to(wide), shifts.double() % livetime, livetime, window, edges.to(wide)
     )
-    return Coincidences(*out, found.sort().values if sums else None)
+    return Coincidences(pairs, loudest, hist, found.sort().values if sums else None)
 
 
 def by_matrices(

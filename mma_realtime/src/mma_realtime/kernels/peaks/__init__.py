@@ -27,8 +27,8 @@ def peak_reduce(z: Complex[Tensor, "M T"], samples_per_bin: int, threshold: floa
         threshold: of |z|; samples strictly above it are counted.
 
     Returns:
-        `power` |z|^2, `sample` of it in [0, T) (the first of equals), `count`. A NaN in a bin makes its power NaN, its
-        sample one of the bin's; NaN is never counted.
+        `power` |z|^2, `sample` of it in [0, T) (the first of equals), `loud` samples. A NaN in a bin makes its
+        power NaN, its sample one of the bin's; NaN is never counted.
 
     Raises:
         ValueError: z is no complex matrix or has no samples, a bin of no samples, a threshold that is negative or NaN.

@@ -16,7 +16,7 @@ class Peaks(NamedTuple):
 
     power: Tensor
     sample: Tensor
-    count: Tensor
+    loud: Tensor
 
 
 def peak_reduce(z: Tensor, samples_per_bin: int, threshold: float) -> Peaks:
@@ -58,6 +58,9 @@ def by_blocks(z: Tensor, samples_per_bin: int, limit: float) -> tuple[Tensor, Te
             flat = place + np.arange(n) * size
             top = sums[flat]
             tops[first : first + n], places[first : first + n] = top, flat + start
-            for bin_ in np.flatnonzero(~(top <= limit)):  # loud, or NaN
-                number[first + bin_] = np.count_nonzero(parts[bin_] > limit)
+            heard = np.flatnonzero(~(top <= limit))  # loud, or NaN
+            if len(heard) > n // 16:
+                number[first : first + n] = np.count_nonzero(parts > limit, axis=1)
+            else:
+                number[first + heard] = np.count_nonzero(parts[heard] > limit, axis=1)
     return torch.from_numpy(power), torch.from_numpy(sample), torch.from_numpy(counts)

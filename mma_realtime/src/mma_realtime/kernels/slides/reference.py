@@ -10,7 +10,7 @@ from torch import Tensor
 from ..histogram import binned, binned_arrays
 
 HELD = 2**24  # sums that the definition holds at once
-BLOCK = 2**15  # hops that the CPU's form sums at once: 128 kB of float32 stay in the cache
+BLOCK = 2**15  # sums that the CPU's form holds at once: 128 kB of float32 stay in the cache
 
 
 class Slides(NamedTuple):
@@ -100,42 +100,62 @@ def by_matrices(
 def by_slides(
     a: Tensor, b: Tensor, shifts: Tensor, edges: Tensor, threshold: float, reach: int, collect: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same, slide after slide in blocks of hops; only hops above the threshold are ever listed.
+    """The same in blocks of sums: of several short slides, or of a part of a long one.
 
-    `maxima` is empty unless `collect`.
+    Only hops above the threshold are ever listed. `maxima` is empty unless `collect`.
     """
     import numpy as np  # not at the top: the kernels run where only PyTorch and Triton are installed
 
     T, K = len(a), len(shifts)
-    x, kind = a.numpy(), a.numpy().dtype
-    twice = np.concatenate([b.numpy(), b.numpy()])  # sums of any shift without a wrap
-    limit = kind.type(threshold)
-    sums, above = np.empty(min(BLOCK, T), kind), np.empty(min(BLOCK, T), bool)
+    kind = a.numpy().dtype
     hist, loudest, clusters = np.zeros(len(edges) - 1, np.int64), np.full(K, -np.inf, kind), np.zeros(K, np.int64)
     bounds, found = edges.numpy(), list[np.ndarray]()
-    for i, k in enumerate(shifts.tolist() if T else []):
-        hops, values = [], []
-        for first in range(0, T, BLOCK):
-            n = min(BLOCK, T - first)
-            start = first + T - k  # k is in [0, T)
-            block = np.add(x[first : first + n], twice[start : start + n], out=sums[:n])
-            top = block.max()
-            if top > loudest[i]:
-                loudest[i] = top
-            if top > limit:
-                here = np.flatnonzero(np.greater(block, limit, out=above[:n]))
-                values.append(block[here])
-                hops.append(here + first)
-        if not hops:
+    some = max(1, BLOCK // max(T, 1))
+    for first in range(0, K if T else 0, some):
+        here = slice(first, first + some)
+        hop, slide, value, loudest[here] = above_threshold(a.numpy(), b.numpy(), shifts.numpy()[here], threshold)
+        if not len(hop):
             continue
-        hop, value = (np.concatenate(v) if len(v) > 1 else v[0] for v in (hops, values))
-        starts = np.concatenate([[0], np.flatnonzero(hop[1:] - hop[:-1] > reach) + 1])
-        peaks = np.maximum.reduceat(value, starts)
-        clusters[i] = len(peaks)
-        found.append(peaks)
+        # Slides in a row, too far apart to share a cluster.
+        apart = hop + slide * (T + reach)
+        starts = np.concatenate([[0], np.flatnonzero(apart[1:] - apart[:-1] > reach) + 1])
+        found.append(np.maximum.reduceat(value, starts))
+        clusters[here] = np.bincount(slide[starts], minlength=len(clusters[here]))
         if not collect and len(found) >= 64:  # one count for many slides, and no list that grows
             hist += binned_arrays(found, bounds)
             found.clear()
     hist += binned_arrays(found, bounds)
     peaks = np.concatenate(found) if collect and found else np.empty(0, kind)
     return tuple(torch.from_numpy(v) for v in (hist, loudest, clusters, peaks))  # type: ignore[return-value]
+
+
+def above_threshold(a, b, shifts, threshold: float):
+    """`(hop, slide, sum)` of the sums above the threshold in order, and each slide's largest sum.
+
+    More slides than one only where they are shorter than a block.
+    """
+    import numpy as np
+
+    T, limit = len(a), a.dtype.type(threshold)
+    if len(shifts) > 1:
+        twice = np.concatenate([b, b])  # a shift without a wrap
+        sums = np.lib.stride_tricks.sliding_window_view(twice, T)[T - shifts]
+        sums += a
+        slide, hop = np.divmod(np.flatnonzero(sums > limit), T)
+        return hop, slide, sums[slide, hop], sums.max(1)
+    k, hops, values, top = int(shifts[0]), [], [], -np.inf
+    sums, above = np.empty(min(BLOCK, T), a.dtype), np.empty(min(BLOCK, T), bool)
+    for begin, end, behind in ((0, k, T - k), (k, T, -k)):  # before and after detector 2's wrap
+        for first in range(begin, end, BLOCK):
+            last = min(end, first + BLOCK)
+            block = np.add(a[first:last], b[first + behind : last + behind], out=sums[: last - first])
+            largest = block.max()
+            top = max(top, largest)
+            if largest > limit:
+                here = np.flatnonzero(np.greater(block, limit, out=above[: last - first]))
+                values.append(block[here])
+                hops.append(here + first)
+    if not hops:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, a.dtype), top
+    hop, value = (np.concatenate(v) if len(v) > 1 else v[0] for v in (hops, values))
+    return hop, np.zeros_like(hop), value, top

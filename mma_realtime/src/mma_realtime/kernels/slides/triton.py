@@ -20,7 +20,7 @@ from torch import Tensor
 from ..tally import tally
 
 TILE = {"LANES": 32, "num_warps": 1, "num_stages": 1}
-MOST_UNROLLED = 8
+MOST_UNROLLED = 6
 PROGRAMS = 4224  # 132 multiprocessors, 32 warps each
 SHORTEST = 256  # hops of a span
 NONE = tl.constexpr(float("-inf"))
@@ -154,7 +154,7 @@ def launch_maxima(a: Tensor, b: Tensor, shifts: Tensor, edges: Tensor, threshold
 
 LISTS = {"edges": "*fp32", "hist": "*i64", "cursor": "*i64", "first": "*i32", "last": "*i32", "ended": "*i32"}
 MAXIMA = dict.fromkeys(("first_maximum", "last_maximum"), "*fp32")
-VARIANTS = [("histogram", False, 6, 7), ("histogram, neighbours only", False, 2, 4), ("list", True, 8, 10)]
+VARIANTS = [("histogram", False, 6, 7), ("histogram, neighbours only", False, 2, 4), ("list", True, 6, 10)]
 AOT = [
     variant(
         kernel,
