@@ -81,6 +81,8 @@ class SimulatedBBH(L.LightningDataModule):
             proportional to snr^-3 in `snr_end` all along.
         snr_start, snr_end: intervals of the signal-to-noise ratio.
         snr_slide: share of the steps in which the interval slides.
+        first_phase: batches after which the curriculum begins anew: `pretrain_steps` of the model, whose predictor
+            else would never see a faint signal.
         merger_range: s before the window's end in which the merger lies.
         glitch_probability: share of the windows without a signal that are given a glitch, in one detector.
         falling: share of the glitches, below 1, that are signals run backwards.
@@ -114,6 +116,7 @@ class SimulatedBBH(L.LightningDataModule):
         snr_start: Sequence[float] = (20.0, 40.0),
         snr_end: Sequence[float] = (4.0, 16.0),
         snr_slide: float = 0.6,
+        first_phase: int = 0,
         merger_range: Sequence[float] = (0.05, 0.25),
         glitch_probability: float = 0.0,
         falling: float = 0.0,
@@ -163,7 +166,9 @@ class SimulatedBBH(L.LightningDataModule):
             raise SearchError(f"falling is {falling:g}: a share of the glitches from 0 to below 1 is needed")
         self.waveform_probability, self.glitch_probability = waveform_probability, glitch_probability
         self.falling = falling
-        self.snr_law, self.snr_slide = snr_law, snr_slide
+        if first_phase < 0:
+            raise SearchError(f"first_phase is {first_phase}: a number of batches from 0 is needed")
+        self.snr_law, self.snr_slide, self.first_phase = snr_law, snr_slide, first_phase
         self.snr_start, self.snr_end = tuple(map(float, snr_start)), tuple(map(float, snr_end))
         self.merger_range = tuple(map(float, merger_range))
         self.mute, self.swap = (mute, swap) if detectors == 2 else (0.0, 0.0)
@@ -256,7 +261,8 @@ class SimulatedBBH(L.LightningDataModule):
     def batch(self, k: int) -> Windows:
         """Batch k of this process: of several processes each takes every world_size-th of the run's batches."""
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        interval = self.snr_interval(k / self.total_steps)
+        begin, end = (0, self.first_phase) if k < self.first_phase else (self.first_phase, self.total_steps)
+        interval = self.snr_interval((k - begin) / max(1, end - begin))
         return self.windows("train", "train", k * world + rank, self.batch_size, interval)
 
     def windows(
@@ -323,6 +329,7 @@ class SimulatedBBH(L.LightningDataModule):
             "noise_seconds": self.noise_seconds, "noise": self.noise, "batch_size": self.batch_size,
             "waveform_probability": self.waveform_probability, "snr_law": self.snr_law,
             "snr_start": list(self.snr_start), "snr_end": list(self.snr_end), "snr_slide": self.snr_slide,
+            "first_phase": self.first_phase,
             "merger_range": list(self.merger_range), "glitch_probability": self.glitch_probability,
             "falling": self.falling,
             "mute": self.mute, "swap": self.swap,
