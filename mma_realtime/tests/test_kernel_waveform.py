@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mma_realtime.gw.waveforms import phenomd_coefficients, taylorf2_coefficients
-from mma_realtime.kernels.waveform import layout, reference, waveform_fd
+from mma_realtime.kernels.waveform import bank, layout, reference, waveform_fd
 from mma_realtime.kernels.waveform.check import CHECK, operands
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +27,12 @@ from torch.utils._pytree import tree_leaves
 
 torch.set_num_threads(1)
 DEFINITION = reference.waveform_fd
+
+
+@pytest.fixture(autouse=True)
+def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator cuts into pieces however few the points, as it does for a bank."""
+    monkeypatch.setattr(bank, "FEW", 0)
 
 
 def masses(*pairs: tuple[float, float]) -> tuple[Tensor, Tensor]:
@@ -178,6 +184,18 @@ def test_frequencies_in_any_order_and_only_some() -> None:
     expected = waveform_fd(BBH, f.sort().values, dtype=torch.complex128)
     got = waveform_fd(BBH, f, dtype=torch.complex128)
     torch.testing.assert_close(got[:, f.argsort()], expected, rtol=1e-9, atol=0)
+
+
+def test_which_form_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The definition for few points and for frequencies out of order, else pieces."""
+    used = list[str]()
+    for name in ("waveform_fd", "by_regions"):
+        form = getattr(reference, name)
+        monkeypatch.setattr(reference, name, lambda *a, form=form, name=name: used.append(name) or form(*a))
+    monkeypatch.setattr(bank, "FEW", 4 * 50)
+    for f in (grid(49), grid(50), grid(50).flip(0)):
+        waveform_fd(BBH, f)
+    assert used == ["waveform_fd", "by_regions", "waveform_fd"]
 
 
 def test_signals_out_of_the_band_and_nothing() -> None:

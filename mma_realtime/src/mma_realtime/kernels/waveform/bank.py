@@ -8,6 +8,8 @@ from torch import Tensor
 
 from . import reference
 
+FEW = 2**17  # points; below, on a CPU, the definition's few calls cost less than cutting into pieces
+
 
 @torch.library.custom_op("mma_realtime::waveform_fd", mutates_args=())
 def evaluate(table: Tensor, f: Tensor, asd: Tensor | None, double: bool) -> Tensor:
@@ -19,7 +21,7 @@ def evaluate(table: Tensor, f: Tensor, asd: Tensor | None, double: bool) -> Tens
         from . import triton
 
         return triton.launch_waveform(table, f, asd)
-    if table.is_cuda or bool((f[1:] < f[:-1]).any()):
+    if table.is_cuda or len(table) * len(f) < FEW or bool((f[1:] < f[:-1]).any()):
         return reference.waveform_fd(table, f, asd).to(dtype)
     return reference.by_regions(table, f, asd, dtype)
 

@@ -17,17 +17,23 @@ def powers(f: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the sums of each piece multiply, one row a term: `[13, F]`, `[8, F]`, `[4, F]` and `[4, F]` of phase
     (inspiral), amplitude (inspiral; the first is 1), and phase of the other pieces. f > 0, in Hz.
     """
-    log = f.log()
-    u = (log / 3).exp()
-    psi = [u**k * log if with_log else u**k for k, with_log in zip(c.PSI_INS_POWERS, c.PSI_INS_LOG)]
-    one = torch.ones_like(f)
-    amplitude = [one, *(u**k for k in c.AMP_INS_POWERS)]
+    log, one, inverse = f.log(), torch.ones_like(f), 1 / f
+    u = {0: one, 1: (log / 3).exp()}
+    u[-1] = 1 / u[1]
+    for k in range(2, max(c.AMP_INS_POWERS) + 1):  # products: a power costs ten
+        u[k], u[-k] = u[k - 1] * u[1], u[1 - k] * u[-1]
     return (
-        torch.stack(psi),
-        torch.stack(amplitude),
-        torch.stack([one, f, log, f**-3]),
-        torch.stack([one, f, 1 / f, f**0.75]),
+        torch.stack([u[k] * log if with_log else u[k] for k, with_log in zip(c.PSI_INS_POWERS, c.PSI_INS_LOG)]),
+        torch.stack([one, *(u[k] for k in c.AMP_INS_POWERS)]),
+        torch.stack([one, f, log, inverse * inverse * inverse]),
+        torch.stack([one, f, inverse, f.sqrt() * f.sqrt().sqrt()]),
     )
+
+
+def quartic(f: Tensor) -> Tensor:
+    """What the coefficients of the intermediate amplitude multiply, `[5, F]`."""
+    square = f * f
+    return torch.stack([torch.ones_like(f), f, square, square * f, square * square])
 
 
 def waveform_fd(table: Tensor, f: Tensor, asd: Tensor | None = None) -> Tensor:
@@ -37,11 +43,10 @@ def waveform_fd(table: Tensor, f: Tensor, asd: Tensor | None = None) -> Tensor:
     g = torch.where(f > 0, f, 1.0)
     psi_ins, amp_ins, psi_int, psi_mrd = powers(g)
 
-    quartic = torch.stack([g**k for k in range(5)])
     ring = g - column[:, c.RING_FREQUENCY]
     a_mrd = column[:, c.RING_STRENGTH] / (ring.square() + column[:, c.RING_WIDTH].square())
     a_mrd = a_mrd * (-column[:, c.RING_DECAY] * ring).exp()
-    amplitude = torch.where(g <= column[:, c.F_AMP_PEAK], table[:, c.AMP_INT] @ quartic, a_mrd)
+    amplitude = torch.where(g <= column[:, c.F_AMP_PEAK], table[:, c.AMP_INT] @ quartic(g), a_mrd)
     amplitude = torch.where(g <= column[:, c.F_AMP_INS], 1 + table[:, c.AMP_INS] @ amp_ins[1:], amplitude)
     amplitude = column[:, c.AMPLITUDE] * g ** (-7 / 6) * amplitude
     if asd is not None:
@@ -97,7 +102,7 @@ def by_regions(table: Tensor, f: Tensor, asd: Tensor | None, dtype: torch.dtype)
     g = torch.where(f > 0, f, 1.0)
     psi_ins, amp_ins, psi_int, psi_mrd = powers(g)
     falling = g ** (-7 / 6)
-    amp_ins, amp_int = amp_ins * falling, falling * torch.stack([g**k for k in range(5)])
+    amp_ins, amp_int = amp_ins * falling, quartic(g) * falling
 
     # The constants that pieces share are added to each; -psi in turns.
     turn = -1 / (2 * math.pi)

@@ -64,7 +64,7 @@ def circle(psi):
 @triton.jit
 def waveform_kernel(table, f, asd, out, B, F, ASD_ROW, SYSTEMS, BLOCK: tl.constexpr):
     """`BLOCK` frequencies of `SYSTEMS` systems: out is [B, F, 2] in float32, asd has rows `ASD_ROW` apart (0: one)."""
-    k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    k = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = k < F
     hertz = tl.load(f + k, there, other=0.0)
     lowest = tl.min(tl.where(there, hertz, float("inf")), 0)
@@ -77,9 +77,9 @@ def waveform_kernel(table, f, asd, out, B, F, ASD_ROW, SYSTEMS, BLOCK: tl.conste
     falling = tl.exp(log * (-7 / 6))
     newton = inverse / u2  # u^-5
     three_quarters = tl.sqrt(g) * tl.sqrt(tl.sqrt(g))
-    both = 2 * tl.program_id(0) * BLOCK + tl.arange(0, 2 * BLOCK)
+    both = 2 * tl.program_id(1) * BLOCK + tl.arange(0, 2 * BLOCK)
 
-    first = tl.program_id(1) * SYSTEMS
+    first = tl.program_id(0) * SYSTEMS
     t = table + first.to(tl.int64) * WIDTH
     place = out + first.to(tl.int64) * F * 2 + both
     if asd is not None:
@@ -155,7 +155,7 @@ def launch_waveform(table: Tensor, f: Tensor, asd: Tensor | None) -> Tensor:
     some = systems(B, blocks)
     curves = asd if asd is None else asd.contiguous()
     with torch.cuda.device_of(table):
-        waveform_kernel[(blocks, triton.cdiv(B, some))](
+        waveform_kernel[(triton.cdiv(B, some), blocks)](
             table.contiguous(), f.contiguous(), curves, torch.view_as_real(out), B, F,
             F if asd is not None and asd.ndim == 2 else 0, some, **TILE,
         )  # fmt: skip
