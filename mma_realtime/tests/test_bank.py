@@ -59,13 +59,12 @@ def test_signals_rise_until_the_merger() -> None:
 
 
 def test_the_amplitude_peaks_at_the_merger() -> None:
-    bank = signals(m_range=(50.0, 75.0))
-    white = signals(m_range=(50.0, 75.0), curves=[curve(slope=7 / 6)])
-    for made in (bank, white):
-        peak = analytic(made.values[:, 0]).abs().argmax(1)
-        assert made.merger == made.values.shape[2] - round(0.3 * RATE)
-        assert abs((peak - made.merger).double().mean()) < 1.5  # t = 0 of the waveform is seven samples later
-        assert (peak - made.merger).abs().max() <= 8  # the band's lower edge bends the envelope
+    """Of strain; what whitening favours moves the peak of a whitened signal by a few milliseconds."""
+    bank = signals(64, m_range=(50.0, 75.0))
+    assert bank.merger == bank.values.shape[2] - round(0.3 * RATE)
+    late = (analytic(bank.values[:, 0]).abs().argmax(1) - bank.merger).double()
+    assert abs(late.mean()) < 1.5  # without `peak_time`: -8 samples
+    assert late.abs().max() <= 8  # the band's lower edge bends the envelope
 
 
 def test_unit_signal_to_noise_ratio_in_the_band() -> None:
