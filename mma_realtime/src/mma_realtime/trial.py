@@ -52,7 +52,7 @@ class Measurements:
         speed: s of strain of E3; 0: none.
         calibration: s of the set that calibrates threshold and time; 0: the networks are not made a search, and only
             windows are measured (E1, E2).
-        publish: leave the search where the commands look for it (`results/cpu`).
+        publish: the run of this seed leaves its search where the commands look for it (`results/cpu`).
 
     Raises:
         UserError: a key that does not exist.
@@ -67,7 +67,7 @@ class Measurements:
     glitches: bool = False
     speed: int = 0
     calibration: int = 1200
-    publish: bool = False
+    publish: int | None = None
 
     @classmethod
     def read(cls, section: dict[str, Any]) -> Measurements:
@@ -86,7 +86,7 @@ class Measurements:
         return dataclasses.replace(
             self, noise_windows=min(self.noise_windows, 10_000), signals=50, events=[], stand_in=self.stand_in,
             challenge=min(self.challenge, 200), challenge_seeds=self.challenge_seeds[:1], speed=min(self.speed, 32),
-            calibration=min(self.calibration, 200), publish=False,
+            calibration=min(self.calibration, 200), publish=None,
         )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ class Trial(Detector):
         model = self.as_search(settings.calibration)
         out |= {"calibrated/threshold": model.recipe.threshold, "calibrated/time_offset": model.recipe.time_offset}
         model.save(folder / FILE)
-        if settings.publish:
+        if settings.publish is not None and data.run_seed == settings.publish:
             model.save(DEFAULT)
         for name, strain, gps in self.events(settings):
             out |= event_metrics(model, strain, gps, name)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mma_realtime.data.simulated import SimulatedBBH, Windows
 from mma_realtime.errors import SearchError
+from mma_realtime.gw.snr import band_share
 
 SNRS = (4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
 FAPS = (1e-2, 1e-3)
@@ -108,6 +109,7 @@ def ideal_efficiency(
     out = {}
     for fap in faps:
         threshold = threshold_at(values[0.0], fap)
+        out[f"ideal_threshold/fap1e{round(np.log10(fap))}"] = threshold
         for snr in snrs:
             out[f"ideal_tpr/{name_of(fap, snr)}"] = float((values[snr] > threshold).mean())
     return out
@@ -141,4 +143,5 @@ def _largest(
     product[:, : size // 2 + 1] = 2 * torch.fft.rfft(x, n=size) * spectrum.conj()  # analytic: both quadratures at once
     z = torch.fft.ifft(product) / power.sqrt()
     lags = torch.arange(-((high - low) // 2) - 1, (high - low) // 2 + 2) % size
-    return z[:, lags].abs().amax(1)
+    # Noise that fills only the band has 1/B times the density of white noise of its variance.
+    return z[:, lags].abs().amax(1) * band_share(data.sample_rate, *data.band) ** 0.5

@@ -88,7 +88,7 @@ class TwinDeepFilter(SearchNetwork):
         """All windows; the tower runs once over each stretch where the hop is a multiple of its stride."""
         self.check_channels(x.shape[1])
         each = self.tower.dense(x.flatten(0, 1)[:, None], hop)  # [B D, E, K]
-        rows = each.view(len(x), -1, each.shape[-1]).transpose(1, 2)  # [B, K, D E]
+        rows = each.reshape(len(x), -1, each.shape[-1]).transpose(1, 2)  # [B, K, D E]
         out: Tensor = self.head(rows)
         return out.transpose(1, 2)
 
