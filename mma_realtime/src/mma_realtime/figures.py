@@ -80,6 +80,7 @@ def event(results: Results, folder: Path, name: str, told: str) -> Figure | None
         xlabel="s from the published time",
     )  # fmt: skip
     all_axes[1].set_yticks([30, 60, 120, 240], ["30", "60", "120", "240"])
+    all_axes[1].minorticks_off()
     figure.colorbar(mesh, ax=all_axes[1], label="power over median", pad=0.01)
     all_axes[2].plot(curves[f"{head}time"], curves[f"{head}score"], color=COLOURS["ours"], linewidth=0.8)
     loudest = found[0].runs[0].metrics[f"events/{name}/loudest_slide"]
