@@ -65,6 +65,25 @@ def test_prior_c_is_golden(prior_c) -> None:
         assert max(row["abs_diff_between_resolutions"]) < 1e-7
 
 
+def test_the_on_average_bound_of_a_truncated_prior_grows_without_limit() -> None:
+    """The specification's numbers, section 3.4; T1 of the whole prior stays at 0.6177."""
+    lam = math.sqrt(50)
+    found = {r: theory.prior_c_logistic_truncated((1.0, 0.5), 1.0, 50, lam, r) for r in (8, 10, 12)}
+    assert {r: round(c) for r, c in found.items()} == {8: 21, 10: 55, 12: 120}
+    whole = theory.prior_c_logistic((1.0, 0.5), 1.0, 50, lam)
+    assert whole.C_lsi == pytest.approx(0.6177, abs=5e-5)
+    # Truncated where nothing is cut off that counts, T2 of few examples lies above T1 and the exact C.
+    few = theory.prior_c_logistic_truncated((1.0, 0.5), 0.3, 50, 2.0, 6)
+    exact = theory.prior_c_logistic((1.0, 0.5), 0.3, 50, 2.0)
+    assert exact.C_exact < exact.C_lsi < few < 1.2 * exact.C_lsi
+
+
+@pytest.mark.parametrize("radius", [0.0, -1.0, math.inf, math.nan])
+def test_a_prior_is_truncated_at_a_positive_radius(radius: float) -> None:
+    with pytest.raises(ValueError, match="radius"):
+        theory.prior_c_logistic_truncated((1.0, 0.5), 1.0, 50, 2.0, radius)
+
+
 def test_the_exact_prior_c_of_many_lambdas_is_that_of_each(golden) -> None:
     rows = [row for row in golden("prior_C.json") if (row["sigma_p"], row["m"]) == (0.3, 50)]
     lams = torch.tensor([row["lam"] for row in rows], dtype=torch.float64)

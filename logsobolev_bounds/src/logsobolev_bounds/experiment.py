@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from shared.errors import UserError
 
@@ -20,7 +20,6 @@ PRIOR = {
 }  # fmt: skip
 SIMULATE = {"pairs", "replications"}
 SECTIONS = {"prior", "simulate", "model", "data", "trainer", "seed_everything"}
-FIT_POINTS = 20  # lambdas of the sub-gamma fit
 
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
@@ -61,17 +60,9 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
 def prior_metrics(
     section: dict[str, Any], data_settings: dict[str, Any], seed: int, dry: bool = False
 ) -> dict[str, Any]:
-    """C1 to C3 of one prior: for every covariance mode its gradient norm, C, the fit, and the inequality's ratio.
-
-    `ratio/<mode>` is psi / bound at alpha = 1 of every draw: above 1 the inequality does not hold for that draw.
-    """
-    import torch
-
-    from logsobolev_bounds.complexity import Mode, grid, per_draw
+    """C1 to C3 of one prior, as `prior.measure` does it."""
     from logsobolev_bounds.data import Examples
-    from logsobolev_bounds.mgf import subgamma_fit
-    from logsobolev_bounds.models import build
-    from logsobolev_bounds.theory import relu_prior_loss_grad_sq
+    from logsobolev_bounds.prior import measure
 
     if "sigma_p" not in section:
         raise UserError("configuration: 'prior.sigma_p' is missing: give the prior's standard deviation")
@@ -84,48 +75,14 @@ def prior_metrics(
             raise UserError(f"configuration: unknown key 'data.{key}'; it has: {', '.join(sorted(known))}")
     data = Examples(**data_settings)
     data.setup()
-    m, n = data.m, min(int(section.get("examples") or data.m), data.m)
+    n = min(int(section.get("examples") or data.m), data.m)
     draws = 3 if dry else int(section.get("draws", 100))
     n = min(n, 200) if dry else n  # two examples of every class
     sigma_p, depth, width = float(section["sigma_p"]), int(section.get("depth", 0)), int(section.get("width", 64))
     if "depths" in section:
         return slope_metrics(data, sigma_p, width, [int(d) for d in section["depths"]], draws, n, seed)
-    name: Any = section.get("network") or ("mlp" if depth else "linear")
-    net = build(
-        name, data.inputs, data.classes, sigma_p, depth, width, bool(section.get("bias", False)),
-        norm=section.get("norm", "none"),
-    )  # fmt: skip
-    stacked = net.draws(draws, torch.Generator().manual_seed(seed), prior=True)
-    # Another part of the training set for each seed, where not all of it is looked at.
-    rows = torch.randperm(m, generator=torch.Generator().manual_seed(seed))[:n]
-    x, y = data.x[rows], data.y[rows]
-    largest = float(section.get("largest", 1.0))
-    alphas = grid(largest, int(section.get("points", 81)))
-    out: dict[str, Any] = {}
-    for mode in section.get("modes", list(get_args(Mode))):
-        found = per_draw(net, stacked, x, y, alphas, mode)
-        lams = [largest * m * (j + 1) / FIT_POINTS for j in range(FIT_POINTS)]
-        pairs = [found.complexity(lam, m) for lam in lams]
-        c = torch.tensor([value for value, _ in pairs], dtype=torch.float64)
-        out |= {f"C/{mode}": float(c[-1]), f"ess/{mode}": pairs[-1][1], f"grad_sq/{mode}": float(found.grad_sq.mean())}
-        if bool(c.isfinite().all()) and bool((c > 0).all()):
-            fit = subgamma_fit(torch.tensor(lams, dtype=torch.float64), c)
-            out |= {f"v/{mode}": fit.v, f"c/{mode}": fit.c, f"rms/{mode}": fit.rms}
-        out[f"curve/C_{mode}"] = c.tolist()
-        out[f"curve/ess_{mode}"] = [ess for _, ess in pairs]
-        ratio = found.ratio(1.0)
-        out |= {
-            f"ratio_mean/{mode}": float(ratio.mean()), f"violated/{mode}": float((ratio > 1).double().mean()),
-            f"ratio_worst/{mode}": float(ratio.max()), f"ratio/{mode}": [float(f"{v:.5g}") for v in ratio.tolist()],
-        }  # fmt: skip
-        if mode == "identity":
-            out |= {"loss": float(found.loss.mean()), "log_grad_sq": math.log(float(found.grad_sq.mean()))}
-    if name in ("linear", "mlp") and "log_grad_sq" in out:
-        depth = depth if name == "mlp" else 0
-        out["predicted_grad_sq"] = relu_prior_loss_grad_sq(data.inputs, width, depth, sigma_p, data.classes)
-        out["log_over_predicted"] = abs(out["log_grad_sq"] - math.log(out["predicted_grad_sq"]))
-    out["m"] = float(m)
-    return out
+    chosen = {key: section[key] for key in ("network", "bias", "norm", "largest", "points", "modes") if key in section}
+    return measure(data, seed, sigma_p, depth=depth, width=width, draws=draws, examples=n, **chosen)
 
 
 def slope_metrics(

@@ -1,7 +1,7 @@
 """Cases that are solved exactly, by a closed form or by quadrature: what estimates are held against.
 
 logistic_1d, quadratic            psi and its bounds for one hypothesis
-prior_c_logistic                  C(lambda, p) of the 2-d logistic model under a Gaussian prior
+prior_c_logistic(_truncated)      C(lambda, p) of the 2-d logistic model under a Gaussian prior, whole or cut off
 linear_regression(_c)             Bayesian linear regression: KL, risks, C
 flat_classes, label_noise         where a bound with the input's gradient alone is wrong (section 3.6)
 relu_prior_grad_sq                the expected gradient norm of a random ReLU network (section 3.10)
@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 
 from logsobolev_bounds.bounds.kl import excess
 from logsobolev_bounds.errors import BoundError, finite, non_negative, positive, sample_size, unit
-from logsobolev_bounds.mgf import c_lipschitz
+from logsobolev_bounds.mgf import c_lipschitz, on_average
 
 _REACH = 10.0  # standard deviations of a margin; what lies beyond weighs 1e-22
 _BLOCK = 1 << 22
@@ -163,9 +163,12 @@ class PriorC(NamedTuple):
     wrong_mean_of_exponent: float
 
 
-def _weights_2d(mu: tuple[float, float], sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Of w ~ N(0, sigma^2 I_2) in polar coordinates: mean and deviation of its margin, ln of its probability [W]."""
-    r, radial = legendre(0, 26, 13, 12)  # with the tail e^{-0.06 r^2} where lambda^2 sigma_p^2 = m
+def _weights_2d(mu: tuple[float, float], sigma: float, radius: float = 26) -> tuple[Tensor, Tensor, Tensor]:
+    """Of w ~ N(0, sigma^2 I_2) in polar coordinates: mean and deviation of its margin, ln of its probability [W].
+
+    Given |w| < radius sigma; 26 leaves a tail of e^{-0.06 r^2} even where lambda^2 sigma_p^2 = m.
+    """
+    r, radial = legendre(0, radius, 13, 12)
     angle = torch.linspace(0, math.pi, 49, dtype=torch.float64)  # from mu's: the other half is the same
     around = torch.full_like(angle, 1 / 48)
     around[[0, -1]] /= 2
@@ -206,6 +209,23 @@ def prior_c_logistic(mu: tuple[float, float], sigma_p: float, m: int, lam: float
         float(m * torch.log1p(p @ torch.expm1(psi))),
         float(m * (p @ psi)),
     )
+
+
+def prior_c_logistic_truncated(mu: tuple[float, float], sigma_p: float, m: int, lam: float, radius: float) -> float:
+    """C by the on-average bound T2 (section 3.4) for the same model, its prior given |w| < radius sigma_p.
+
+    Finite for every radius, and without a limit: T2 grows with e^{|w|}, the prior falls with e^{-|w|^2 / 2} only per
+    draw, and the exponent of C has m of them.
+
+    Raises:
+        BoundError: sigma_p, lambda or the radius is not positive and finite, m < 1.
+    """
+    end = positive("lambda", lam) / sample_size("m", m)
+    sigma, cut = float(positive("sigma_p", sigma_p)), float(positive("radius", radius))
+    mean, std, log_p = _weights_2d(mu, sigma, cut)
+    at = logistic_margin(mean, std, end[None])
+    bound = on_average(at.risk, at.grad_sq, torch.stack([torch.zeros_like(end), end]))[:, -1]
+    return float(torch.logsumexp(log_p + m * bound, 0))
 
 
 class LinearRegression(NamedTuple):
