@@ -132,7 +132,8 @@ def _largest(
     shown = torch.where(inside, signal.gather(1, first.clamp(0, signal.shape[1] - 1)), 0.0)
     x = noise + snr * shown
     # The template with its merger at a fixed place, and its quadrature; a signal seen from there is moved by a lag.
-    place = T - (low + high) // 2
+    middle = (low + high) // 2
+    place = T - middle
     first = (torch.as_tensor(merger) - place) + torch.arange(T).expand(n, T)
     inside = (first >= 0) & (first < signal.shape[1])
     template = torch.where(inside, signal.gather(1, first.clamp(0, signal.shape[1] - 1)), 0.0)
@@ -142,6 +143,6 @@ def _largest(
     product = torch.zeros(n, size, dtype=torch.complex64)
     product[:, : size // 2 + 1] = 2 * torch.fft.rfft(x, n=size) * spectrum.conj()  # analytic: both quadratures at once
     z = torch.fft.ifft(product) / power.sqrt()
-    lags = torch.arange(-((high - low) // 2) - 1, (high - low) // 2 + 2) % size
+    lags = torch.arange(middle - high, middle - low + 1) % size  # the places that there are, and no more
     # Noise that fills only the band has 1/B times the density of white noise of its variance.
     return z[:, lags].abs().amax(1) * band_share(data.sample_rate, *data.band) ** 0.5
