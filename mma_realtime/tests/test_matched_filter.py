@@ -14,7 +14,6 @@ from mma_realtime.errors import SearchError
 from mma_realtime.gw.psd import design_curve
 from mma_realtime.gw.waveforms import peak_time, phenomd
 from mma_realtime.search.bank import Bank
-from mma_realtime.search.known_template import detection_curve, known_template_statistic
 from mma_realtime.search.matched_filter import (
     MatchedFilterSearch,
     band,
@@ -307,26 +306,3 @@ def test_what_a_localiser_needs(two_events: Strain) -> None:
     assert series.horizon[0] == pytest.approx(400 * np.sqrt((np.abs(h) ** 2 / S).sum()), rel=0.1)
     with pytest.raises(SearchError, match=r"without gaps 0\.1 s around"):
         snr_series_at(search(), two_events, 1, 1063.95, 0.1)
-
-
-def test_the_known_template_is_found_as_often_as_theory_says() -> None:
-    """|z| of a signal at a known time is Rice distributed, in noise Rayleigh."""
-    rate, low_high, n = 256, (0.0, 128.0), 4000
-    generator = torch.Generator().manual_seed(0)
-    template = torch.zeros(1, 64)
-    template[0] = torch.hann_window(64) * torch.sin(0.9 * torch.arange(64))
-    template /= template.norm()
-    x = torch.randn(n, 256, generator=generator)
-    still = known_template_statistic(x, template.expand(n, -1), rate, low_high, range(100, 101))
-    assert float(still.square().mean()) == pytest.approx(2, rel=0.05)
-    with_signal = x.clone()
-    with_signal[:, 100:164] += 5 * template
-    loud = known_template_statistic(with_signal, template.expand(n, -1), rate, low_high, range(100, 101))
-    assert float(loud.square().mean()) == pytest.approx(27, rel=0.02)
-    anywhere = known_template_statistic(with_signal, template.expand(n, -1), rate, low_high)
-    assert bool((anywhere >= loud - 1e-4).all())
-    curve = detection_curve(still, [still, loud], 0.01)
-    assert float(curve[0]) == pytest.approx(0.01, abs=2e-3)
-    assert float(curve[1]) > 0.95
-    with pytest.raises(SearchError, match="at least 10000 are needed"):
-        detection_curve(still, [loud], 1e-3)
