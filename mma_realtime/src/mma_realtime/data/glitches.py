@@ -158,12 +158,12 @@ def make_glitch_bank(
     t = (torch.arange(samples) - samples // 2) / sample_rate
     values = torch.empty(n, samples)
     for place, kind in enumerate(kinds):
-        rows = torch.arange(place, n, len(kinds))
+        rows = torch.arange(n)[place :: len(kinds)]
         if kind == "chirp":
             assert chirps is not None
             values[rows] = unit_snr(chirps[torch.arange(len(rows)) % len(chirps)], sample_rate, band)
             continue
-        for part in rows.split(CHUNK):
+        for part in rows.split(CHUNK) if len(rows) else ():  # of fewer glitches than kinds, some have none
             values[part] = unit_snr(SHAPES[kind](t, u[part], band), sample_rate, band)
     kind_index = torch.tensor([GLITCHES.index(kind) for kind in kinds])
     return GlitchBank(values, kind_index[torch.arange(n) % len(kinds)])
