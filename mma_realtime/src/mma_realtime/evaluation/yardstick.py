@@ -76,13 +76,13 @@ def yardstick(section: dict[str, Any], data: dict[str, Any], seed: int, dry: boo
             settings, minimal_match=0.8, m_range=(25.0, 30.0), trials=min(settings.trials, 10_000), signals=50,
             events=[], challenge=min(settings.challenge, 200), challenge_seeds=settings.challenge_seeds[:1],
         )  # fmt: skip
-    windows = SimulatedBBH(**{**data, "detectors": 1, "seed": seed, **({"bank_size": 200} if dry else {})})
+    own: dict[str, Any] = {**data, "detectors": 1, "seed": seed, **({"bank_size": 200} if dry else {})}
+    windows = SimulatedBBH(**own)
     out: dict[str, Any] = {}
     if settings.trials:
         out |= ideal_efficiency(windows, settings.trials, settings.signals, seed=seed)
-    bank = template_bank(
-        tuple(settings.m_range), settings.q_max, design_curve(CURVE), *settings.band, settings.minimal_match, seed
-    )  # type: ignore[misc]
+    (low, high), q_max, match = settings.m_range, settings.q_max, settings.minimal_match
+    bank = template_bank((low, high), q_max, design_curve(CURVE), *settings.band, match, seed)
     out["templates"] = float(len(bank))
     root = Path(data["root"]) if data.get("root") else data_root()
     found = [(name, *read_event(*event_files(name, root))) for name in settings.events if event_files(name, root)]
@@ -101,22 +101,26 @@ def event_metrics(bank: Bank, strain: Strain, gps: GPS, name: str) -> dict[str, 
     head = f"events/{name}/"
     best, inclusive, exclusive = _look(bank, strain)
     backwards = _look(bank, time_reversed(strain))
+
+    def loudest(chance: Background) -> float:
+        return max(chance.loudest, FLOOR)  # what is not above the floor was not looked for
+
     return {
         f"{head}statistic": best[1],
-        f"{head}loudest_slide": exclusive.loudest,
-        f"{head}loudest_slide_inclusive": inclusive.loudest,
-        f"{head}above_all": float(best[1] > max(exclusive.loudest, inclusive.loudest)),
+        f"{head}loudest_slide": loudest(exclusive),
+        f"{head}loudest_slide_inclusive": loudest(inclusive),
+        f"{head}above_all": float(best[1] > max(loudest(exclusive), loudest(inclusive))),
         f"{head}time_error": abs(best[0] - gps),
         f"{head}livetime": exclusive.livetime_s,
         f"{head}reversed_statistic": backwards[0][1],
-        f"{head}reversed_in_noise": float(backwards[0][1] <= backwards[2].loudest),
+        f"{head}reversed_in_noise": float(backwards[0][1] <= loudest(backwards[2])),
     }
 
 
 def _look(bank: Bank, strain: Strain) -> tuple[tuple[float, float], Background, Background]:
     triggers = MatchedFilterSearch(bank, strain.sample_rate, threshold=3.5, filter_length=FILTER).triggers(strain)
     found = network_triggers(triggers, FLOOR)
-    best = max(((t.gps, t.statistic) for t in found), key=lambda pair: pair[1], default=(strain.gps_start, 0.0))
+    best = max(((t.gps, t.statistic) for t in found), key=lambda pair: pair[1], default=(strain.gps_start, FLOOR))
     slides = [slid_background(triggers, FLOOR, STEP, on_source=taken, correlated=True) for taken in ((), (best[0],))]
     return best, slides[0], slides[1]
 
