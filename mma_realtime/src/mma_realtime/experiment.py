@@ -61,13 +61,13 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
     def train(settings: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
         return train_and_test(Trial, SimulatedBBH, settings, seed, folder, "mma_realtime", name, tier)
 
+    section = dict(config.get("twin") or {})
+    for key in section:
+        if key not in TWIN:
+            raise UserError(f"configuration: unknown key 'twin.{key}'; it has: {', '.join(sorted(TWIN))}")
     own = {key: value for key, value in config.items() if key != "twin"}
     out = train(own, run_dir, experiment)
     if "twin" in config:
-        section = dict(config["twin"])
-        for key in section:
-            if key not in TWIN:
-                raise UserError(f"configuration: unknown key 'twin.{key}'; it has: {', '.join(sorted(TWIN))}")
         section["model"] = {**section.get("model", {}), "network": "twin", "start": str(run_dir / FILE)}
         section["data"] = {**config["data"], **section.get("data", {}), "detectors": 2}
         section["trainer"] = {**config.get("trainer", {}), **section.get("trainer", {})}
@@ -82,7 +82,7 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
 def gains(found: dict[str, Any]) -> dict[str, float]:
     """`gain/<metric>`: of the twins over the sum of the single networks' statistics, for sensitive distances."""
     return {
-        f"gain/{key}": (found[f"twin_{key}"] - value) / value if value else float("inf")
+        f"gain/{key}": (found[f"twin_{key}"] - value) / value
         for key, value in found.items()
-        if key.startswith("distance") and f"twin_{key}" in found
+        if key.startswith("distance") and f"twin_{key}" in found and value
     }
