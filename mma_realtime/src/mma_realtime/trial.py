@@ -128,7 +128,7 @@ class Trial(Detector):
     @torch.no_grad()
     def measure(self, settings: Measurements, folder: Path) -> dict[str, Any]:
         """Metrics by name, curves as lists."""
-        data, out = self.data, {}
+        data, out = self.data, dict[str, Any]()
         if settings.noise_windows:
             out |= efficiency(self.statistic, data, settings.noise_windows, settings.signals)
         if len(self.predictors):

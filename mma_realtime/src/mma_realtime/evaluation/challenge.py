@@ -67,7 +67,8 @@ def glitches_in(strain: Strain, seed: int, curve: str = CURVE) -> np.ndarray:
         asd[inside] = design_curve(curve).asd(f[inside]) * SCALE
         # Unit variance in the band is the one-sided density 2 / (rate B); twice the rate, twice the samples.
         coloured = 2 * torch.fft.irfft(white * asd * (rate * B / 2) ** 0.5, 2 * bank.values.shape[-1]).numpy()
-        snr = np.exp(rng.uniform(*np.log(GLITCH_SNR), count)) * rng.choice([-1, 1], count)
+        low, high = np.log(GLITCH_SNR).tolist()
+        snr = np.exp(rng.uniform(low, high, count)) * rng.choice([-1, 1], count)
         starts = rng.integers(0, out.shape[1] - coloured.shape[1], count)
         for glitch, size, start in zip(coloured, snr, starts, strict=True):
             out[row, start : start + len(glitch)] += size * glitch

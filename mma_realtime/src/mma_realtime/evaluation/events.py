@@ -72,8 +72,9 @@ def event_metrics(
     Returns:
         under `events/<name>/`: `statistic`, `loudest_slide` (exclusive: without the event's own windows),
         `loudest_slide_inclusive`, `above_all` (1: above every slide, of both kinds), `time_error` (s), `livetime`,
-        `independent_livetime`, `far_bound_per_hour`; `reversed_statistic`, `reversed_in_noise` (1: nothing in the
-        reversed strain is above every slide of it); curves of scores and whitened strain.
+        `independent_livetime`, `far_per_hour` (an upper bound, where it is above all); `reversed_statistic`,
+        `reversed_in_noise` (1: nothing in the reversed strain is above every slide of it); curves of scores and
+        whitened strain.
     """
     found = look(model, strain)
     head = f"events/{name}/"
