@@ -46,7 +46,9 @@ def dry(config: dict[str, Any]) -> dict[str, Any]:
             large = model.get("network") in ("coherent_resnet", "wavenet")
             model["search"] = merge(model["search"], {"challenge": 0, **({"calibration": 0} if large else {})})
             if large:
-                model["search"]["noise_windows"], model["members"] = 0, 1
+                model["members"] = 1
+            if large or config["data"]["sample_rate"] > 2048:
+                model["search"]["noise_windows"] = 0
         if "size" in model or model.get("network") == "coherent_resnet":
             model["size"] = SMALL.get(model["network"], model.get("size", {}))
     if "twin" in config:
