@@ -43,6 +43,7 @@ def gwosc(
     values: np.ndarray | None = None,
     rate: float = RATE,
     mask: np.ndarray | None = None,
+    injections: np.ndarray | None = None,
     **changed: object,
 ) -> Path:
     """A file as GWOSC writes it; `changed` replaces `Xstart`, `Duration`."""
@@ -57,6 +58,9 @@ def gwosc(
         file["quality/simple/DQShortnames"] = np.array(
             [b"DATA", b"CBC_CAT1", b"CBC_CAT2", b"CBC_CAT3", b"BURST_CAT1", b"BURST_CAT2", b"BURST_CAT3"]
         )
+        if injections is not None:
+            file["quality/injections/Injmask"] = injections
+            file["quality/injections/InjShortnames"] = np.array([b"NO_BURST_HW_INJ", b"NO_CBC_HW_INJ"])
     return path
 
 
@@ -104,6 +108,25 @@ def test_seconds_without_data_are_gaps_not_zeros(tmp_path, caplog):
     assert got.segments() == [(START + a, START + b) for a, b in ((0, 2), (3, 4), (5, 6), (8, 12))]
     assert "NaN: GPS 1126259448 to 1126259449" in caplog.text
     assert "flagged as bad: GPS 1126259452 to 1126259454" in caplog.text
+
+
+def test_hardware_injections_of_binaries_are_told_and_stay(tmp_path, caplog):
+    mask, injections = np.full(12, 127, np.uint32), np.full(12, 3, np.uint32)
+    injections[2] -= 1  # a burst: no business of this search
+    read(gwosc(tmp_path / "clean", mask=mask, injections=injections))
+    assert not caplog.records
+    injections[[5, 6, 9]] -= 2
+    mask[9] -= 1  # without data nothing is found anyway
+    path = gwosc(tmp_path / "H", mask=mask, injections=injections)
+    assert read(path).valid[0].sum() == 11
+    (line,) = [r.getMessage() for r in caplog.records if "hardware injections of" in r.getMessage()]
+    assert str(path) in line
+    assert "hardware injections of compact binaries (GPS 1126259451 to 1126259453)" in line
+    caplog.clear()
+    next(replay(path, sample_rate=RATE, block=4))
+    assert "hardware injections of" not in caplog.text  # only of the seconds that are read
+    with pytest.raises(StrainError, match=r"5 quality flags \(injections/Injmask\) for 12 seconds"):
+        read(gwosc(tmp_path / "short", injections=injections[:5]))
 
 
 def test_a_gap_between_files_stays_one(tmp_path):
@@ -351,7 +374,10 @@ BAD: dict[str, tuple[Maker, str]] = {
         rf"/L.hdf5: strain begins at GPS {S + 1} by its attribute, at {S} by meta/GPSstart",
     ),
     "a duration that does not fit": (lambda p: two(p, Duration=32), r"768 samples are 12 s, meta/Duration says 32"),
-    "flags that do not fit": (lambda p: two(p, mask=np.full(5, 127)), "5 quality flags for 12 seconds"),
+    "flags that do not fit": (
+        lambda p: two(p, mask=np.full(5, 127)),
+        r"5 quality flags \(simple/DQmask\) for 12 seconds",
+    ),
     "no files": (lambda p: [], "no strain: name files"),
     "a folder without strain": (lambda p: [p], "holds no strain: files ending in .npz, .hdf5, .h5, .hdf"),
     "a missing file": (lambda p: [p / "none.hdf5"], "/none.hdf5 is missing: check the name"),
