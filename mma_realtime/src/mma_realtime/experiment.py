@@ -1,8 +1,9 @@
 """One experiment, as the launcher calls it. The configuration says which kind: one of the sections
 
-matched_filter   the yardstick: a template bank on the same windows, events and sets as the networks
-model            networks, trained on simulated strain and measured as a search (E1 to E6); with a section `twin`
-                 (model, data and trainer of its own) twins that begin as these follow, and are measured beside them
+matched_filter     the yardstick: a template bank on the same windows, events and sets as the networks
+glitch_classifier  GlitchNet, which names transients; `data` are then settings of its own windows (`GlitchWindows`)
+model              networks, trained on simulated strain and measured as a search (E1 to E6); with a section `twin`
+                   (model, data and trainer of its own) twins that begin as these follow, and are measured beside them
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 from shared.errors import UserError
 
 TWIN = {"model", "data", "trainer"}
-SECTIONS = {"matched_filter", "twin", "model", "data", "trainer", "seed_everything"}
+GLITCHES = {"glitch_classifier", "data", "trainer", "seed_everything"}
+SEARCHES = {"matched_filter", "twin", "model", "data", "trainer", "seed_everything"}
+SECTIONS = GLITCHES | SEARCHES
 
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
@@ -24,13 +27,17 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
 
     from mma_realtime.data.simulated import SimulatedBBH
     from mma_realtime.data.strain import EVENTS, event_files
+    from mma_realtime.glitch_classifier import GlitchWindows
 
     settings = dict(config.get("data") or {})
-    known = inspect.signature(SimulatedBBH).parameters
+    windows: type[GlitchWindows | SimulatedBBH] = GlitchWindows if "glitch_classifier" in config else SimulatedBBH
+    known = inspect.signature(windows).parameters
     for key in settings:
         if key not in known:
             raise UserError(f"configuration: unknown key 'data.{key}'; it has: {', '.join(sorted(known))}")
-    data = SimulatedBBH(**settings)
+    data = windows(**settings)
+    if isinstance(data, GlitchWindows):
+        return data.fingerprint, "recipe", data.detail
     root = Path(settings["root"]) if settings.get("root") else data_root()
     digest, real = hashlib.sha256(data.fingerprint.encode()), []
     for name in EVENTS:
@@ -45,9 +52,12 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
 
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
     """Metrics by name, curves as lists. Training resumes from the run's last checkpoint."""
+    glitches = "glitch_classifier" in config
+    sections = GLITCHES if glitches else SEARCHES
     for key in config:
-        if key not in SECTIONS:
-            raise UserError(f"configuration: unknown key '{key}'; there are: {', '.join(sorted(SECTIONS))}")
+        if key not in sections:
+            more = "" if glitches else "; or glitch_classifier with data and trainer"
+            raise UserError(f"configuration: unknown key '{key}'; there are: {', '.join(sorted(sections))}{more}")
     if "matched_filter" in config:
         from mma_realtime.evaluation.yardstick import yardstick
 
@@ -55,6 +65,14 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
         return yardstick(dict(config["matched_filter"]), dict(config.get("data") or {}), seed, dry)
     from shared.cli import train_and_test
 
+    if glitches:
+        from mma_realtime.glitch_classifier import GlitchClassifier, GlitchWindows
+
+        settings = {key: value for key, value in config.items() if key != "glitch_classifier"}
+        settings["model"] = dict(config["glitch_classifier"] or {})
+        return train_and_test(
+            GlitchClassifier, GlitchWindows, settings, seed, run_dir, "mma_realtime", experiment, tier
+        )
     from mma_realtime.data.simulated import SimulatedBBH
     from mma_realtime.trial import FILE, Trial
 

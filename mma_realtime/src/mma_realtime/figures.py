@@ -12,10 +12,11 @@ from scipy.signal.windows import gaussian
 from shared.claims.results import Results
 from shared.figures import COLOURS, Figure, finish, use_house_style
 
+from mma_realtime.data.glitches import GLITCHES
 from mma_realtime.data.strain import EVENTS
 from mma_realtime.evaluation.efficiency import SNRS
 from mma_realtime.evaluation.events import AROUND
-from mma_realtime.tables import PUBLISHED, having
+from mma_realtime.tables import PUBLISHED, confusion, having, octaves
 
 STYLES = ("-", "--", "-.", ":")
 
@@ -175,10 +176,46 @@ def masses(results: Results, folder: Path) -> Figure | None:
     )  # fmt: skip
 
 
+def glitches(results: Results, folder: Path) -> Figure | None:
+    """GlitchNet's confusions, and its accuracy against the transient's strength."""
+    found = having(results, "test/chirps_from_glitches")
+    if not found:
+        return None
+    names = [name.replace("_", " ") for name in GLITCHES]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), width_ratios=(1.25, 1), layout="constrained")
+    shares = np.array(confusion(found[0]))
+    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.0005:
+            left.text(column, row, f"{share:.3f}".lstrip("0") if share < 1 else "1", ha="center", va="center",
+                      fontsize=7, color="white" if share > 0.5 else "0.15")  # fmt: skip
+    left.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    left.set_yticks(range(len(names)), names)
+    left.grid(visible=False)
+    left.set(xlabel="taken for", ylabel="it is")
+    strengths = octaves(found[0])
+    for e, style in zip(found, STYLES):
+        runs = np.array([[run.metrics[f"test/accuracy/snr{octave}"] for octave in strengths] for run in e.runs])
+        band(right, list(range(len(strengths))), runs, e.title, COLOURS["ours"], style + "o")
+    right.axhline(1 / len(names), color="0.4", linestyle="--", linewidth=0.8)
+    right.annotate("chance", (0.98, 1 / len(names)), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                   fontsize=7, color="0.3")  # fmt: skip
+    right.set_xticks(range(len(strengths)), [octave.replace("-", "–") for octave in strengths])
+    right.margins(x=0.08)
+    right.set(xlabel="signal-to-noise ratio", ylabel="share rightly named", ylim=(0, 1.02))
+    return finish(
+        figure, folder, "glitches.svg",
+        "What GlitchNet takes transients for, shares of each row over all seeds, and the share that it names rightly "
+        "against their strength. Band: range over seeds.",
+        "Confusion matrix of six classes of transients, and accuracy against signal-to-noise ratio",
+    )  # fmt: skip
+
+
 def draw(results: Results, folder: Path) -> list[Figure]:
     """Every figure whose experiments are there."""
     use_house_style()
     made = [efficiency(results, folder), masses(results, folder), distance(results, folder), slides(results, folder)]
     told = {**{name: name for name in EVENTS}, "stand_in": "a signal like GW150914 in simulated noise"}
     made += [event(results, folder, name, text) for name, text in told.items()]
+    made.append(glitches(results, folder))
     return [figure for figure in made if figure is not None]

@@ -15,8 +15,7 @@ from shared.errors import one_line_errors
 from mma_realtime.data.strain import read_strain
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
-from mma_realtime.search.replay import SHORT
-from mma_realtime.search.scores import conditioner_for, score_strain
+from mma_realtime.search.scores import conditioner_for, informed, score_strain
 
 MONTH = 30 * 86400.0
 
@@ -51,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     with report.progress_bar(console=console, transient=True) as bar:
         task = bar.add_task("scores", total=strain.duration, last="")
-        conditioner = conditioner_for(model, strain.sample_rate)
-        if strain.duration < SHORT:
-            conditioner = conditioner.fitted(strain)
+        conditioner = informed(conditioner_for(model, strain.sample_rate), strain, "auto")
         scores = score_strain(model, strain, conditioner, progress=lambda seconds: bar.update(task, advance=seconds))
     recipe = model.recipe
     threshold = recipe.threshold if args.threshold is None else args.threshold

@@ -6,6 +6,7 @@ import statistics
 
 from shared.claims.results import ExperimentResult, Results, Table
 
+from mma_realtime.data.glitches import GLITCHES
 from mma_realtime.data.strain import EVENTS
 from mma_realtime.evaluation.distance import FARS
 from mma_realtime.evaluation.efficiency import SNRS
@@ -154,6 +155,43 @@ def speed(results: Results) -> Table | None:
     )
 
 
+def confusion(experiment: ExperimentResult) -> list[list[float]]:
+    """Shares [true class][predicted class] of an experiment's windows, over its seeds; rows add up to 1 or are 0."""
+    n = len(GLITCHES)
+    counts = [sum(column) for column in zip(*(run.curves["curve/confusion"] for run in experiment.runs), strict=True)]
+    rows = [counts[n * k : n * (k + 1)] for k in range(n)]
+    return [[count / (sum(row) or 1) for count in row] for row in rows]
+
+
+def octaves(experiment: ExperimentResult) -> list[str]:
+    """Intervals of the signal-to-noise ratio, "8-16", for which there is an accuracy, rising."""
+    head = "test/accuracy/snr"
+    found = [name.removeprefix(head) for name in experiment.runs[0].metrics if name.startswith(head)]
+    return sorted(found, key=lambda octave: float(octave.split("-")[0]))
+
+
+def glitches(results: Results) -> Table | None:
+    """GlitchNet's confusions."""
+    found = having(results, "test/chirps_from_glitches")
+    if not found:
+        return None
+    names = [name.replace("_", " ") for name in GLITCHES]
+    rows = [
+        [name, *(f"{share:.3f}" for share in shares), shown(e, f"test/accuracy/{key}", ".3f")]
+        for e in found
+        for name, key, shares in zip(names, GLITCHES, confusion(e), strict=True)
+    ]
+    strength = ", ".join(f"{shown(found[0], f'test/accuracy/snr{o}', '.3f')} at SNR {o}" for o in octaves(found[0]))
+    return Table(
+        title="GlitchNet. What a transient is taken for",
+        columns=["it is", *(f"taken for {name}" for name in names), "rightly named, over seeds"],
+        rows=rows,
+        note=f"Shares of each row; all seeds together, the last column mean ± standard deviation over seeds. Chirps "
+        f"of masses that were not trained on, every transient at any place of the window. All classes: "
+        f"{shown(found[0], 'test/accuracy', '.3f')}; {strength}.",
+    )
+
+
 def tables(results: Results) -> list[Table]:
-    made = [make(results) for make in (efficiency, events, distances, calibration, speed)]
+    made = [make(results) for make in (efficiency, events, distances, calibration, speed, glitches)]
     return [table for table in made if table is not None]

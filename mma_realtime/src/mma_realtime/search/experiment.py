@@ -12,9 +12,8 @@ from shared.runs.store import write_atomic
 from mma_realtime.data.strain import read_strain
 from mma_realtime.search.coincidence import find_triggers
 from mma_realtime.search.model_file import SearchModel
-from mma_realtime.search.replay import SHORT
 from mma_realtime.search.report import write_scores
-from mma_realtime.search.scores import conditioner_for, score_strain
+from mma_realtime.search.scores import conditioner_for, informed, score_strain
 
 
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str, tier: str) -> dict[str, float]:
@@ -33,9 +32,7 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str, tier:
     model = SearchModel.load(config["checkpoint"])
     recipe = model.recipe
     strain = read_strain(*config["files"], partial=True)
-    conditioner = conditioner_for(model, strain.sample_rate)
-    if config["psd"] == "file" or (config["psd"] == "auto" and strain.duration < SHORT):
-        conditioner = conditioner.fitted(strain)
+    conditioner = informed(conditioner_for(model, strain.sample_rate), strain, config["psd"])
     scores = score_strain(model, strain, conditioner)
     threshold = recipe.threshold if config["threshold"] is None else config["threshold"]
     triggers = find_triggers(

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from shared.runs.store import write_atomic
@@ -23,12 +22,10 @@ from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.search.coincidence import Trigger
 from mma_realtime.search.conditioning import Conditioner
 from mma_realtime.search.model_file import SearchModel
-from mma_realtime.search.scores import conditioner_for
+from mma_realtime.search.scores import SHORT, Noise, conditioner_for, informed
 from mma_realtime.search.series import Scores, joined
 from mma_realtime.search.stream import StreamEngine, StreamState
 
-Noise = Literal["auto", "trailing", "file"]
-SHORT: Seconds = 64.0  # a stretch as short as this has the PSD of all of it, else that of the seconds before
 SNAPSHOT: Seconds = 10.0  # of the clock on the wall, between two snapshots at least
 
 
@@ -155,10 +152,7 @@ class Replay:
         return StreamEngine(self.model, conditioner, first.detectors, first.gps_start, threshold=self.threshold)
 
     def _conditioner(self, first: Strain) -> Conditioner:
-        trailing = conditioner_for(self.model, first.sample_rate)
-        if self.noise == "file" or (self.noise == "auto" and first.duration < SHORT):
-            return trailing.fitted(first)
-        return trailing
+        return informed(conditioner_for(self.model, first.sample_rate), first, self.noise)
 
     def _took(self, engine: StreamEngine, found: list[Trigger]) -> None:
         progress = self.progress

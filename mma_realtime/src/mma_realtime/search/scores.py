@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from mma_realtime.data.strain import Strain
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Seconds
+from mma_realtime.models import count_windows
 from mma_realtime.search.conditioning import Conditioner, Whitened
 from mma_realtime.search.model_file import SearchModel
 from mma_realtime.search.series import Scores, joined
 
-__all__ = ["HOP", "Scorer", "ScorerState", "Scores", "check_model", "conditioner_for", "joined", "score_strain"]
+__all__ = [
+    "HOP", "SHORT", "Noise", "Scorer", "ScorerState", "Scores", "check_model", "conditioner_for", "informed", "joined",
+    "score_strain", "windows_of",
+]  # fmt: skip
 
 HOP: Seconds = 1 / 16
+Noise = Literal["auto", "trailing", "file"]
+SHORT: Seconds = 64.0  # a stretch shorter than this has the PSD of all of it, else that of the seconds before
 
 
 @dataclass(frozen=True)
@@ -147,3 +154,47 @@ def conditioner_for(model: SearchModel, sample_rate_in: int = 2048, **settings: 
     """The conditioner that prepares strain as the networks were trained; `settings` as of `Conditioner`."""
     recipe = model.recipe
     return Conditioner(sample_rate_in, recipe.sample_rate, recipe.band, **settings)  # type: ignore[arg-type]
+
+
+def informed(conditioner: Conditioner, strain: Strain, noise: Noise) -> Conditioner:
+    """A trailing conditioner, with the PSD of all of `strain` where `noise` asks for that.
+
+    Args:
+        noise: which PSD; `auto`: of the whole stretch where that is shorter than `SHORT`, else of the seconds before.
+    """
+    if noise == "file" or (noise == "auto" and strain.duration < SHORT):
+        return conditioner.fitted(strain)
+    return conditioner
+
+
+class Windowed(NamedTuple):
+    """Whitened strain, and where its windows are.
+
+    Attributes:
+        values: unit variance in noise.
+        starts: sample at which each window begins.
+        whole: whether a window of a detector touches neither gap nor edge nor the start of the PSD.
+        ends: GPS s at which each window ends.
+    """
+
+    values: Float32[np.ndarray, "detector time"]
+    starts: Int64[np.ndarray, " window"]
+    whole: Bool[np.ndarray, "detector window"]
+    ends: Float64[np.ndarray, " window"]
+
+
+def windows_of(strain: Strain, conditioner: Conditioner, length: int, hop: int) -> Windowed:
+    """All windows of a stretch, those that `score_strain` scores: they end at multiples of the hop since its start.
+
+    Args:
+        length: samples of a window, at the conditioner's rate. hop: samples.
+    """
+    parts = list(conditioner.whitened(strain))
+    values = np.concatenate([part.values for part in parts], axis=1).astype(np.float32)
+    valid = np.concatenate([part.valid for part in parts], axis=1)
+    first = (-parts[0].start - length) % hop
+    starts = first + hop * np.arange(count_windows(values.shape[1] - first, length, hop))
+    bad = np.cumsum(np.pad(~valid, [(0, 0), (1, 0)]), axis=1)
+    whole = bad[:, starts + length] == bad[:, starts]
+    ends = strain.gps_start + (parts[0].start + starts + length) / conditioner.sample_rate
+    return Windowed(values, starts, whole, ends)

@@ -158,6 +158,22 @@ def in_hops(seconds: Seconds, hop: Seconds, what: str) -> int:
     return hops
 
 
+def check_apart(step: Seconds, min_shift: Seconds, apart: Seconds, correlated: bool) -> None:
+    """Raises:
+    SearchError: slides closer to each other, or to zero lag, than the window and 1 s.
+    """
+    if step < apart - 1e-9 and not correlated:
+        raise SearchError(
+            f"a slide step of {step:g} s is shorter than the window and 1 s ({apart:g} s): neighbouring slides would "
+            "not be independent; use a longer step, or ask for correlated slides"
+        )
+    if min_shift < apart - 1e-9:
+        raise SearchError(
+            f"a smallest shift of {min_shift:g} s is shorter than the window and 1 s ({apart:g} s): such a slide still "
+            "holds true coincidences; use a longer one"
+        )
+
+
 def on_one_circle(
     scores: Scores, on_source: Sequence[GPS], single_threshold: float
 ) -> tuple[Float64[np.ndarray, "row time"], Bool[np.ndarray, "row time"]]:
@@ -220,16 +236,7 @@ def time_slides(
     apart = scores.window + BEYOND_THE_WINDOW
     step = apart if step is None else step
     min_shift = apart if min_shift is None else min_shift
-    if step < apart - 1e-9 and not correlated:
-        raise SearchError(
-            f"a slide step of {step:g} s is shorter than the window and 1 s ({apart:g} s): neighbouring slides would "
-            "not be independent; use a longer step, or ask for correlated slides"
-        )
-    if min_shift < apart - 1e-9:
-        raise SearchError(
-            f"a smallest shift of {min_shift:g} s is shorter than the window and 1 s ({apart:g} s): such a slide still "
-            "holds true coincidences; use a longer one"
-        )
+    check_apart(step, min_shift, apart, correlated)
     rows, live = on_one_circle(scores, on_source, single_threshold)
     step_hops = in_hops(step, scores.hop, "the slide step")
     shifts = slide_shifts(rows.shape[1], step_hops, math.ceil(min_shift / scores.hop - 1e-9), max_slides)
