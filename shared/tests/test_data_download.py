@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from shared.data import fetch as make_data
 from shared.data.download import extract, fetch
-from shared.data.sources import SOURCES, RemoteFile
+from shared.data.sources import FILES, SOURCES, RemoteFile
 from shared.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -382,9 +382,15 @@ def test_make_data_goes_on_after_a_set_it_cannot_have(monkeypatch, tmp_path, cap
 def test_make_data_lists_address_size_digest_and_place(tmp_path, capsys):
     assert make_data.main(["--list", "--root", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10
-    assert lines[-1].split()[-1] == str(tmp_path / "topography" / "srtmp300.msl")
-    assert lines[-2].split() == [
+    assert len(lines) == 14
+    assert lines[-5].split()[-1] == str(tmp_path / "topography" / "srtmp300.msl")
+    assert lines[-1].split() == [
+        "https://gwosc.org/s/events/GW170104/L-L1_LOSC_4_V1-1167559920-32.hdf5",
+        "-",
+        "-",
+        f"{tmp_path}/gwosc/L-L1_LOSC_4_V1-1167559920-32.hdf5",
+    ]
+    assert lines[-6].split() == [
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
         "170052171",
         "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
@@ -397,10 +403,39 @@ def test_make_data_fetches_a_single_file_and_mends_a_damaged_one(server, tmp_pat
     remote = RemoteFile(
         "topography/t.msl", (server.url + "/topography.msl",), len(content), hashlib.sha256(content).hexdigest()
     )
-    assert "topography" in make_data.fetch_file("topography", tmp_path, remote, **QUICK)
+    assert "topography" in make_data.fetch_file("topography", tmp_path, [remote], **QUICK)
     assert (tmp_path / remote.path).read_bytes() == content
-    make_data.fetch_file("topography", tmp_path, remote, **QUICK)
+    make_data.fetch_file("topography", tmp_path, [remote], **QUICK)
     assert len(server.log) == 1  # what is there is left alone
     (tmp_path / remote.path).write_bytes(b"damaged")
-    make_data.fetch_file("topography", tmp_path, remote, **QUICK)
+    make_data.fetch_file("topography", tmp_path, [remote], **QUICK)
     assert (tmp_path / remote.path).read_bytes() == content
+
+
+def test_make_data_fetches_files_without_a_digest_and_says_so(server, tmp_path):
+    content = b"\x89HDF" + CONTENT
+    server.files["/h"], server.files["/l"] = content, b"<html>log in to this network</html>"
+    files = [RemoteFile(f"gwosc/{name}", (f"{server.url}/{name}",), 0, "", b"\x89HDF") for name in "hl"]
+    (tmp_path / "gwosc").mkdir()
+    (tmp_path / "gwosc" / "h.part").write_bytes(b"\x89HDF of another file")  # nothing could tell that it is one
+    told = make_data.fetch_file("gw170104", tmp_path, files[:1], **QUICK)
+    assert (tmp_path / "gwosc" / "h").read_bytes() == content
+    assert told.endswith(f"; not verified, no digest is known to compare with: h {hashlib.sha256(content).hexdigest()}")
+    assert server.log == [("/h", None)]
+    make_data.fetch_file("gw170104", tmp_path, files[:1], **QUICK)
+    assert len(server.log) == 1  # what is there is left alone
+    with pytest.raises(UserError, match=r"/l does not give the expected file: it begins with b'<htm' instead of"):
+        make_data.fetch_file("gw170104", tmp_path, files, **QUICK)
+    assert sorted(path.name for path in (tmp_path / "gwosc").iterdir()) == ["h"]
+    server.breaks = [100_000, 100_000]  # a broken connection is still gone on from
+    (tmp_path / "gwosc" / "h").write_bytes(b"damaged")
+    make_data.fetch_file("gw170104", tmp_path, files[:1], **QUICK)
+    assert (tmp_path / "gwosc" / "h").read_bytes() == content
+
+
+def test_events_are_files_of_both_detectors_and_theirs_is_the_digest_where_one_is_known():
+    for name, start in (("gw150914", 1126259446), ("gw170104", 1167559920)):
+        files = FILES[name][1]
+        assert [file.name[:4] for file in files] == ["H-H1", "L-L1"]
+        assert all(str(start) in url and url.endswith(file.name) for file in files for url in file.urls)
+        assert all((not file.sha256) == (name == "gw170104") and file.begins for file in files)

@@ -28,6 +28,7 @@ def fetch(
     destination: Path,
     sha256: str,
     *,
+    begins: bytes = b"",
     timeout: float = 30.0,
     attempts: int = 3,
     pause: float = 1.0,
@@ -38,7 +39,9 @@ def fetch(
     Args:
         url: an http or https address.
         destination: final path; `<destination>.part` holds what came so far.
-        sha256: hexadecimal digest that the whole file must have.
+        sha256: hexadecimal digest that the whole file must have; empty where no digest is known. Then nothing that an
+            earlier attempt left is gone on from, and what comes must at least begin with `begins`.
+        begins: the first bytes of the file.
         timeout: seconds without a byte after which a connection counts as lost.
         attempts: connections in a row that may bring nothing before it is given up.
         pause: seconds between two such connections.
@@ -50,9 +53,22 @@ def fetch(
     destination = Path(destination)
     part = destination.with_name(destination.name + ".part")
     try:
-        if destination.exists() and file_sha256(destination) == sha256:
+        if sha256 and destination.exists() and file_sha256(destination) == sha256:
             return destination
         destination.parent.mkdir(parents=True, exist_ok=True)
+        if not sha256:
+            part.unlink(missing_ok=True)
+            _complete(url, part, destination, sha256, timeout, attempts, pause, progress)
+            with part.open("rb") as file:
+                head = file.read(len(begins))
+            if head != begins:
+                part.unlink()
+                raise UserError(
+                    f"{url} does not give the expected file: it begins with {head!r} instead of {begins!r}; the "
+                    f"download was thrown away, get {destination.name} elsewhere and put it at {destination}"
+                )
+            part.replace(destination)
+            return destination
         resumed = part.exists() and part.stat().st_size > 0
         _complete(url, part, destination, sha256, timeout, attempts, pause, progress)
         found = file_sha256(part)
@@ -86,9 +102,8 @@ def _complete(
     progress: Progress | None,
 ) -> None:
     """Connections until the server has no more to give."""
-    by_hand = (
-        f"get {destination.name} on another machine (SHA-256 {sha256}) and put it at {destination}, then run this again"
-    )
+    digest = f" (SHA-256 {sha256})" if sha256 else ""
+    by_hand = f"get {destination.name} on another machine{digest} and put it at {destination}, then run this again"
     fruitless = 0
     while True:
         before = part.stat().st_size if part.exists() else 0

@@ -9,7 +9,6 @@ with after an interruption.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,23 +61,38 @@ def fetch_dataset(
     return load_images(name, root).detail
 
 
-def fetch_file(name: str, root: Path, source: RemoteFile | None = None, **options: Any) -> str:
-    """Make sure that a single file of `FILES` is under `root`, whole, and return what it is.
+def fetch_file(name: str, root: Path, sources: Sequence[RemoteFile] | None = None, **options: Any) -> str:
+    """Make sure that the files of an entry of `FILES` are under `root`, whole, and return what they are.
 
     Raises:
-        UserError: it is not there and cannot be had.
+        UserError: one is not there and cannot be had.
     """
-    what, file = FILES[name]
-    file = source or file
-    path = root / file.path
-    try:
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f".{name}.lock"):
-                _fetch_from_any(file, root, **options)
-    except OSError as error:
-        raise disk_error(error, root) or UserError(f"cannot write {root} ({error.strerror}): set DATA_ROOT") from None
-    return what
+    what, files = FILES[name]
+    unknown = []
+    for file in sources or files:
+        path = root / file.path
+        try:
+            if not _is_whole(path, file):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(root / f".{name}.lock"):
+                    _fetch_from_any(file, root, **options)
+            if not file.sha256:
+                unknown.append(f"{file.name} {download.file_sha256(path)}")
+        except OSError as error:
+            raise (
+                disk_error(error, root) or UserError(f"cannot write {root} ({error.strerror}): set DATA_ROOT")
+            ) from None
+    return f"{what}; not verified, no digest is known to compare with: {', '.join(unknown)}" if unknown else what
+
+
+def _is_whole(path: Path, file: RemoteFile) -> bool:
+    """Whether the file is there with the digest it has to have, or, where none is known, begins as it has to."""
+    if not path.is_file():
+        return False
+    if file.sha256:
+        return download.file_sha256(path) == file.sha256
+    with path.open("rb") as content:
+        return content.read(len(file.begins)) == file.begins
 
 
 def _is_sound(path: Path) -> bool:
@@ -110,6 +124,7 @@ def _fetch_from_any(file: RemoteFile, root: Path, **options: Any) -> None:
                     url,
                     root / file.path,
                     file.sha256,
+                    begins=file.begins,
                     progress=lambda done, total: bar.update(task, completed=done, total=total or file.size),
                     **options,
                 )
@@ -127,8 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     root = (options.root or data_root()).expanduser().absolute()
     if options.list:
-        every = [file for files in SOURCES.values() for file in files] + [file for _, file in FILES.values()]
-        print("\n".join(f"{f.urls[0]}  {f.size}  {f.sha256}  {root / f.path}" for f in every))
+        every = [file for files in SOURCES.values() for file in files]
+        every += [file for _, files in FILES.values() for file in files]
+        print("\n".join(f"{f.urls[0]}  {f.size or '-'}  {f.sha256 or '-'}  {root / f.path}" for f in every))
         return 0
     failed = False
     for name in options.names or (*SOURCES, *FILES):

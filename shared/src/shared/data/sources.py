@@ -14,12 +14,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download: `path` is relative to the data root; the `urls` all serve the same bytes."""
+    """A file to download: `path` is relative to the data root; the `urls` all serve the same bytes.
+
+    Where nobody publishes a digest and no copy was at hand to take one from, `sha256` is empty and `size` 0;
+    then `begins` is all that a download is checked against, and whoever fetches it is told so.
+    """
 
     path: str
     urls: tuple[str, ...]
     size: int
     sha256: str
+    begins: bytes = b""
 
     @property
     def name(self) -> str:
@@ -91,19 +96,55 @@ SOURCES: dict[str, tuple[RemoteFile, ...]] = {
     ),
 }
 
-# Single files, taken as they are: what they are, and where from. The digest is that of the file in that commit.
-FILES: dict[str, tuple[str, RemoteFile]] = {
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def _gwosc(event: str, version: str, gps_start: int, digests: dict[str, tuple[int, str]]) -> tuple[RemoteFile, ...]:
+    """The 32 s at 4096 Hz around an event, a file per site (H, L)."""
+    return tuple(
+        RemoteFile(
+            f"gwosc/{site}-{site}1_LOSC_4_{version}-{gps_start}-32.hdf5",
+            (f"https://gwosc.org/s/events/{event}/{site}-{site}1_LOSC_4_{version}-{gps_start}-32.hdf5",),
+            size,
+            sha256,
+            HDF5,
+        )
+        for site, (size, sha256) in digests.items()
+    )
+
+
+# Single files, taken as they are: what they are, and where from. The digests are of the file in that commit
+# (topography) and of copies fetched earlier (GW150914).
+FILES: dict[str, tuple[str, tuple[RemoteFile, ...]]] = {
     "topography": (
         "the Earth's topography, spherical harmonics to degree 300 (SHTOOLS)",
-        RemoteFile(
-            "topography/srtmp300.msl",
-            (
-                "https://raw.githubusercontent.com/SHTOOLS/SHTOOLS/19eb6a92368b7601be9495f561b01bc2b89e8db5/"
-                "examples/ExampleDataFiles/srtmp300.msl",
+        (
+            RemoteFile(
+                "topography/srtmp300.msl",
+                (
+                    "https://raw.githubusercontent.com/SHTOOLS/SHTOOLS/19eb6a92368b7601be9495f561b01bc2b89e8db5/"
+                    "examples/ExampleDataFiles/srtmp300.msl",
+                ),
+                2243364,
+                "e67771197c1f8b08087e6023947e0029a8653034c7950524c7f6b55a50016385",
             ),
-            2243364,
-            "e67771197c1f8b08087e6023947e0029a8653034c7950524c7f6b55a50016385",
         ),
+    ),
+    "gw150914": (
+        "strain of two detectors around GW150914 (GWOSC)",
+        _gwosc(
+            "GW150914",
+            "V2",
+            1126259446,
+            {
+                "H": (1040592, "fa170ebc577652bfeb5c4b9d2a2d713eef8a4b2996b198b749692446fa7a163c"),
+                "L": (1007420, "3fccf5c091b3542ff348e36da217afa3220ced2137a53a2838f5a3d41d622e72"),
+            },
+        ),
+    ),
+    "gw170104": (
+        "strain of two detectors around GW170104 (GWOSC)",
+        _gwosc("GW170104", "V1", 1167559920, {"H": (0, ""), "L": (0, "")}),
     ),
 }
 

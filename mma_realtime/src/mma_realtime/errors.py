@@ -1,0 +1,13 @@
+"""What goes wrong with strain, noise curves and searches, in the user's terms."""
+
+from __future__ import annotations
+
+from shared.errors import UserError
+
+
+class StrainError(UserError, ValueError):
+    """Strain that cannot be used; names the file and the GPS range where there is one, and the fix."""
+
+
+class SearchError(UserError, ValueError):
+    """A detector, noise curve, bank, checkpoint or setting of a search that does not fit; one line with the fix."""

@@ -1,0 +1,121 @@
+"""E5 and E6: an hour of the challenge's kind. How far the search sees at a false-alarm rate, and whether that rate is
+the one it has.
+
+The background is slid noise without injections; the foreground the same noise with them. Thresholds come from the
+background alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.stats import poisson
+
+from mma_realtime.data.mlgwsc import Events
+from mma_realtime.errors import SearchError
+from mma_realtime.gw.units import Seconds
+from mma_realtime.search.coincidence import CLUSTER_GAP, Trigger, clusters, combine, find_triggers
+from mma_realtime.search.evaluator import MONTH, distance_at, evaluate, match
+from mma_realtime.search.scores import Scores
+from mma_realtime.search.significance import Background
+
+FARS = (1000.0, 100.0, 10.0)  # false alarms a month
+TOLERANCE: Seconds = 0.3  # of an event's time
+CALIBRATED_AT: tuple[Seconds, ...] = (2000.0, 200.0, 60.0)  # one chance cluster in so many seconds
+MOST_SLIDES = 200
+
+
+def base_threshold(scores: Scores, one_per: Seconds = 20.0) -> float:
+    """A statistic that about one window in `one_per` seconds of these scores exceeds: clusters are counted above it."""
+    series = combine(scores)
+    series = series[np.isfinite(series)]
+    if not len(series):
+        raise SearchError("no window has a score in both detectors: nothing can be calibrated on it")
+    return float(np.quantile(series, 1 - scores.hop / one_per))
+
+
+def sensitive_distances(
+    triggers: Sequence[Trigger],
+    injections: Mapping[str, Float64[np.ndarray, " n"]],
+    chance: Background,
+    fars: Sequence[float] = FARS,
+    suffix: str = "",
+) -> dict[str, Any]:
+    """Sensitive distance (Mpc) at each rate that the background reaches, and its curve.
+
+    Returns:
+        `distance<suffix>/1000` ..., `found<suffix>/1000` (share of the injections), `timing<suffix>/within` (share of
+        the triggers nearest to an injection within 1 s that lie within 0.3 s of it), curves `far` and `distance`.
+    """
+    times = np.array([trigger.gps for trigger in triggers])
+    stats = np.array([trigger.statistic for trigger in triggers])
+    events = Events(times, stats, np.full(len(times), TOLERANCE))
+    noise = chance.statistics
+    evaluation = evaluate(
+        injections, events, Events(np.zeros(len(noise)), noise, np.full(len(noise), TOLERANCE)), chance.livetime_s
+    )
+    out: dict[str, Any] = {}
+    for far in fars:
+        if evaluation.duration < MONTH / far:
+            continue  # the slides are too few for such a rate: not reported, never extrapolated
+        out[f"distance{suffix}/{far:g}"] = distance_at(evaluation, far)
+        at = int(np.argmax(evaluation.far <= far / MONTH))
+        out[f"found{suffix}/{far:g}"] = float(evaluation.found[at]) / evaluation.n_injections
+    nearest, _ = match(np.asarray(injections["tc"]), events)
+    apart = np.abs(times - np.asarray(injections["tc"])[nearest])
+    if (apart < 1).any():
+        out[f"timing{suffix}/within"] = float((apart[apart < 1] <= TOLERANCE).mean())
+        out[f"timing{suffix}/median"] = float(np.median(apart[apart < 1]))
+    grid = np.geomspace(MONTH / evaluation.duration, 3000, 40)
+    curve = [distance_at(evaluation, far) for far in grid]
+    return out | {f"curve/far{suffix}": grid.tolist(), f"curve/distance{suffix}": curve}
+
+
+def calibration(scores: Scores, chance: Background) -> dict[str, float]:
+    """E6 of a series of scores: see `calibration_of`."""
+    series = combine(scores)
+    peaks = [series[a : b + 1].max() for a, b in clusters(series, scores.hop, chance.threshold, CLUSTER_GAP)]
+    return calibration_of(np.array(peaks), scores.livetime, chance)
+
+
+def calibration_of(peaks: Float64[np.ndarray, " n"], live: Seconds, chance: Background) -> dict[str, float]:
+    """E6: clusters of noise at zero lag, counted, against what the slides predict.
+
+    Args:
+        peaks: statistic of each cluster of noise. live: s in which they were found.
+
+    Returns:
+        for each rate, one in `n` seconds: `calibration/count_n`, `expected_n`, `inside_n` (1 within the Poisson 99 %
+        interval), and over all `calibration/inside`; `calibration/ratio`: of the most frequent. Rates that the
+        background's own threshold cuts off are left out.
+    """
+    out: dict[str, float] = {}
+    for seconds in CALIBRATED_AT:
+        threshold = chance.threshold_at(1 / seconds)
+        if threshold <= chance.threshold:
+            continue
+        expected = chance.count(threshold) / chance.livetime_s * live
+        count = int((peaks >= threshold).sum())
+        low, high = poisson.interval(0.99, expected)
+        name = f"{seconds:g}"
+        out |= {f"calibration/count_{name}": float(count), f"calibration/expected_{name}": expected}
+        out[f"calibration/inside_{name}"] = float(low <= count <= high)
+        out["calibration/ratio"] = count / expected if expected else float("nan")
+    out["calibration/inside"] = min((v for k, v in out.items() if k.startswith("calibration/inside_")), default=0.0)
+    return out
+
+
+def over_sets(values: list[Any]) -> Any:
+    """The mean over challenge sets, number by number; a curve's is that of its points."""
+    if isinstance(values[0], list):
+        shortest = min(len(v) for v in values)
+        return np.mean([v[:shortest] for v in values], axis=0).tolist()
+    return float(np.mean(values))
+
+
+def triggers_of(scores: Scores, threshold: float, time_offset: Seconds) -> list[Trigger]:
+    """Of the foreground."""
+    return find_triggers(scores, threshold, time_offset=time_offset)

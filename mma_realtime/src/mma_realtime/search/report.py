@@ -1,0 +1,223 @@
+"""What the commands print and write: triggers with their false-alarm rates, and what these rest on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from shared.runs.store import write_atomic
+
+from mma_realtime.errors import SearchError
+from mma_realtime.gw.units import GPS, Seconds
+from mma_realtime.search.coincidence import Trigger
+from mma_realtime.search.model_file import DEFAULT, SearchModel
+from mma_realtime.search.series import Scores
+from mma_realtime.search.significance import (
+    Background,
+    FalseAlarmRate,
+    duration_text,
+    short_step,
+    time_slides,
+    together,
+)
+from mma_realtime.times import utc_iso
+
+MOST_SUMS = 2e9  # hops times slides: some seconds of one core
+MOST_EXCLUSIVE = 16  # triggers, the loudest, whose own windows are taken out of a background of their own
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trigger and how often chance does as well.
+
+    Args:
+        far: from slides without the trigger's own windows. inclusive: from all windows.
+        p: chance of one false alarm as loud in the time searched.
+    """
+
+    trigger: Trigger
+    far: FalseAlarmRate | None
+    inclusive: FalseAlarmRate | None
+    p: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        rates = {"far": self.far, "far_inclusive": self.inclusive}
+        return self.trigger.as_dict() | {
+            "utc": utc_iso(self.trigger.gps),
+            **{f"{name}_hz": each and each.value_hz for name, each in rates.items()},
+            **{f"{name}_is_upper_limit": each and each.upper_limit for name, each in rates.items()},
+            "p_value": self.p,
+        }
+
+
+@dataclass(frozen=True)
+class Slider:
+    """How a background is made of stretches of scores.
+
+    Args:
+        step: s; None: as short as 2,000 s of slid livetime need (`short_step`).
+        min_shift: s; None: the window and 1 s.
+        max_slides: of each stretch; None: as many as take some seconds.
+        threshold, single_threshold: as of the triggers.
+        correlated: allow a `step` shorter than the window and 1 s.
+    """
+
+    threshold: float
+    single_threshold: float = -math.inf
+    step: Seconds | None = None
+    min_shift: Seconds | None = None
+    max_slides: int | None = None
+    correlated: bool = False
+
+    def background(self, stretches: Sequence[Scores], on_source: Sequence[GPS] = ()) -> Background:
+        """Of those stretches that are long enough for a slide.
+
+        Raises:
+            SearchError: none is; see `time_slides`.
+        """
+        out, why = [], SearchError("there is no strain to slide")
+        for scores in stretches:
+            step = short_step(scores) if self.step is None else self.step
+            most = self.max_slides or max(1, int(MOST_SUMS / max(1, scores.values.shape[1])))
+            correlated = self.correlated or self.step is None
+            try:
+                out.append(
+                    time_slides(
+                        scores, step, self.min_shift, most, on_source, threshold=self.threshold,
+                        single_threshold=self.single_threshold, correlated=correlated,
+                    )
+                )  # fmt: skip
+            except SearchError as error:
+                if "hold no slide" not in str(error) and "no window has a score" not in str(error):
+                    raise
+                why = error
+        if not out:
+            raise why
+        return together(out)
+
+
+def judged(
+    triggers: Sequence[Trigger], stretches: Sequence[Scores], slider: Slider
+) -> tuple[list[Judged], Background | None, str]:
+    """Triggers with their rates, the background of all windows, and, where there is none, why."""
+    livetime = sum(scores.livetime for scores in stretches)
+    try:
+        everything = slider.background(stretches)
+    except SearchError as error:
+        return [Judged(trigger, None, None, None) for trigger in triggers], None, str(error)
+    loudest = sorted(triggers, key=lambda trigger: -trigger.statistic)[:MOST_EXCLUSIVE]
+    out = []
+    for trigger in triggers:
+        own = slider.background(stretches, [trigger.gps]) if trigger in loudest else everything
+        far = own.far(trigger.statistic)
+        out.append(Judged(trigger, far, everything.far(trigger.statistic), far.p_value(livetime)))
+    return out, everything, ""
+
+
+def trigger_table(rows: Sequence[Judged], detectors: tuple[str, ...]) -> Table:
+    """GPS and UTC, statistic, per detector, false-alarm rate, chance."""
+    table = Table(box=None, pad_edge=False)
+    per_row = len(rows[0].trigger.per_detector) if rows else len(detectors)
+    names = detectors if per_row == len(detectors) else ("+".join(detectors),)
+    table.add_column("GPS (s)", no_wrap=True)
+    table.add_column("UTC", min_width=12)  # on a narrow terminal the day stands above the time
+    for name in ("statistic", *names, "event", "false alarms", "p"):
+        table.add_column(name, justify="right", no_wrap=name != "false alarms")
+    for each in rows:
+        trigger = each.trigger
+        table.add_row(
+            f"{trigger.gps:.3f}", utc_iso(trigger.gps).replace("T", " ").removesuffix("Z"), f"{trigger.statistic:.2f}",
+            *(f"{value:.2f}" for value in trigger.per_detector), f"{trigger.event}.{trigger.version}",
+            str(each.far or "-"), "-" if each.p is None else f"{each.p:.2g}",
+        )  # fmt: skip
+    return table
+
+
+def background_text(background: Background | None, why: str) -> str:
+    """What the rates rest on, in a sentence."""
+    if background is None:
+        return f"no false-alarm rates: {why}"
+    text = (
+        f"background: {background.n_slides:,} slides of the same strain, {background.step:g} s apart, "
+        f"{background.livetime_s:,.0f} s; rates below 1 per {duration_text(background.livetime_s)} are bounds (<)"
+    )
+    if background.correlated:
+        text += (
+            f"; slides so close pair nearly the same windows: only {background.independent_livetime_s:,.0f} s of it "
+            "are independent"
+        )
+    return text
+
+
+def background_dict(background: Background | None, why: str = "") -> dict[str, Any]:
+    if background is None:
+        return {"missing": why}
+    return {
+        "slides": background.n_slides,
+        "step_s": background.step,
+        "livetime_s": background.livetime_s,
+        "independent_livetime_s": background.independent_livetime_s,
+        "correlated": background.correlated,
+        "threshold": background.threshold,
+        "loudest": background.loudest if math.isfinite(background.loudest) else None,
+        "clusters": len(background.statistics),
+    }
+
+
+def model_dict(model: SearchModel) -> dict[str, Any]:
+    recipe = model.recipe
+    return {
+        "path": str(model.path) if model.path else None,
+        "sha256": model.checksum,
+        "network": recipe.network,
+        "members": len(model.members),
+        "combine": recipe.combine,
+        "sample_rate": recipe.sample_rate,
+        "band": list(recipe.band),
+        "trained_as": recipe.trained_as,
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def load_model(path: Path | None) -> SearchModel:
+    """The model a command was given, or the one that the cpu tier left."""
+    return SearchModel.load(DEFAULT if path is None else path)
+
+
+def progress_bar(**settings: Any) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[last]}"),
+    )
+    return Progress(*columns, **settings)
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Scores as an .npz, for slides of several stretches together."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    head = np.array([scores.gps_start, scores.hop, scores.window])
+    np.savez(buffer, head=head, detectors=np.array(scores.detectors), values=scores.values, valid=scores.valid)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_scores(path: Path) -> Scores:
+    with np.load(path, allow_pickle=False) as found:
+        gps_start, hop, window = found["head"].tolist()
+        detectors = tuple(found["detectors"].tolist())
+        return Scores(detectors, gps_start, hop, found["values"], found["valid"], window)

@@ -1,0 +1,235 @@
+"""The commands as a user types them: stream, search and slides, with a network by hand or an untrained one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mma_realtime.data.strain import write_npz
+from mma_realtime.errors import SearchError
+from mma_realtime.models import build
+from mma_realtime.search import __main__ as search
+from mma_realtime.search.model_file import Recipe, SearchModel
+from mma_realtime.search.replay import Replay
+from shared.errors import one_line_errors
+
+from mma_realtime import models, slides, stream
+
+spec = importlib.util.spec_from_file_location("search_inputs", Path(__file__).with_name("search_inputs.py"))
+assert spec is not None
+assert spec.loader is not None
+inputs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(inputs)
+START = inputs.START
+
+
+@pytest.fixture(autouse=True)
+def known_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(models.NETWORKS, "template", inputs.Template)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    inputs.template_model(time_offset=-0.1, trained_as="by hand").save(tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture
+def event(tmp_path: Path) -> Path:
+    write_npz(inputs.strain_with(16.4, seconds=32), tmp_path / "event.npz")
+    return tmp_path / "event.npz"
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_a_replayed_event_is_found_and_ranked_above_every_slide(
+    event: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    assert stream.main(["--replay", str(event), "--checkpoint", str(checkpoint), "--json", str(out)]) == 0
+    found = read(out)
+    loudest = max(found["triggers"], key=lambda t: t["statistic"])
+    assert loudest["gps"] == pytest.approx(START + 16.4, abs=0.15)
+    assert loudest["utc"].startswith("2011-09-14T01:46:41")
+    assert loudest["far_is_upper_limit"]
+    assert loudest["far_hz"] == pytest.approx(1 / 2000, rel=0.5)
+    assert 0 < loudest["p_value"] < 0.05
+    assert loudest["statistic"] > found["background"]["loudest"] / 2
+    background = found["background"]
+    assert background["livetime_s"] >= 2000
+    assert background["correlated"]
+    assert background["independent_livetime_s"] < background["livetime_s"] / 4
+    assert found["model"]["trained_as"] == "by hand"
+    assert len(found["model"]["sha256"]) == 64
+    text = capsys.readouterr().out
+    assert "< 1 per" in text
+    assert "are independent" in text
+    assert "H1 and L1" in text
+    assert f"{loudest['gps']:.3f}" in text  # whole also on a narrow terminal
+    assert "2011-09-14" in text
+
+
+def test_noise_alone_gives_no_candidate(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_npz(inputs.strain_with(seconds=32), tmp_path / "noise.npz")
+    args = ["--replay", str(tmp_path / "noise.npz"), "--checkpoint", str(checkpoint), "--threshold", "6"]
+    assert stream.main(args) == 0
+    assert "no trigger above 6" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_replay_that_was_stopped_goes_on_and_ends_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "strain"
+    folder.mkdir()
+    strain = inputs.strain_with(20.4, 60.2, seconds=70)
+    write_npz(strain, folder / "a.npz")
+    write_npz(replace(inputs.strain_with(16.4, seconds=32, seed=3), gps_start=START + 500), folder / "b.npz")
+    model = SearchModel.load(checkpoint)
+    whole = Replay(model, [folder])
+    for _ in whole.run():
+        pass
+    assert [round(t.gps - START - 0.1) for t in whole.progress.triggers if t.statistic > 12] == [20, 60, 516]
+    assert [s.gps_start for s in whole.progress.stretches] == [START + 1, START + 501]
+    state = tmp_path / "state"
+    for stop in (1, 21, 61, 75, 200):
+        replay = Replay(model, [folder], state=state)
+        for i, _ in enumerate(replay.run()):
+            if i == stop:
+                replay.save()  # and killed
+                break
+    resumed = Replay(model, [folder], state=state)
+    for _ in resumed.run():
+        pass
+    assert resumed.progress.triggers == whole.progress.triggers
+    for a, b in zip(resumed.progress.stretches, whole.progress.stretches, strict=True):
+        np.testing.assert_array_equal(a.values, b.values)
+    state.write_bytes(b"torn")
+    with pytest.raises(SearchError, match="no state of a replay"):
+        Replay(model, [folder], state=state)
+
+
+def test_slides_tell_what_a_rate_costs(
+    event: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [str(event), "--checkpoint", str(checkpoint)]
+    out = tmp_path / "out.json"
+    far = 30 * 86400 / 500.0
+    args = [*common, "--on-source", str(START + 16.4), "--threshold", "-3", "--far", str(far), "--json", str(out)]
+    assert slides.main(args) == 0
+    found = read(out)
+    assert found["background"]["livetime_s"] >= 2000
+    statistic = found["statistic_at_far_per_month"][f"{far:g}"]
+    assert -3 < statistic <= found["background"]["loudest"] + 1e-9
+    assert f"{statistic:.3f}" in capsys.readouterr().out
+    with pytest.raises(SearchError, match=r"too short for a false-alarm rate .* are needed"):
+        slides.main([*common, "--far", "1"])
+    with pytest.raises(SearchError, match=r"slide step of 0\.5 s is shorter than the window and 1 s"):
+        slides.main([*common, "--step", "0.5"])
+    assert slides.main([*common, "--step", "0.5", "--correlated"]) == 0
+
+
+@pytest.mark.slow
+def test_many_files_are_searched_by_the_launcher_and_not_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = SearchModel(Recipe("deepfilter_shallow", threshold=0.05), [build("deepfilter_shallow")])
+    model.save(tmp_path / "net.pt")
+    for i in range(2):
+        strain = inputs.strain_with(seconds=16, seed=i)
+        write_npz(replace(strain, gps_start=START + 100 * i), tmp_path / f"{i}.npz")
+    write_npz(replace(inputs.strain_with(seconds=6), gps_start=START + 300), tmp_path / "short.npz")
+    common = ["--checkpoint", str(tmp_path / "net.pt"), "--runs", str(tmp_path / "runs"), "--jobs", "1"]
+    out = tmp_path / "out.json"
+    files = [str(tmp_path / f"{i}.npz") for i in (1, 0)]
+    status = search.main([*files, str(tmp_path / "short.npz"), *common, "--json", str(out)])
+    assert status == search.FAILED
+    found = read(out)
+    assert "longest gapless stretch is 6 s" in found["failed"]["short.npz"]
+    assert [Path(s["files"][0]).name for s in found["stretches"]] == ["0.npz", "1.npz"]
+    assert found["searched_s"] == pytest.approx(28.0, abs=0.2)  # a window and half a filter at both ends are not
+    assert found["background"]["slides"] > 10
+    assert "failed" in capsys.readouterr().out
+    results = sorted((tmp_path / "runs").glob("*/result.json"))
+    before = [path.stat().st_mtime_ns for path in results]
+    assert len(before) == 2
+    assert search.main([*files, *common, "--json", str(out)]) == 0
+    assert [path.stat().st_mtime_ns for path in results] == before
+    assert [t["event"] for t in read(out)["triggers"]] == sorted(t["event"] for t in read(out)["triggers"])
+
+
+def test_files_of_the_same_seconds_are_one_stretch(tmp_path: Path) -> None:
+    strain = inputs.strain_with(seconds=12)
+    for name in strain.detectors:
+        write_npz(strain.select(name), tmp_path / f"{name}.npz")
+    write_npz(replace(strain, gps_start=START + 12), tmp_path / "later.npz")
+    groups = search.grouped([tmp_path])
+    assert [[p.name for p in group] for group in groups] == [["H1.npz", "L1.npz"], ["later.npz"]]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SearchError, match="holds no strain"):
+        search.grouped([tmp_path / "empty"])
+
+
+def test_a_model_is_read_back_and_named_by_its_sum(checkpoint: Path, tmp_path: Path) -> None:
+    model = SearchModel.load(checkpoint)
+    assert model.recipe == Recipe("template", {"channels": 1}, time_offset=-0.1, trained_as="by hand")
+    assert model.window == 1.0
+    x = torch.randn(2, 2048, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.series(x, 64), inputs.template_model().series(x, 64))
+    changed = SearchModel(replace(model.recipe, threshold=1.0), model.members)
+    assert changed.checksum != model.checksum
+    for content in (b"", b"nothing", checkpoint.read_bytes()[:2000]):
+        (tmp_path / "bad.pt").write_bytes(content)
+        with pytest.raises(SearchError, match="is not a search model"):
+            SearchModel.load(tmp_path / "bad.pt")
+    torch.save({"format": 0, "recipe": {}, "members": []}, tmp_path / "old.pt")
+    with pytest.raises(SearchError, match="format 0, this program reads 1"):
+        SearchModel.load(tmp_path / "old.pt")
+
+
+def test_members_are_combined_as_the_recipe_says() -> None:
+    torch.manual_seed(0)
+    members = [build("deepfilter_shallow") for _ in range(3)]
+    x = torch.randn(2, 1500)
+    each = torch.stack([SearchModel(Recipe("deepfilter_shallow"), [m]).series(x, 64) for m in members])
+    for combine, expected in (("mean", each.mean(0)), ("min", each.amin(0))):
+        recipe = Recipe("deepfilter_shallow", combine=combine)  # type: ignore[arg-type]
+        torch.testing.assert_close(SearchModel(recipe, members).series(x, 64), expected)
+    with pytest.raises(SearchError, match="combined by mean or min"):
+        SearchModel(Recipe("deepfilter_shallow", combine="max"), members)  # type: ignore[arg-type]
+    with pytest.raises(SearchError, match="1 channel"):
+        SearchModel(Recipe("deepfilter_shallow", detectors=("H1", "L1")), members)
+
+
+def test_errors_are_one_line_and_status_two(event: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for main, args in (
+        (stream.main, ["--replay", str(event), "--checkpoint", "nowhere.pt"]),
+        (stream.main, ["--replay", "nowhere.npz", "--checkpoint", str(checkpoint)]),
+        (stream.main, ["--replay", str(event), "--checkpoint", str(checkpoint), "--hop", "0.3"]),
+        (search.main, ["nowhere.npz", "--checkpoint", str(checkpoint)]),
+    ):
+        with pytest.raises(SystemExit) as stop, one_line_errors():
+            main(args)
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+
+
+def test_a_model_of_two_detectors_together_has_no_slides_of_scores(
+    event: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs.template_model(("H1", "L1"), threshold=4.0).save(tmp_path / "pair.pt")
+    common = ["--checkpoint", str(tmp_path / "pair.pt")]
+    with pytest.raises(SearchError, match="look at both detectors together"):
+        slides.main([str(event), *common])
+    assert stream.main(["--replay", str(event), *common]) == 0
+    text = capsys.readouterr().out
+    assert "no false-alarm rates: time slides shift one detector's scores against another's" in text
+    assert "H1+L1" in text

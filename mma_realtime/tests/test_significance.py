@@ -1,0 +1,201 @@
+"""Backgrounds, false-alarm rates and their bounds (section 7)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mma_realtime.errors import SearchError
+from mma_realtime.search.coincidence import find_triggers
+from mma_realtime.search.series import Scores
+from mma_realtime.search.significance import Background, duration_text, short_step, time_slides, together
+from scipy.stats import poisson
+
+HOP = 1 / 16
+START = 1_000_000_000.0
+
+
+def scores(values: np.ndarray, valid: np.ndarray | None = None) -> Scores:
+    values = np.asarray(values, np.float32)
+    return Scores(("H1", "L1"), START, HOP, values, np.ones(values.shape, bool) if valid is None else valid)
+
+
+def noise(k: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(-3.0, 1.5, (2, k))
+
+
+def brute_force(s: Scores, shifts: list[int], threshold: float, gap: float) -> tuple[list[float], float]:
+    """Every pair of windows in every slide, one after the other."""
+    a, b = s.values.astype(np.float64)
+    k = a.size
+    maxima, hops = [], 0
+    for shift in shifts:
+        last = None
+        for t in range(k):
+            other = (t - shift) % k
+            if not (s.valid[0, t] and s.valid[1, other]):
+                continue
+            hops += 1
+            value = a[t] + b[other]
+            if value > threshold:
+                if last is not None and (t - last) * s.hop < gap:
+                    maxima[-1] = max(maxima[-1], value)
+                else:
+                    maxima.append(value)
+                last = t
+    return sorted(maxima), hops * s.hop
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-4.0, 2.0), st.sampled_from([0.0, 0.3]))
+def test_slides_are_what_brute_force_finds(seed: int, threshold: float, gaps: float) -> None:
+    rng = np.random.default_rng(seed)
+    valid = rng.random((2, 300)) >= gaps
+    valid[:, [0, -1]] = True  # the circle is the whole stretch
+    s = scores(noise(300, seed), valid)
+    background = time_slides(s, threshold=threshold)
+    shifts = [k for k in range(32, 300, 32) if 300 - k >= 32]
+    maxima, livetime = brute_force(s, shifts, threshold, 0.35)
+    assert background.n_slides == len(shifts)
+    assert background.livetime_s == background.independent_livetime_s == pytest.approx(livetime)
+    np.testing.assert_allclose(background.statistics, maxima, rtol=1e-12)
+
+
+def test_a_signal_is_not_its_own_background() -> None:
+    values = noise(512)
+    values[:, 200:204] = 40.0
+    background = time_slides(scores(values), threshold=-20.0)
+    assert background.loudest < 60.0  # 80 at zero lag; no slide comes within 2 s of it, from either side
+    far = background.far(80.0)
+    assert far.upper_limit
+    assert far.value_hz == 1 / background.livetime_s
+
+
+def test_a_candidates_own_windows_can_be_taken_out_and_cost_livetime() -> None:
+    values = noise(512)
+    values[:, 200:204] = 40.0
+    gps = START + 198 * HOP
+    inclusive = time_slides(scores(values), threshold=-20.0)
+    exclusive = time_slides(scores(values), threshold=-20.0, on_source=[gps])
+    assert inclusive.loudest > 30.0  # it pairs with the other detector's noise
+    assert exclusive.loudest < 5.0
+    assert exclusive.n_slides == inclusive.n_slides
+    out = 33  # windows that end from half a second before it to half a second after it left them
+    assert exclusive.livetime_s == pytest.approx(inclusive.n_slides * (512 - 2 * out) * HOP, rel=0.1)
+
+
+def test_a_gap_in_either_detector_takes_its_livetime_wherever_it_is_shifted() -> None:
+    valid = np.ones((2, 640), bool)
+    whole = time_slides(scores(noise(640), valid))
+    valid[0, 100:160] = False
+    one = time_slides(scores(noise(640), valid))
+    assert whole.livetime_s - one.livetime_s == pytest.approx(one.n_slides * 60 * HOP)
+    valid[1, 400:460] = False
+    both = time_slides(scores(noise(640), valid))
+    assert both.livetime_s < one.livetime_s
+    valid[0, :32], valid[1, :32] = False, False  # the start of the PSD is no part of the circle
+    assert time_slides(scores(noise(640), valid)).n_slides == whole.n_slides - 1
+
+
+def test_the_rate_counts_itself_and_is_a_bound_above_all() -> None:
+    background = Background(np.array([1.0, 2.0, 2.0, 5.0]), 1000.0, 1000.0, 10, 2.0, 0.0, 5.0)
+    assert [background.far(s).value_hz for s in (0.5, 2.0, 5.0, 5.1)] == [5e-3, 4e-3, 2e-3, 1e-3]
+    assert [background.far(s).upper_limit for s in (5.0, 5.1)] == [False, True]
+    assert str(background.far(5.1)) == "< 1 per 16.7 min"
+    assert background.far(5.1).p_value(1000.0) == pytest.approx(1 - math.exp(-1))
+    assert background.far(5.1).p_value(1e-9) == pytest.approx(1e-12)
+    for bad, why in ((math.nan, "no candidate"), (math.inf, "no candidate"), (-0.1, "below the background")):
+        with pytest.raises(SearchError, match=why):
+            background.far(bad)
+
+
+@given(st.integers(0, 10**6), st.floats(1e-3, 1.0))
+def test_the_threshold_of_a_rate_is_the_lowest_that_keeps_it(seed: int, far: float) -> None:
+    statistics = np.sort(np.random.default_rng(seed).exponential(1.0, 200))
+    background = Background(statistics, 1000.0, 1000.0, 10, 2.0, 0.0, float(statistics[-1]))
+    threshold = background.threshold_at(far)
+    assert background.far(threshold).value_hz <= far * (1 + 1e-9)
+    if threshold > 0.0:
+        assert background.far(np.nextafter(threshold, -np.inf)).value_hz > far
+
+
+def test_a_rate_that_the_livetime_cannot_reach_says_how_much_is_needed() -> None:
+    background = Background(np.array([1.0]), 2000.0, 250.0, 80, 0.25, 0.0, 1.0)
+    background.require(1 / 2000)
+    with pytest.raises(SearchError, match=r"2,000 s of slid livetime .* 20,000 s are needed, 10 times as much"):
+        background.require(1 / 20000)
+    with pytest.raises(SearchError, match="20,000 s are needed"):
+        background.threshold_at(1 / 20000)
+    with pytest.raises(SearchError, match="above zero"):
+        background.require(0.0)
+
+
+def test_steps_and_shifts_shorter_than_the_window_are_refused() -> None:
+    s = scores(noise(512))
+    with pytest.raises(SearchError, match=r"slide step of 0\.5 s is shorter than the window and 1 s"):
+        time_slides(s, 0.5)
+    with pytest.raises(SearchError, match="smallest shift of 1 s"):
+        time_slides(s, 2.0, 1.0)
+    with pytest.raises(SearchError, match="whole number of score hops"):
+        time_slides(s, 2.03)
+    with pytest.raises(SearchError, match="hold no slide: at least 4 s"):
+        time_slides(scores(noise(60)))
+    with pytest.raises(SearchError, match=r"1 row\(s\)"):
+        time_slides(replace(s, values=s.values[:1], valid=s.valid[:1]))
+    with pytest.raises(SearchError, match="no window has a score"):
+        time_slides(replace(s, valid=np.zeros_like(s.valid)))
+
+
+def test_correlated_slides_say_how_much_is_independent() -> None:
+    s = scores(noise(512))
+    apart, close = time_slides(s), time_slides(s, 0.25, correlated=True)
+    assert not apart.correlated
+    assert close.correlated
+    assert close.livetime_s == pytest.approx(8 * apart.livetime_s, rel=0.1)
+    assert close.independent_livetime_s == pytest.approx(apart.livetime_s, rel=0.1)
+
+
+def test_a_short_files_slides_reach_two_thousand_seconds() -> None:
+    valid = np.ones((2, 496), bool)
+    valid[:, : 16 * 10] = False  # 21 s are left of a file of 32
+    s = scores(noise(496), valid)
+    step = short_step(s)
+    assert time_slides(s, step, correlated=True, on_source=[START + 20]).livetime_s >= 2000
+    assert short_step(scores(noise(16 * 3600))) == 2.0  # an hour needs none that are correlated
+    assert short_step(scores(noise(496))) == 0.25
+
+
+def test_backgrounds_add_up() -> None:
+    parts = [time_slides(scores(noise(512, seed))) for seed in range(3)]
+    whole = together(parts)
+    assert whole.livetime_s == sum(part.livetime_s for part in parts)
+    assert whole.count(1.0) == sum(part.count(1.0) for part in parts)
+    assert whole.far(50.0).value_hz < parts[0].far(50.0).value_hz
+    with pytest.raises(SearchError, match="one and the same threshold"):
+        together([parts[0], replace(parts[1], threshold=1.0)])
+    with pytest.raises(SearchError, match="at least one"):
+        together([])
+
+
+def test_an_hour_of_noise_has_as_many_events_as_its_slides_say() -> None:
+    """E6: zero-lag counts at several thresholds lie in the Poisson 99 % interval of the slides' rate."""
+    rng = np.random.default_rng(7)
+    k = 3600 * 16
+    raw = rng.normal(0.0, 1.0, (2, k + 15))
+    values = np.stack([np.convolve(row, np.ones(16) / 4, "valid") for row in raw])  # windows overlap, as scores do
+    background = time_slides(scores(values), threshold=2.0, max_slides=300)
+    for statistic in (4.0, 4.5, 5.0, background.threshold_at(1 / 2000)):
+        zero_lag = [each for each in find_triggers(scores(values), 2.0) if each.statistic >= statistic]
+        expected = background.count(statistic) / background.livetime_s * 3600
+        low, high = poisson.interval(0.99, expected)
+        assert expected > 0.5
+        assert low - 1e-9 <= len(zero_lag) <= high
+
+
+def test_durations_are_told_in_their_unit() -> None:
+    told = [duration_text(s) for s in (35.0, 2460.0, 18720.0, 864000.0, 1e9)]
+    assert told == ["35 s", "41 min", "5.2 h", "10 d", "31.7 yr"]
