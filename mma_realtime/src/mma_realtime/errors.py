@@ -11,3 +11,7 @@ class StrainError(UserError, ValueError):
 
 class SearchError(UserError, ValueError):
     """A detector, noise curve, bank, checkpoint or setting of a search that does not fit; one line with the fix."""
+
+
+class CrossMatchError(UserError, ValueError):
+    """An external notice or a sky map that cannot be compared; one line with what is wrong with it."""
