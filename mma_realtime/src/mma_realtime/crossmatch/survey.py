@@ -135,7 +135,7 @@ class PacketReader:
         head: Any = self._read(file, self._header, None)
         count, size = self._read(file, "long", None), self._read(file, "long", None)
         if count != 1 or not 0 < size <= len(content):  # type: ignore[operator]
-            raise CrossMatchError(f"a packet holds {count} alerts: one is expected")
+            raise CrossMatchError(f"a packet holds {count!r} alerts: one is expected")
         if len(content) < file.tell() + size + len(head["sync"]):  # type: ignore[operator]
             raise CrossMatchError("a packet is torn: it is shorter than it says")
         codec = head["meta"].get("avro.codec", b"null")
