@@ -15,3 +15,11 @@ class SearchError(UserError, ValueError):
 
 class CrossMatchError(UserError, ValueError):
     """An external notice or a sky map that cannot be compared; one line with what is wrong with it."""
+
+
+class SkyMapError(UserError, ValueError):
+    """A sky map, its file, or what a localiser was given that cannot be used; one line with what is wrong with it."""
+
+
+class BusError(UserError):
+    """A bus that could not take, keep or give records; one line with what happened to them and the fix."""
