@@ -164,20 +164,3 @@ def point_overlap(density: float) -> float:
         density: of the map at that place (1/sr).
     """
     return 4 * math.pi * density
-
-
-@dataclass(frozen=True)
-class Joint:
-    """Joint false-alarm rates (Hz) of a pair.
-
-    Args:
-        time_difference: s, external minus gravitational wave.
-        temporal: by time alone. spatiotemporal: with the maps; None where one has none.
-        overlap: I. method: `rate` or `targeted`.
-    """
-
-    time_difference: Seconds
-    temporal: Hertz
-    spatiotemporal: Hertz | None
-    overlap: float | None
-    method: str
