@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from shared.errors import one_line_errors
 
-from mma_realtime.data.strain import gather
+from mma_realtime.data.strain_parts import gather
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
 from mma_realtime.search.replay import Replay
