@@ -17,7 +17,7 @@ from mma_realtime.errors import SearchError, StrainError
 from mma_realtime.models import build
 from mma_realtime.search import __main__ as search
 from mma_realtime.search.model_file import Recipe, SearchModel
-from mma_realtime.search.replay import Replay
+from mma_realtime.search.replay import Progress, Replay
 from scipy.signal import resample_poly
 from shared.errors import one_line_errors
 
@@ -121,6 +121,17 @@ def test_a_replay_that_was_stopped_goes_on_and_ends_the_same(checkpoint: Path, t
     assert resumed.progress.triggers == whole.progress.triggers
     for a, b in zip(resumed.progress.stretches, whole.progress.stretches, strict=True):
         np.testing.assert_array_equal(a.values, b.values)
+    half = Replay(model, [folder], state=tmp_path / "half")
+    for i, _ in enumerate(half.run()):
+        if i == 30:
+            half.save()
+            break
+    assert half.progress.state is not None
+    content = Progress.from_bytes((tmp_path / "half").read_bytes(), tmp_path / "half")
+    content.state = replace(half.progress.state, fingerprint="of code that is gone")
+    (tmp_path / "half").write_bytes(content.to_bytes())
+    with pytest.raises(SearchError, match="another model or conditioning"):  # and the stretch is not passed over
+        through(Replay(model, [folder], state=tmp_path / "half"))
     state.write_bytes(b"torn")
     with pytest.raises(SearchError, match="no state of a replay"):
         Replay(model, [folder], state=state)
@@ -204,8 +215,9 @@ def test_strain_in_which_nothing_can_be_found_is_an_error(psd: str, untrained: P
         for main, args in (
             (stream.main, ["--replay", str(file), "--psd", psd]),
             (search.main, [str(file), "--psd", psd, "--jobs", "1", "--runs", str(tmp_path / "runs")]),
+            (slides.main, [str(file)]),
         ):
-            with pytest.raises(SearchError, match=rf"{name}\.npz, {says}"):
+            with pytest.raises((SearchError, StrainError), match=rf"{name}\.npz, {says}"):
                 main([*args, "--checkpoint", str(untrained)])
 
 
@@ -246,7 +258,8 @@ def test_a_detector_that_is_dead_for_a_part_is_a_gap(checkpoint: Path, tmp_path:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "loud"])
 def test_a_threshold_is_a_finite_number(value: str, event: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for main, args in ((stream.main, ["--replay", str(event)]), (search.main, [str(event)])):
+    mains = ((stream.main, ["--replay", str(event)]), (search.main, [str(event)]), (slides.main, [str(event)]))
+    for main, args in mains:
         with pytest.raises(SystemExit) as stop:
             main([*args, f"--threshold={value}"])
         assert stop.value.code == 2
@@ -263,6 +276,7 @@ def test_slides_tell_what_a_rate_costs(
     assert slides.main(args) == 0
     found = read(out)
     assert found["background"]["livetime_s"] >= 2000
+    assert found["psd"] == "file"
     statistic = found["statistic_at_far_per_month"][f"{far:g}"]
     assert -3 < statistic <= found["background"]["loudest"] + 1e-9
     assert f"{statistic:.3f}" in capsys.readouterr().out

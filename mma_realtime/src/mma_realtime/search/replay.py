@@ -191,6 +191,8 @@ class Replay:
             try:
                 engine = self._running = self._engine(first, last)
             except SearchError as error:
+                if self.progress.state is not None:
+                    raise  # it was searched before, and cannot go on: that is no matter of its strain
                 self._failed(first, last, str(error))
                 yield float(last - first), []
                 continue
