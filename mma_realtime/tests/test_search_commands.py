@@ -245,6 +245,16 @@ def test_a_stretch_that_fails_is_told_and_the_others_are_searched(
         assert "failed" in capsys.readouterr().out
 
 
+def test_a_stretch_that_lacks_a_detector_is_told(
+    event: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = replace(inputs.strain_with(seconds=20).select("H1"), gps_start=START + 400)
+    write_npz(alone, tmp_path / "alone.npz")
+    args = ["--replay", str(event), str(tmp_path / "alone.npz"), "--checkpoint", str(checkpoint)]
+    assert stream.main(args) == stream.FAILED
+    assert "failed no file has strain of L1 in GPS 1000000400 to 1000000420" in capsys.readouterr().out
+
+
 def test_a_detector_that_is_dead_for_a_part_is_a_gap(checkpoint: Path, tmp_path: Path) -> None:
     strain = inputs.strain_with(60.4, seconds=80)
     strain.values[1, 20 * inputs.FS : 40 * inputs.FS] = 0.0
