@@ -11,7 +11,7 @@ import pytest
 import torch
 from mma_realtime.data.simulated import SimulatedBBH
 from mma_realtime.evaluation.yardstick import Settings
-from mma_realtime.experiment import SECTIONS, TWIN, data_fingerprint, run
+from mma_realtime.experiment import ALONE, SECTIONS, TWIN, alone, data_fingerprint, run
 from mma_realtime.trial import Trial
 from shared.claims.ledger import load_ledger
 from shared.runs.plan import Experiment, load_plan, merge, read_yaml
@@ -69,7 +69,12 @@ def test_a_tier_expands_to_experiments_of_known_settings(tier: str) -> None:
         config = experiment.config
         assert experiment.seeds
         assert set(config) <= SECTIONS, experiment.name
-        assert ("matched_filter" in config) != ("model" in config), experiment.name
+        (kind,) = {"matched_filter", "model", *ALONE} & set(config)
+        if kind in ALONE:
+            module, windows = alone(kind)
+            module(**config[kind])
+            windows(**config["data"])
+            continue
         SimulatedBBH(**config["data"])
         if "matched_filter" in config:
             Settings.read(config["matched_filter"])
@@ -153,9 +158,11 @@ def test_every_configuration_takes_a_step(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tier", ["quick"])
-def test_an_experiment_reports_what_claims_ask_for(tier: str, tmp_path: Path) -> None:
-    for name, metrics in asked(tier).items():
+@pytest.mark.parametrize(("tier", "kinds"), [("quick", {"model"}), ("cpu", set(ALONE))])
+def test_an_experiment_reports_what_claims_ask_for(tier: str, kinds: set[str], tmp_path: Path) -> None:
+    wanted = {name: metrics for name, metrics in asked(tier).items() if kinds & set(plan(tier)[name].config)}
+    assert wanted
+    for name, metrics in wanted.items():
         found = run(dry(plan(tier)[name].config), 0, tmp_path / name, name, tier)
         for metric in metrics:
             if not metric.startswith("events/GW"):  # no strain of real events here
