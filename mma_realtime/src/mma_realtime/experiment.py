@@ -38,7 +38,10 @@ def alone(section: str) -> tuple[type[L.LightningModule], type[L.LightningDataMo
 
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
-    """(hash, kind, what it is) of what `config` is measured on: a recipe, or with files under the data root real."""
+    """(hash, kind, what it is) of what `config` is measured on: a recipe, as windows and sets are simulated.
+
+    Real strain under the data root is part of the hash, and told: it is what E4 is measured on, and nothing else.
+    """
     from shared.data.root import data_root
 
     from mma_realtime.data.simulated import SimulatedBBH
@@ -61,9 +64,8 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
         for file in files:
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         real += [name] if files else []
-    told = f"real strain of {' and '.join(real)}" if real else "no real strain under the data root"
-    kind = "real" if real else "recipe"
-    return digest.hexdigest(), kind, f"{data.detail}; {told}"
+    told = f"E4: real strain of {' and '.join(real)}" if real else "E4: no real strain under the data root"
+    return digest.hexdigest(), "recipe", f"{data.detail}; {told}"
 
 
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
