@@ -10,4 +10,9 @@ from shared.runs.reproduce import main
 
 if __name__ == "__main__":
     with one_line_errors():
-        sys.exit(main("mma_realtime", Path(__file__).resolve().parent, sys.argv[1:]))
+        root = Path(__file__).resolve().parent
+        status = main("mma_realtime", root, sys.argv[1:])
+        from mma_realtime.publish import publish  # late: `main` says what to do where the package is not installed
+
+        publish(root, "cpu")
+        sys.exit(status)

@@ -25,6 +25,7 @@ from mma_realtime.glitch_classifier import (
 from shared.claims.results import Results
 from shared.errors import UserError
 from shared.resume import ResumeCheckpoint
+from torch.utils.data import DataLoader
 
 from mma_realtime import figures, tables
 
@@ -174,7 +175,8 @@ class OnTrainingNoise(GlitchWindows):
     """Tested on other windows of what it was trained on, so that a class's own stretches of noise would tell it."""
 
     def test_dataloader(self) -> Any:
-        return [self.windows("train", 10_000 + k, self.batch_size) for k in range(10)]
+        unseen = [self.windows("train", 10_000 + k, self.batch_size) for k in range(10)]
+        return DataLoader(unseen, batch_size=None)  # type: ignore[arg-type]  # a list alone would be ten loaders
 
 
 LEARN: dict[str, Any] = {"steps_per_epoch": 60, "bank_size": 200}

@@ -52,6 +52,13 @@ def efficiency(results: Results, folder: Path) -> Figure | None:
     )  # fmt: skip
 
 
+def above_slides(score: float, loudest: float) -> str:
+    """What the drawn score and the drawn line say."""
+    if score > loudest:
+        return f"Its loudest, {score:.1f}, is above the loudest of all time slides, {loudest:.1f}."
+    return f"Its loudest, {score:.1f}, is not above the loudest of all time slides, {loudest:.1f}."
+
+
 def event(results: Results, folder: Path, name: str, told: str) -> Figure | None:
     """E4: whitened strain, its time-frequency map, and the score."""
     head = f"curve/events/{name}/"
@@ -86,14 +93,14 @@ def event(results: Results, folder: Path, name: str, told: str) -> Figure | None
     all_axes[2].plot(curves[f"{head}time"], curves[f"{head}score"], color=COLOURS["ours"], linewidth=0.8)
     loudest = found[0].runs[0].metrics[f"events/{name}/loudest_slide"]
     all_axes[2].axhline(loudest, color="0.4", linestyle="--", linewidth=0.8)
-    all_axes[2].annotate("loudest of all time slides", (0.01, loudest), xycoords=("axes fraction", "data"), va="bottom",
-                         fontsize=7, color="0.3")  # fmt: skip
+    all_axes[2].annotate("loudest of all time slides, without the event's windows", (0.01, loudest),
+                         xycoords=("axes fraction", "data"), va="bottom", fontsize=7, color="0.3")  # fmt: skip
     all_axes[2].set(xlabel="s from the published time", ylabel="sum of logits")
     figure.align_ylabels()
     return finish(
         figure, folder, f"event_{name}.svg",
-        f"{told}: whitened strain, its time-frequency map in the louder detector, and the score over the whole 32 s. "
-        f"The event stands above every time slide.",
+        f"{told}: whitened strain, its time-frequency map in the louder detector, and the score over the whole 32 s "
+        f"({found[0].title}, seed {found[0].runs[0].seed}). {above_slides(max(curves[f'{head}score']), loudest)}",
         f"Strain, time-frequency map and score of {told}",
     )  # fmt: skip
 
@@ -144,13 +151,14 @@ def distance(results: Results, folder: Path) -> Figure | None:
                 band(axes, e.runs[0].curves[far], np.array([run.curves[key] for run in e.runs]), label, colour, style)
         axes.set(xscale="log", xlabel="false alarms a month", title="with glitches" if suffix else "Gaussian noise")
     for (name, values), marker in zip(PUBLISHED.items(), "so^D"):
-        all_axes[0][0].plot((100, 10, 1), values, marker, color="0.5", markersize=4, label=name)
+        all_axes[0][0].plot((100, 10, 1), values[0], marker, color="0.5", markersize=4, label=name)
     all_axes[0][0].set(ylabel="sensitive distance (Mpc)", ylim=(0, None))
     all_axes[0][0].legend(frameon=False, fontsize=6, loc="lower right")
     return finish(
         figure, folder, "distance.svg",
-        "How far a search sees at a false-alarm rate: networks and matched filter on an hour of our own sets; points: "
-        "published searches on the challenge's set. Bands: range over seeds.",
+        "How far a search sees at a false-alarm rate: networks and matched filter on hours of our own sets; points: "
+        "published searches on the challenge's set 1. Bands: range over seeds. Glitches are of the families that "
+        "networks are trained on; the bank has no chi-square test.",
         "Sensitive distance against false-alarm rate",
     )  # fmt: skip
 

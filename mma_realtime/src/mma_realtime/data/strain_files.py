@@ -27,6 +27,7 @@ from mma_realtime.errors import StrainError
 from mma_realtime.gw.constants import SCALE
 from mma_realtime.gw.detectors import DETECTORS
 
+SAMPLE_RATE = 2048  # Hz, of strain in the package
 RMS_LIMIT = 1e-15  # of strain: above it the unit is another one
 QUALITY = ("DATA", "CBC_CAT1")  # bits of a GWOSC file that a second must have to be searched
 NO_INJECTION = "NO_CBC_HW_INJ"  # bit of a second in which no mirror was moved as if by a compact binary
@@ -170,9 +171,15 @@ def stretches(path: Path) -> list[Stretch]:
 
 
 def holds_strain(path: Path) -> bool:
-    """Whether an .npz is one of strain; the data folder has noise curves beside it."""
-    with _reading(path), np.load(path, allow_pickle=False) as archive:
-        return "strain_e21" in archive
+    """Whether a file is one of strain: noise curves and lists of injections have the same endings."""
+    with _reading(path):
+        if h5py.is_hdf5(path):
+            with h5py.File(path) as file:
+                return any(isinstance(item, h5py.Group) for item in file.values())
+        if zipfile.is_zipfile(path):
+            with np.load(path, allow_pickle=False) as archive:
+                return "strain_e21" in archive
+    return True  # for `stretches` to say what is wrong with it
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from mma_realtime.search.significance import Background
 FARS = (1000.0, 100.0, 10.0)  # false alarms a month
 TOLERANCE: Seconds = 0.3  # of an event's time
 CALIBRATED_AT: tuple[Seconds, ...] = (2000.0, 200.0, 60.0)  # one chance cluster in so many seconds
+ASKED: tuple[Seconds, ...] = CALIBRATED_AT[:2]  # of them, those that claims count
 MOST_SLIDES = 200
 
 
@@ -88,32 +89,46 @@ def calibration_of(peaks: Float64[np.ndarray, " n"], live: Seconds, chance: Back
         peaks: statistic of each cluster of noise. live: s in which they were found.
 
     Returns:
-        for each rate, one in `n` seconds: `calibration/count_n`, `expected_n`, `inside_n` (1 within the Poisson 99 %
-        interval), and over all `calibration/inside`; `calibration/ratio`: of the most frequent. Rates that the
-        background's own threshold cuts off are left out.
+        for each rate, one in `n` seconds: `calibration/measured_n` (0: the background's own threshold cuts it off),
+        and where it is measured `count_n`, `expected_n`, `inside_n` (1: within the Poisson 99 % interval). Of the two
+        rates in `ASKED`: `calibration/measured` and `calibration/inside`, how many are. `calibration/ratio`: counted
+        over expected, of the most frequent rate that is measured.
     """
     out: dict[str, float] = {}
     for seconds in CALIBRATED_AT:
-        threshold = chance.threshold_at(1 / seconds)
+        name, threshold = f"{seconds:g}", chance.threshold_at(1 / seconds)
+        out[f"calibration/measured_{name}"] = float(threshold > chance.threshold)
         if threshold <= chance.threshold:
             continue
         expected = chance.count(threshold) / chance.livetime_s * live
         count = int((peaks >= threshold).sum())
         low, high = poisson.interval(0.99, expected)
-        name = f"{seconds:g}"
         out |= {f"calibration/count_{name}": float(count), f"calibration/expected_{name}": expected}
         out[f"calibration/inside_{name}"] = float(low <= count <= high)
         out["calibration/ratio"] = count / expected if expected else float("nan")
-    out["calibration/inside"] = min((v for k, v in out.items() if k.startswith("calibration/inside_")), default=0.0)
+    for what in ("measured", "inside"):
+        out[f"calibration/{what}"] = sum(out.get(f"calibration/{what}_{seconds:g}", 0.0) for seconds in ASKED)
     return out
 
 
-def over_sets(values: list[Any]) -> Any:
-    """The mean over challenge sets, number by number; a curve's is that of its points."""
-    if isinstance(values[0], list):
-        shortest = min(len(v) for v in values)
-        return np.mean([v[:shortest] for v in values], axis=0).tolist()
-    return float(np.mean(values))
+def set_seeds(run_seed: int, count: int) -> list[int]:
+    """Seeds of the sets that a run is measured on: each training seed has its own, searches of one seed share them."""
+    return [100_000 + 100 * run_seed + number for number in range(count)]
+
+
+def over_sets(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean over sets, number by number; a curve's is that of its points. What one set lacks has no mean."""
+    out: dict[str, Any] = {}
+    for key in sets[0]:
+        values = [one[key] for one in sets if key in one]
+        if len(values) < len(sets):
+            continue
+        if isinstance(values[0], list):
+            shortest = min(map(len, values))
+            out[key] = np.mean([v[:shortest] for v in values], axis=0).tolist()
+        else:
+            out[key] = float(np.mean(values))
+    return out
 
 
 def triggers_of(scores: Scores, threshold: float, time_offset: Seconds) -> list[Trigger]:

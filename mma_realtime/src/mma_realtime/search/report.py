@@ -31,6 +31,7 @@ from mma_realtime.times import utc_iso
 
 MOST_SUMS = 2e9  # hops times slides: some seconds of one core
 MOST_EXCLUSIVE = 16  # triggers, the loudest, whose own windows are taken out of a background of their own
+SIGNIFICANT = 0.1  # the largest p of a signal whose windows are no noise to fainter triggers
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,19 @@ class Judged:
     """A trigger and how often chance does as well.
 
     Args:
-        far: from slides without the trigger's own windows. inclusive: from all windows.
-        p: chance of one false alarm as loud in the time searched.
+        far: from slides without the trigger's own windows, and those of louder signals. inclusive: from all windows.
+        independent: as `far`, its bound from independent slides alone.
+        p: chance of one false alarm as loud in the time searched, by `independent`.
     """
 
     trigger: Trigger
     far: FalseAlarmRate | None
     inclusive: FalseAlarmRate | None
+    independent: FalseAlarmRate | None
     p: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        rates = {"far": self.far, "far_inclusive": self.inclusive}
+        rates = {"far": self.far, "far_inclusive": self.inclusive, "far_independent": self.independent}
         return self.trigger.as_dict() | {
             "utc": utc_iso(self.trigger.gps),
             **{f"{name}_hz": each and each.value_hz for name, each in rates.items()},
@@ -106,36 +109,51 @@ class Slider:
 def judged(
     triggers: Sequence[Trigger], stretches: Sequence[Scores], slider: Slider
 ) -> tuple[list[Judged], Background | None, str]:
-    """Triggers with their rates, the background of all windows, and, where there is none, why."""
+    """Triggers with their rates, the background of all windows, and, where there is none, why.
+
+    From the loudest down: a trigger's background leaves out its own windows and those of all louder signals, which are
+    triggers above all of their own background with p at most `SIGNIFICANT`. Others are noise, and stay.
+    """
     livetime = sum(scores.livetime for scores in stretches)
     try:
         everything = slider.background(stretches)
     except SearchError as error:
-        return [Judged(trigger, None, None, None) for trigger in triggers], None, str(error)
-    loudest = sorted(triggers, key=lambda trigger: -trigger.statistic)[:MOST_EXCLUSIVE]
-    out = []
-    for trigger in triggers:
-        own = slider.background(stretches, [trigger.gps]) if trigger in loudest else everything
-        far = own.far(trigger.statistic)
-        out.append(Judged(trigger, far, everything.far(trigger.statistic), far.p_value(livetime)))
-    return out, everything, ""
+        return [Judged(trigger, None, None, None, None) for trigger in triggers], None, str(error)
+    signals: list[GPS] = []
+    found: dict[int, Judged] = {}
+    loudest_first = sorted(range(len(triggers)), key=lambda i: -triggers[i].statistic)
+    own = everything
+    for number, i in enumerate(loudest_first):
+        trigger = triggers[i]
+        if number < MOST_EXCLUSIVE:
+            own = slider.background(stretches, [*signals, trigger.gps])
+        elif number == MOST_EXCLUSIVE and signals:
+            own = slider.background(stretches, signals)
+        elif number == MOST_EXCLUSIVE:
+            own = everything
+        far, independent = own.far(trigger.statistic), own.independent_far(trigger.statistic)
+        p = independent.p_value(livetime)
+        found[i] = Judged(trigger, far, everything.far(trigger.statistic), independent, p)
+        if far.upper_limit and p <= SIGNIFICANT and number < MOST_EXCLUSIVE:
+            signals.append(trigger.gps)
+    return [found[i] for i in range(len(triggers))], everything, ""
 
 
 def trigger_table(rows: Sequence[Judged], detectors: tuple[str, ...]) -> Table:
-    """GPS and UTC, statistic, per detector, false-alarm rate, chance."""
+    """GPS and UTC, statistic, per detector, false-alarm rate, the rate that p uses (`Judged.independent`), and p."""
     table = Table(box=None, pad_edge=False)
     per_row = len(rows[0].trigger.per_detector) if rows else len(detectors)
     names = detectors if per_row == len(detectors) else ("+".join(detectors),)
     table.add_column("GPS (s)", no_wrap=True)
     table.add_column("UTC", min_width=12)  # on a narrow terminal the day stands above the time
-    for name in ("statistic", *names, "event", "false alarms", "p"):
-        table.add_column(name, justify="right", no_wrap=name != "false alarms")
+    for name in ("statistic", *names, "event", "false alarms", "for p", "p"):
+        table.add_column(name, justify="right", no_wrap=name not in ("false alarms", "for p"))
     for each in rows:
         trigger = each.trigger
         table.add_row(
             f"{trigger.gps:.3f}", utc_iso(trigger.gps).replace("T", " ").removesuffix("Z"), f"{trigger.statistic:.2f}",
             *(f"{value:.2f}" for value in trigger.per_detector), f"{trigger.event}.{trigger.version}",
-            str(each.far or "-"), "-" if each.p is None else f"{each.p:.2g}",
+            str(each.far or "-"), str(each.independent or "-"), "-" if each.p is None else f"{each.p:.2g}",
         )  # fmt: skip
     return table
 
@@ -151,8 +169,11 @@ def background_text(background: Background | None, why: str) -> str:
     if background.correlated:
         text += (
             f"; slides so close pair nearly the same windows: only {background.independent_livetime_s:,.0f} s of it "
-            "are independent"
+            f"are independent, and bound rates at 1 per {duration_text(background.independent_livetime_s)}; "
+            "p uses these"
         )
+    else:
+        text += "; all are independent, and p uses these rates"
     return text
 
 
@@ -164,6 +185,7 @@ def background_dict(background: Background | None, why: str = "") -> dict[str, A
         "step_s": background.step,
         "livetime_s": background.livetime_s,
         "independent_livetime_s": background.independent_livetime_s,
+        "p_value_from": "far_independent_hz",
         "correlated": background.correlated,
         "threshold": background.threshold,
         "loudest": background.loudest if math.isfinite(background.loudest) else None,

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from mma_realtime.data.strain import Strain
+from mma_realtime.data.strain_files import runs, span
+from mma_realtime.data.strain_parts import HOLE
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.models import count_windows
@@ -19,13 +21,13 @@ from mma_realtime.search.model_file import SearchModel
 from mma_realtime.search.series import Scores, joined
 
 __all__ = [
-    "HOP", "SHORT", "Noise", "Scorer", "ScorerState", "Scores", "check_model", "conditioner_for", "informed", "joined",
-    "score_strain", "windows_of",
+    "HOP", "SHORT", "Noise", "Scorer", "ScorerState", "Scores", "check_model", "check_scored", "conditioner_for",
+    "informed", "joined", "nothing_scored", "psd_of", "score_strain", "windows_of",
 ]  # fmt: skip
 
 HOP: Seconds = 1 / 16
 Noise = Literal["auto", "trailing", "file"]
-SHORT: Seconds = 64.0  # a stretch shorter than this has the PSD of all of it, else that of the seconds before
+SHORT: Seconds = HOLE  # a stretch shorter than this has the PSD of all of it, else that of the seconds before
 
 
 @dataclass(frozen=True)
@@ -156,15 +158,37 @@ def conditioner_for(model: SearchModel, sample_rate_in: int = 2048, **settings: 
     return Conditioner(sample_rate_in, recipe.sample_rate, recipe.band, **settings)  # type: ignore[arg-type]
 
 
-def informed(conditioner: Conditioner, strain: Strain, noise: Noise) -> Conditioner:
-    """A trailing conditioner, with the PSD of all of `strain` where `noise` asks for that.
+def psd_of(duration: Seconds, noise: Noise) -> Literal["trailing", "file"]:
+    """Which PSD a stretch of so many s gets: `auto` is that of all of it where it is shorter than `SHORT`."""
+    if noise == "auto":
+        return "file" if duration < SHORT else "trailing"
+    return noise
 
-    Args:
-        noise: which PSD; `auto`: of the whole stretch where that is shorter than `SHORT`, else of the seconds before.
+
+def informed(conditioner: Conditioner, strain: Strain, noise: Noise) -> Conditioner:
+    """A trailing conditioner, with the PSD of all of `strain`, a whole stretch, where `noise` asks for that."""
+    return conditioner.fitted(strain) if psd_of(strain.duration, noise) == "file" else conditioner
+
+
+def check_scored(scores: Scores, strain: Strain) -> None:
+    """Raises:
+    SearchError: no window of the strain has a score in every detector, so nothing could be found in it.
     """
-    if noise == "file" or (noise == "auto" and strain.duration < SHORT):
-        return conditioner.fitted(strain)
-    return conditioner
+    if not scores.valid.all(axis=0).any():
+        raise SearchError(nothing_scored(strain.source, strain.detectors, strain.gps_start, strain.valid))
+
+
+def nothing_scored(
+    source: str, detectors: tuple[str, ...], gps_start: GPS, valid: Bool[np.ndarray, "detector second"]
+) -> str:
+    """What to say of strain in which no window has a score; names files, GPS range and the longest gapless stretch."""
+    longest = max((b - a for a, b in runs(np.logical_and.reduce(valid))), default=0)
+    names = " and ".join(detectors)
+    return (
+        f"{source}, {names}, {span(gps_start, gps_start + valid.shape[1])}: no window has a score: the longest stretch "
+        f"without a gap in any detector is {longest} s, and the PSD, the scale and a window need more (16 s are "
+        "enough): give a longer file"
+    )
 
 
 class Windowed(NamedTuple):

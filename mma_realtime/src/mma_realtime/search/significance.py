@@ -3,6 +3,13 @@
 A slide shifts one detector's scores against the other's by more than any signal can explain; what is then coincident is
 chance. FAR(s) = (N_b(>= s) + 1) / T_b, with T_b the time that the slides overlap: never zero, and where nothing in the
 background is as loud, an upper bound. Zero lag is never a slide.
+
+Slides closer than a window repeat nearly the same pairs: they sharpen a rate, and bound none. So the bound that a
+p-value rests on is of the slides alone that are further apart, T_i: FAR(s) = N_b(>= s) / T_b + 1 / T_i.
+
+Chance is counted in clusters, zero lag in superevents. Every superevent is a cluster (or part of one longer than 8 s),
+but a cluster within 1 s of a louder one, or less than 8 s after it, is none of its own. So for the same windows
+the background has at least as many counts, and a rate is never too low by that.
 """
 
 from __future__ import annotations
@@ -102,8 +109,23 @@ class Background:
         louder = self.count(statistic)
         return FalseAlarmRate((louder + 1) / self.livetime_s, louder == 0)
 
+    def independent_far(self, statistic: float) -> FalseAlarmRate:
+        """N_b(>= s) / T_b + 1 / T_i, T_i the independent livetime: no step, however short, lowers its bound.
+
+        Raises:
+            SearchError: as of `far`; no slide that is independent overlaps.
+        """
+        rate = self.far(statistic)
+        if not self.independent_livetime_s:
+            raise SearchError("no independent slide has livetime: add strain")
+        louder = self.count(statistic)
+        return FalseAlarmRate(louder / self.livetime_s + 1 / self.independent_livetime_s, rate.upper_limit)
+
     def threshold_at(self, far: Hertz) -> float:
-        """The statistic from which on the false-alarm rate is at most `far`; nan-free: the loudest where none is.
+        """The lowest statistic from which on the false-alarm rate is at most `far`.
+
+        Where every cluster may count, it is the threshold above which they were counted: what is below has no rate.
+        Where none may, it is just above the loudest cluster.
 
         Raises:
             SearchError: the livetime is too short for such a rate; says how much is needed.
