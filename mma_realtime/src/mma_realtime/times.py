@@ -22,13 +22,23 @@ iers.conf.auto_download = False
 iers.conf.auto_max_age = None  # leap seconds are announced half a year ahead: an old list is no reason to warn
 
 
-def utc_iso(gps: float) -> str:
-    """ISO 8601 in UTC with milliseconds, `2015-09-14T09:50:45.400Z`.
+def utc_iso(gps: float, digits: int = 3) -> str:
+    """ISO 8601 in UTC, `2015-09-14T09:50:45.400Z`.
+
+    Args:
+        gps: GPS seconds.
+        digits: of the seconds' fraction.
+    """
+    return f"{Time(gps, format='gps', precision=digits).utc.isot}Z"
+
+
+def mjd(gps: float) -> float:
+    """Modified Julian day in UTC.
 
     Args:
         gps: GPS seconds.
     """
-    return f"{Time(gps, format='gps').utc.isot}Z"
+    return float(Time(gps, format="gps").utc.mjd)
 
 
 def gps_from_utc(iso: str) -> float:
