@@ -1,4 +1,4 @@
-"""What every bus promises (section 9): records in order, each at its offset, read by groups that remember where they are.
+"""What every bus promises (section 9): records in order, each at its offset, read by groups that keep their place.
 
 A topic is a sequence of records, offsets without gaps from 0. A group reads a topic from the offset that it committed
 last: `fetch` goes on after what it gave, a bus opened anew begins at the committed offset. So a record is delivered at
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 NOTICES, EXTERNAL, SURVEY = "gw.notices", "external.notices", "survey.alerts"
 DEAD = ".dead"  # what a topic's dead letters are called: `<topic>.dead`
+PARTITION = 44  # bits of an offset below the number of a partition, on a bus whose topics have several
 NAMES = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 Row = tuple[str, bytes, Mapping[str, str]]  # key, value, headers
@@ -101,18 +102,17 @@ def deliver(
     error stops here with the records before it committed, so that the same record comes again.
     """
     records = bus.fetch(topic, group, max, timeout)
-    done: Record | None = None
+    done = 0
     try:
         for record in records:
             try:
                 handle(record)
             except ValueError as error:
                 bury(bus, record, f"{type(error).__name__}: {error}")
-            done = record
+            done += 1
     finally:
-        if done is not None:
-            bus.commit(group, topic, done.offset + 1)
-        if records and done is not records[-1]:
-            again = records[0] if done is None else records[records.index(done) + 1]
-            bus.seek(group, topic, again.offset)
+        for offset in {record.offset >> PARTITION: record.offset + 1 for record in records[:done]}.values():
+            bus.commit(group, topic, offset)
+        for record in reversed(records[done:]):  # so that each partition goes on at its first record not handled
+            bus.seek(group, topic, record.offset)
     return len(records)

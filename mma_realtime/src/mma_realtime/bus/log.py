@@ -1,9 +1,9 @@
 """The default bus: one SQLite file, read and written by several processes at once, durable at every append (section 9).
 
-A record's row id is its topic's number shifted up, plus its offset: appending extends a B-tree at one place per topic,
-and reading on is a range scan. `next` of a topic is written in the transaction that writes its records, so offsets have
-no gaps whatever dies when. WAL and synchronous=FULL: what `append` returned is on disk; a torn tail of the WAL fails its
-checksum and is dropped as a whole.
+A record's row id is its topic's number shifted up by 44 bits, plus its offset: appending extends a B-tree at one place
+per topic, and reading on is a range scan. `next` of a topic is written in the transaction that writes its records, so
+offsets have no gaps whatever dies when. WAL and synchronous=FULL: what `append` returned is on disk; a torn tail of the
+WAL fails its checksum and is dropped as a whole.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mma_realtime.bus.base import RangeLost, Record, Row, check_topic
+from mma_realtime.bus.base import PARTITION, RangeLost, Record, Row, check_topic
 from mma_realtime.errors import BusError
 
 APPLICATION, VERSION = 0x6D6D6162, 1  # "mmab"
-SHIFT = 44  # bits of an offset: 1.7e13 records a topic
 PURGE = 5000  # records deleted in one transaction: writers wait for no more than that
 SHORTEST, LONGEST = 0.0005, 0.01  # s between two looks for new records
 FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
@@ -110,7 +109,7 @@ class SqliteLog:
         with self._lock, self._errors(), self._writing():
             number, next_offset, last = self._topic_to_write(topic)
             now = max(time.time(), last)  # a clock set back must not unsort the topic: seeking by time bisects
-            ids = (number << SHIFT) + next_offset
+            ids = (number << PARTITION) + next_offset
             self._connection.executemany(
                 "INSERT INTO record VALUES (?, ?, ?, ?, ?)",
                 ((ids + n, key, value, headers, now) for n, (key, value, headers) in enumerate(texts)),
@@ -140,7 +139,7 @@ class SqliteLog:
                 position = first if row is None else row  # a new group begins with what there is
             if position < first:
                 raise RangeLost(topic, group, position, first)
-            base = number << SHIFT
+            base = number << PARTITION
             rows = self._connection.execute(
                 "SELECT id, key, value, headers, time FROM record WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
                 (base + position, base + after, limit),
@@ -208,7 +207,7 @@ class SqliteLog:
                     step = min(cut, first + PURGE)
                     if step <= first:
                         break
-                    base = number << SHIFT
+                    base = number << PARTITION
                     self._connection.execute("DELETE FROM record WHERE id >= ? AND id < ?", (base + first, base + step))
                     self._connection.execute("UPDATE topic SET first = ? WHERE id = ?", (step, number))
                     deleted += step - first
@@ -255,7 +254,7 @@ class SqliteLog:
         number, low, high = self._bounds(topic)
         while low < high:
             middle = (low + high) // 2
-            row = self._connection.execute("SELECT time FROM record WHERE id = ?", ((number << SHIFT) + middle,))
+            row = self._connection.execute("SELECT time FROM record WHERE id = ?", ((number << PARTITION) + middle,))
             if row.fetchone()[0] < when:
                 low = middle + 1
             else:
