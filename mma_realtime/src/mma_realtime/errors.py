@@ -23,3 +23,11 @@ class SkyMapError(UserError, ValueError):
 
 class BusError(UserError):
     """A bus that could not take, keep or give records; one line with what happened to them and the fix."""
+
+
+class AlertError(UserError, ValueError):
+    """A candidate, superevent, notice or store of alerts that cannot be used; one line with what is wrong and the fix."""
+
+
+class StatusError(UserError, ValueError):
+    """A status service or a live system that cannot start; one line with what is wrong and the fix."""
