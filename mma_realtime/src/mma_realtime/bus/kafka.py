@@ -180,11 +180,8 @@ class KafkaBus:
         if reader is None:
             raise BusError(f"{topic} is not on {self!r}, or no broker answers")
         if time is not None:
-            stamp = int(1e3 * time)
-            wanted = [ck.TopicPartition(topic, part, stamp) for part in reader.next]
-            for found in self._ask(lambda: reader.consumer.offsets_for_times(wanted, timeout=self._patience)):
-                at = found.offset if found.offset >= 0 else self._ends(topic, found.partition)[1]
-                reader.next[found.partition] = at
+            for place in self.at(topic, time):
+                reader.next[place >> PARTITION] = place & ONE
         elif offset is not None:
             part, at = offset >> PARTITION, offset & ONE
             if part not in reader.next or at > (end := self._ends(topic, part)[1]):
@@ -199,6 +196,24 @@ class KafkaBus:
         if partition not in self._partitions(topic):
             return partition << PARTITION
         return (partition << PARTITION) + self._ends(topic, partition)[1]
+
+    def bounds(self, topic: str) -> list[tuple[int, int]]:
+        """The oldest offset and the next one, of each partition."""
+        found = [(part << PARTITION, self._ends(topic, part)) for part in self._partitions(check_topic(topic))]
+        return [(base + low, base + high) for base, (low, high) in found]
+
+    def at(self, topic: str, time: float) -> list[int]:
+        """The first offset of each partition that was taken at `time` (s since 1970) or later."""
+        stamp = int(1e3 * time)
+        wanted = [ck.TopicPartition(topic, part, stamp) for part in self._partitions(check_topic(topic))]
+        if not wanted:
+            return []
+        found = self._ask(lambda: self._consumer("bus-ends").offsets_for_times(wanted, timeout=self._patience))
+        return [
+            (place.partition << PARTITION)
+            + (place.offset if place.offset >= 0 else self._ends(topic, place.partition)[1])
+            for place in found
+        ]
 
     def topics(self) -> list[str]:
         """The names of all topics, sorted."""

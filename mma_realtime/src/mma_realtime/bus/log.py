@@ -181,6 +181,16 @@ class SqliteLog:
         with self._lock, self._errors():
             return self._bounds(topic)[2]
 
+    def bounds(self, topic: str) -> list[tuple[int, int]]:
+        """The oldest offset and the next one, of the only partition."""
+        with self._lock, self._errors():
+            return [self._bounds(topic)[1:]]
+
+    def at(self, topic: str, time: float) -> int:
+        """The first offset taken at `time` (s since 1970) or later."""
+        with self._lock, self._errors(), self._reading():
+            return self._at(topic, time)
+
     def topics(self) -> list[str]:
         """The names of all topics, sorted."""
         with self._lock, self._errors():
