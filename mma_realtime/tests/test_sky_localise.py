@@ -125,7 +125,7 @@ def test_likelihood_is_the_definition_written_out() -> None:
 @pytest.mark.parametrize("b", [0.0, 1.0, 5.0, 30.0])
 def test_distance_table_is_the_integral(a: float, b: float) -> None:
     table = likelihood.DistanceTable(7.0, 40.0)
-    found = table(torch.tensor([[math.log(a)]]).double(), torch.tensor([[b]]).double())[:, 0, 0]
+    found = table(table.row(torch.tensor([[math.log(a)]]).double()), torch.tensor([[b]]))[:, 0, 0]
 
     def moment(k: int) -> float:
         """Integral of 3 y^(2+k) exp(-a^2 / 2y^2 + a b/y - b^2 / 2) I0e(a b/y) over y in [0, 1]."""
@@ -138,6 +138,7 @@ def test_distance_table_is_the_integral(a: float, b: float) -> None:
         return integrate.quad(integrand, 0, 1, points=[p for p in near if 0 < p < 1] or None, limit=500, epsabs=0)[0]
 
     total = moment(0)
+    assert math.log(total) + b**2 / 2 <= float(table.at_most(torch.tensor([b**2]).double()))
     assert found[0] == pytest.approx(math.log(total), abs=3e-3)
     assert found[1] == pytest.approx(moment(1) / total, rel=1e-3)
     assert found[2] == pytest.approx(moment(2) / total, rel=2e-3)

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
 U_NODES = 10  # Gauss-Legendre in [-1, 1]
@@ -56,15 +56,28 @@ class DistanceTable:
     def __init__(self, most_a: float, most_b: float) -> None:
         ln_a = torch.arange(LEAST_LN_A, math.log(most_a) + 2 * STEP_LN_A, STEP_LN_A, dtype=torch.float64)
         b = torch.arange(0, most_b + 2 * STEP_B, STEP_B, dtype=torch.float64)
-        self._table = integrals(ln_a, b)[None]
-        self._b, self._ln_a = (0.0, float(b[-1])), (LEAST_LN_A, float(ln_a[-1]))
+        table = integrals(ln_a, b)
+        self._b, self._ln_a = float(b[-1]), (LEAST_LN_A, float(ln_a[-1]))
+        self._table = table[None].float()
+        # The largest value at any a and at any b up to this one, at the upper end of each step.
+        self._at_most = (table[0].amax(0) + b**2 / 2).cummax(0).values
 
-    def __call__(self, ln_a: Float64[Tensor, "n m"], b: Float64[Tensor, "n m"]) -> Float64[Tensor, "3 n m"]:
+    def row(self, ln_a: Float64[Tensor, "n m"]) -> Float32[Tensor, "n m"]:
+        """Place of each ln a in the table."""
+        low, high = self._ln_a
+        return ((ln_a - low) * (2 / (high - low)) - 1).float()
+
+    def at_most(self, squared: Float64[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+        """What ln of the integral does not exceed at any a and at any b of at most this square (b^2/2 included)."""
+        step = (squared.sqrt() * (1 / STEP_B)).long() + 1
+        return self._at_most[step.clamp_(max=len(self._at_most) - 1)]
+
+    def __call__(self, row: Float32[Tensor, "n m"], b: Float32[Tensor, "n m"]) -> Float32[Tensor, "3 n m"]:
         """ln of the integral, and the mean of D / D_max and of its square."""
-        grid = torch.stack(
-            [2 * (x - low) / (high - low) - 1 for x, (low, high) in ((b, self._b), (ln_a, self._ln_a))], -1
-        )
-        return torch.nn.functional.grid_sample(self._table, grid[None], padding_mode="border", align_corners=True)[0]
+        grid = torch.empty(1, *row.shape, 2)
+        torch.mul(b, 2 / self._b, out=grid[0, ..., 0]).sub_(1)
+        grid[0, ..., 1] = row
+        return torch.nn.functional.grid_sample(self._table, grid, padding_mode="border", align_corners=True)[0]
 
 
 def integrals(ln_a: Float64[Tensor, " a"], b: Float64[Tensor, " b"]) -> Float64[Tensor, "3 a b"]:

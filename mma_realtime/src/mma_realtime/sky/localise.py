@@ -3,7 +3,7 @@
 Directions are the pixels of a map that starts at nside 16 and splits the most probable of them seven times. In each,
 the likelihood is averaged over arrival time, inclination, polarisation, phase and distance (`likelihood`). Times and
 places of detectors are relative to the network's mean. Arrival times whose likelihood cannot reach e^-20 of the best
-found, whatever the other parameters, are left out: the bound is half the sum of the squared SNRs there.
+found, whatever the other parameters, are left out: the SNRs found there bound it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex64, Complex128, Float64, Int64
+from jaxtyping import Complex64, Complex128, Float32, Float64, Int64
 from torch import Tensor
 
 from mma_realtime.errors import SkyMapError
@@ -128,7 +128,8 @@ class Posterior:
         loudest = float(network.largest.amax(1).square().sum().sqrt())
         most_a = float(network.range.square().sum().sqrt()) / network.farthest
         self.table = DistanceTable(most_a, loudest)
-        self.found, self.squares, self.ln_weight = nodes()
+        self.found, self.squares, ln_weight = nodes()
+        self.ln_weight = ln_weight.float()
         self.best = -math.inf  # the largest log-likelihood of an arrival time so far
 
     def __call__(self, uniq: Int64[np.ndarray, " pixel"]) -> Float64[np.ndarray, "3 pixel"]:
@@ -137,17 +138,21 @@ class Posterior:
         ra, dec = (torch.from_numpy(x) for x in healpix.centre_of_uniq(uniq))
         at = network.offset + network.delays(ra, dec) * network.rate
         first = at.floor().long()
-        directions = Directions(first, at - first, network.patterns(ra, dec))
+        patterns = network.patterns(ra, dec)
+        squares = torch.stack([patterns[0].square().sum(1), patterns[1].square().sum(1), patterns.prod(0).sum(1)], 1)
+        squares = (squares @ self.squares).clamp(min=1e-30 * network.farthest**2)
+        where = self.table.row(squares.log() / 2 - math.log(network.farthest))
+        directions = Directions(first, at - first, patterns, 1 / squares, where)
         bound = self.bound(first)
         every, top = torch.arange(len(uniq)), bound.argmax(1)
-        likely, _, _ = self.evaluate(directions, every, top)
-        self.best = max(self.best, float(likely.max()))
-        kept = bound > self.best - NEGLIGIBLE
-        kept[every, top] = True  # so that no direction is impossible
-        pixel, step = kept.nonzero(as_tuple=True)
-        parts = [self.evaluate(directions, *pair) for pair in zip(pixel.split(CHUNK), step.split(CHUNK))]
-        log, mean, square = (torch.cat(column) for column in zip(*parts))
-        self.best = max(self.best, float(log.max()))
+        parts = [self.evaluate(directions, every, top, -math.inf)]  # one at least: no direction is impossible
+        self.best = max(self.best, float(parts[0][1].max()))
+        bound[every, top] = -math.inf
+        pixel, step = (bound > self.best - NEGLIGIBLE).nonzero(as_tuple=True)
+        for pair in zip(pixel.split(CHUNK), step.split(CHUNK)):
+            parts.append(self.evaluate(directions, *pair, self.best - NEGLIGIBLE))
+            self.best = max(self.best, float(parts[-1][1].amax(0)) if len(parts[-1][1]) else -math.inf)
+        pixel, log, mean, square = (torch.cat(column) for column in zip(*parts))
         highest = torch.full((len(uniq),), -math.inf, dtype=torch.float64).scatter_reduce(0, pixel, log, "amax")
         weight = (log - highest[pixel]).exp()
         total, *moments = (
@@ -157,35 +162,40 @@ class Posterior:
         return torch.stack([highest + total.log(), *(x / total for x in moments)]).numpy()
 
     def bound(self, first: Int64[Tensor, "pixel detector"]) -> Float64[Tensor, "pixel time"]:
-        """What ln of the likelihood does not exceed at any arrival time: half of what a perfect model would explain."""
+        """What ln of the likelihood does not exceed at any arrival time: as if a model explained the series there."""
         network = self.network
         total = torch.zeros(len(first), len(network.steps), dtype=torch.float64)
         for largest, begin in zip(network.largest, first.unbind(1)):
             index = begin[:, None] + network.steps
             inside = (index >= 0) & (index < len(largest))
             total += torch.where(inside, largest[index.clamp(0, len(largest) - 1)], 0.0).square()
-        return total / 2
+        return self.table.at_most(total)
 
     def evaluate(
-        self, directions: Directions, pixel: Int64[Tensor, " n"], step: Int64[Tensor, " n"]
-    ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"], Float64[Tensor, " n"]]:
-        """ln of the likelihood, mean and mean square of D / D_max, of arrival times of pixels."""
+        self, directions: Directions, pixel: Int64[Tensor, " n"], step: Int64[Tensor, " n"], least: float
+    ) -> tuple[Int64[Tensor, " m"], Float64[Tensor, " m"], Float64[Tensor, " m"], Float64[Tensor, " m"]]:
+        """Arrival times of pixels that can reach `least`: their pixels, ln of the likelihood, mean and mean square of
+        D / D_max.
+
+        In float32 but for the SNRs found, whose squares can be thousands.
+        """
         network = self.network
         z = series_at(network, directions.first[pixel] + network.steps[step][:, None], directions.fraction[pixel])
-        plus, cross = directions.patterns[:, pixel]
-        x, y = (plus * z).sum(1), (cross * z).sum(1)
+        x, y = (directions.patterns[:, pixel] * z).sum(2)
         xy = x * y.conj()
         found = torch.stack([x.abs().square(), y.abs().square(), xy.real, xy.imag], 1) @ self.found
-        squares = torch.stack([plus.square().sum(1), cross.square().sum(1), (plus * cross).sum(1)], 1) @ self.squares
-        squares = squares.clamp(min=1e-30 * network.farthest**2)
-        b = (found / squares).clamp(min=0).sqrt()
-        ln_a = squares.log() / 2 - math.log(network.farthest)
-        log, mean, square = self.table(ln_a, b)
-        log = log + b.square() / 2 + self.ln_weight
-        highest = log.amax(1, keepdim=True)
-        weight = (log - highest).exp()
+        squared = found.mul_(directions.per_square[pixel]).clamp_(min=0)  # b^2
+        highest = squared.amax(1, keepdim=True)
+        if least > -math.inf:
+            able = self.table.at_most(highest[:, 0]) > least
+            pixel, squared, highest = pixel[able], squared[able], highest[able]
+        log, mean, square = self.table(directions.row[pixel], squared.float().sqrt())
+        weight = ((squared - highest) / 2).float().add_(log).add_(self.ln_weight)
+        top = weight.amax(1, keepdim=True)
+        weight = weight.sub_(top).exp_()
         total = weight.sum(1)
-        return highest[:, 0] + total.log(), (weight * mean).sum(1) / total, (weight * square).sum(1) / total
+        sums = (x.double() for x in ((weight * mean).sum(1) / total, (weight * square).sum(1) / total))
+        return pixel, highest[:, 0] / 2 + top[:, 0].double() + total.log().double(), *sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,11 +206,15 @@ class Directions:
         first: sample of each detector at the network's mean arrival time, rounded down.
         fraction: of a sample that is missing.
         patterns: r_i F+ and r_i Fx at psi = 0 (Mpc).
+        per_square: 1 / A of each node.
+        row: of each node in the distance table.
     """
 
     first: Int64[Tensor, "pixel detector"]
     fraction: Float64[Tensor, "pixel detector"]
     patterns: Float64[Tensor, "2 pixel detector"]
+    per_square: Float64[Tensor, "pixel node"]
+    row: Float32[Tensor, "pixel node"]
 
 
 def series_at(
