@@ -98,7 +98,7 @@ def test_killed_at_any_point_everything_is_told_exactly_once(tmp_path: Path, poi
     with Store(tmp_path / "store.db") as store:
         assert store.waiting() == []
         assert store.state(STREAM) == (HOPS, b"state4")
-        assert store.scores(STREAM) == [b"scores2", b"scores3"]
+        assert store.scores(STREAM) == [(2, b"scores2"), (3, b"scores3")]
         assert store.superevents() == ["S150914a", "S150914b"]
         assert [each.state for each in store.versions("S150914a")] == ["PRELIMINARY", "PRELIMINARY", "INITIAL"]
         assert [each["statistic"] for each in store.triggers("S150914a")] == [12.0, 20.0]

@@ -69,6 +69,10 @@ CREATE TABLE seen (
 log = logging.getLogger(__name__)
 
 
+class TryAgain(AlertError):
+    """A store that is locked, or out of space: nothing was written, and the same may succeed later."""
+
+
 @dataclass(frozen=True)
 class Waiting:
     """A row of the outbox: `number` is its place in the order of sending, `made` s since 1970."""
@@ -148,10 +152,11 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise AlertError(self._said(error)) from error
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            kind = TryAgain if code in BUSY | FULL else AlertError
+            raise kind(self._said(error, code)) from error
 
-    def _said(self, error: sqlite3.Error) -> str:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    def _said(self, error: sqlite3.Error, code: int) -> str:
         if code in BUSY:
             return f"{self.path} was locked by another process for {self.timeout:g} s: nothing was written, try again"
         if code in FULL:
@@ -196,10 +201,9 @@ class Store:
         rows = self._database.rows("SELECT offset, snapshot FROM state WHERE stream = ?", stream)
         return rows[0] if rows else None
 
-    def scores(self, stream: str) -> list[bytes]:
-        """What was kept of a stream's scores, in order."""
-        rows = self._database.rows("SELECT content FROM scores WHERE stream = ? ORDER BY number", stream)
-        return [content for (content,) in rows]
+    def scores(self, stream: str) -> list[tuple[int, bytes]]:
+        """What was kept of a stream's scores, with its number, in order."""
+        return self._database.rows("SELECT number, content FROM scores WHERE stream = ? ORDER BY number", stream)
 
     def superevent(self, id: str) -> Superevent:
         """Its latest version.
@@ -310,7 +314,7 @@ class Transaction:
         point("outbox")
 
     def scores(self, stream: str, number: int, content: bytes, keep: int) -> None:
-        """Scores of hop `number`; of those before it the last `keep` stay."""
+        """Part `number` of the scores; of all parts the last `keep` stay."""
         self._execute("INSERT INTO scores VALUES (?, ?, ?)", (stream, number, content))
         self._execute("DELETE FROM scores WHERE stream = ? AND number <= ?", (stream, number - keep))
         point("scores")
@@ -379,8 +383,8 @@ def keep_relaying(
         try:
             sent += relay(store, bus)
             pause, rest = FIRST_PAUSE, idle
-        except BusError as error:
-            log.warning("the bus takes nothing (%s): next attempt in %.3g s", error, pause)
+        except (BusError, TryAgain) as error:
+            log.warning("nothing is sent (%s): next attempt in %.3g s", error, pause)
             rest, pause = pause, min(2 * pause, longest)
         if wait(rest):
             return sent
