@@ -116,6 +116,7 @@ def event(**changes: Any) -> dict[str, Any]:
         (event(skymap="!!"), "event.skymap is no base64"),
         (event(skymap=""), "event.skymap is empty"),
         (event(group="Other"), "event.group is 'Other'"),
+        (event(search="AllSky"), "event.search is 'AllSky': every notice of this program is of mock data, MDC"),
         (event(instruments="H1"), "event.instruments is no list"),
         (event(instruments=["H1", "H1"]), "one twice"),
         (event(instruments=[1]), "event.instruments is '1'"),

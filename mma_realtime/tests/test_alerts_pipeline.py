@@ -29,6 +29,7 @@ from mma_realtime.alerts.voevent import read
 from mma_realtime.bus.base import NOTICES
 from mma_realtime.data.strain import Strain
 from mma_realtime.errors import AlertError, SearchError, SkyMapError
+from mma_realtime.search.coincidence import Trigger
 from mma_realtime.search.report import Slider
 from mma_realtime.search.scores import conditioner_for, informed
 from mma_realtime.search.series import Scores, joined
@@ -248,3 +249,54 @@ def test_scores_that_are_damaged_are_told_of() -> None:
     for content in (b"", b"PK", pack(noise(0, 0.0))[:-30]):
         with pytest.raises(AlertError, match="scores are damaged"):
             unpack(content)
+
+
+def test_a_better_trigger_of_an_event_that_is_taken_back_is_kept_and_not_told(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.db") as store:
+        going = pipeline(store)
+        for _ in going.run():
+            if store.superevents():
+                break
+        name = store.superevents()[0]
+        retract(store, name, Origin.SIMULATED, CREATED)
+        told, best = len(store.waiting(1000)), store.superevent(name).preferred
+        louder = Trigger(best.gps + 0.1, best.statistic + 50, (1.0, 1.0), 0.5, 8, ("H1", "L1"), 1, 2)
+        assert going._commit([louder], None) == []
+        assert len(store.waiting(1000)) == told
+        assert store.triggers(name)[-1]["statistic"] == louder.statistic
+        assert store.superevent(name).state == "RETRACTION"
+
+
+@pytest.mark.parametrize("masses", [(float("nan"), 1.0), (10.0, 20.0), (0.0, 0.0)])
+def test_masses_that_are_none_lose_no_event(tmp_path: Path, masses: tuple[float, float]) -> None:
+    with Store(tmp_path / "store.db") as store:
+        list(pipeline(store, masses=lambda trigger: masses).run())
+        assert len(store.superevents()) >= len(MERGERS)
+        assert store.superevent(store.superevents()[0]).preferred.masses is None
+
+
+def test_masses_decide_the_classification(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.db") as store:
+        list(pipeline(store, masses=lambda trigger: (1.6, 1.4)).run())
+        event = Notice.from_json(store.waiting()[0].value).event
+        assert event is not None
+        assert event.classification.BNS > 0
+        assert event.properties.HasNS == 1
+
+
+def test_a_map_waits_for_a_store_that_is_locked(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    with Store(tmp_path / "store.db", timeout=0.01) as store:
+        list(pipeline(store).run())
+        asked: list[str] = []
+
+        def localiser(event: Superevent) -> Localisation:
+            asked.append(event.id)
+            if len(asked) == 1:
+                other.execute("BEGIN IMMEDIATE")
+            return PLACE
+
+        worker = MapWorker(
+            store, localiser, Origin.SIMULATED, lambda: CREATED, wait=lambda _: other.execute("ROLLBACK")
+        )
+        assert len(worker.work()) == len(asked) == len(store.superevents())

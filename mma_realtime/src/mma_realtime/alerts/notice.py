@@ -74,7 +74,8 @@ class Event:
         for value in self.instruments:
             _text("event.instruments", value)
         _text("event.pipeline", self.pipeline)
-        _text("event.search", self.search)
+        if self.search != SEARCH:
+            raise AlertError(f"event.search is {self.search!r}: every notice of this program is of mock data, {SEARCH}")
         if self.group not in get_args(Group):
             raise AlertError(f"event.group is {self.group!r}: {' or '.join(get_args(Group))} is expected")
         if self.skymap == b"":

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mma_realtime.alerts.faults import point
 from mma_realtime.alerts.superevent import Superevent, day_of
@@ -66,6 +66,7 @@ CREATE TABLE seen (
     PRIMARY KEY (superevent, version, alert_type)
 );
 """
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -390,6 +391,18 @@ def keep_relaying(
             return sent
 
 
+def patiently(write: Callable[[], T], wait: Callable[[Seconds], object]) -> T:
+    """Does what writes to a store until it succeeds: waits ever longer while that is locked or out of space."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return write()
+        except TryAgain as error:
+            log.warning("%s: next attempt in %.3g s", error, pause)
+            wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
 class Deduplicator:
     """What a subscriber has seen, by (superevent, version, alert type), in a file that outlives it.
 
@@ -402,7 +415,7 @@ class Deduplicator:
     Another effect happens again where the subscriber died between it and the mark.
 
     Args:
-        path: the file, made where there is none; one for each subscriber.
+        path: the file, made where there is none; one for each subscriber of a topic: flavours have the same key.
     """
 
     def __init__(self, path: str | Path, timeout: Seconds = 30.0) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from jaxtyping import Bool, Float64
@@ -21,9 +22,9 @@ from numpy import ndarray
 
 from mma_realtime.alerts.notice import headers_of, notice_of, unified_of
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import FIRST_PAUSE, LONGEST_PAUSE, Store, Transaction, TryAgain
+from mma_realtime.alerts.outbox import Store, Transaction, patiently
 from mma_realtime.alerts.ranker import MEMORY, REFRESH, SlidRanker, pack, unpack
-from mma_realtime.alerts.superevent import Candidate, Localisation, Superevent
+from mma_realtime.alerts.superevent import Candidate, Localisation, State, Superevent
 from mma_realtime.alerts.voevent import voevent_of
 from mma_realtime.bus.base import NOTICES
 from mma_realtime.data.strain import Strain
@@ -118,7 +119,7 @@ class AlertPipeline:
         refresh: int = REFRESH,
         memory: int = MEMORY,
         now: Callable[[], str] | None = None,
-        wait: Callable[[Seconds], None] = time.sleep,
+        wait: Callable[[Seconds], object] = time.sleep,
     ) -> None:
         self.store, self.source, self.origin, self.stream = store, source, origin, stream
         self.model, self.masses, self.now, self.wait = model, masses, now or utc_now, wait
@@ -162,26 +163,29 @@ class AlertPipeline:
 
     def _commit(self, triggers: list[Trigger], scores: bytes | None) -> list[Superevent]:
         candidates = [(trigger, self._candidate(trigger)) for trigger in triggers]
-        snapshot, pause = self.engine.state().to_bytes(), FIRST_PAUSE
-        while True:
-            try:
-                with self.store.transaction() as write:
-                    told = [event for each in candidates if (event := self._take(write, *each))]
-                    if scores is not None:
-                        write.scores(self.stream, self.ranker.number, scores, self.ranker.keep)
-                    write.state(self.stream, self.offset, snapshot)
-                return told
-            except TryAgain as error:
-                log.warning("%s: next attempt in %.3g s", error, pause)
-                self.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+        snapshot = self.engine.state().to_bytes()
+
+        def written() -> list[Superevent]:
+            with self.store.transaction() as write:
+                told = [event for each in candidates if (event := self._take(write, *each))]
+                if scores is not None:
+                    write.scores(self.stream, self.ranker.number, scores, self.ranker.keep)
+                write.state(self.stream, self.offset, snapshot)
+            return told
+
+        return patiently(written, self.wait)
 
     def _candidate(self, trigger: Trigger) -> Candidate:
         far = self.ranker.far(trigger.statistic)
-        return Candidate(
+        candidate = Candidate(
             trigger.gps, utc_iso(trigger.gps), trigger.statistic, far.value_hz, far.upper_limit, trigger.detectors,
-            trigger.duration, self.model.checksum, self.masses(trigger),
+            trigger.duration, self.model.checksum,
         )  # fmt: skip
+        try:
+            return replace(candidate, masses=self.masses(trigger))
+        except AlertError as error:
+            log.warning("the masses are not used: %s", error)
+            return candidate
 
     def _take(self, write: Transaction, trigger: Trigger, candidate: Candidate) -> Superevent | None:
         before = write.at(candidate.gps)
@@ -189,8 +193,8 @@ class AlertPipeline:
             number = write.next_number(candidate.utc)
             event = Superevent.opened(candidate, number)
             write.open(event, number)
-        else:
-            event = before.joined(candidate)
+        else:  # what was taken back stays so: nothing follows a retraction
+            event = before if before.state is State.RETRACTION else before.joined(candidate)
         write.trigger(event.id, candidate.gps, trigger.as_dict())
         if event is before:
             return None
@@ -203,6 +207,7 @@ class MapWorker:
 
     Args:
         localiser: a sky map of the preferred candidate; may take its time. SkyMapError: there is none to be had.
+        now, wait: as of `AlertPipeline`.
     """
 
     def __init__(
@@ -211,8 +216,10 @@ class MapWorker:
         localiser: Callable[[Superevent], Localisation],
         origin: Origin,
         now: Callable[[], str] | None = None,
+        wait: Callable[[Seconds], object] = time.sleep,
     ) -> None:
-        self.store, self.localiser, self.origin, self.now = store, localiser, origin, now or utc_now
+        self.store, self.localiser, self.origin = store, localiser, origin
+        self.now, self.wait = now or utc_now, wait
         self.failed: set[tuple[str, int]] = set()
 
     def work(self) -> list[Superevent]:
@@ -227,12 +234,18 @@ class MapWorker:
                 log.warning("no sky map for version %d of %s: %s", event.version, event.id, error)
                 self.failed.add((event.id, event.version))
                 continue
-            with self.store.transaction() as write:
-                latest = write.latest(event.id)
-                if latest.version == event.version:  # else a better trigger has come meanwhile: the next round's
-                    told.append(latest.located(place))
-                    tell(write, told[-1], latest, self.origin, self.now())
+            located = patiently(partial(self._located, event, place), self.wait)
+            told += [located] if located else []
         return told
+
+    def _located(self, event: Superevent, place: Localisation) -> Superevent | None:
+        with self.store.transaction() as write:
+            latest = write.latest(event.id)
+            if latest.version != event.version:  # a better trigger has come, or it is taken back: the map is not of it
+                return None
+            located = latest.located(place)
+            tell(write, located, latest, self.origin, self.now())
+        return located
 
 
 def retract(store: Store, id: str, origin: Origin, created: str) -> Superevent:
