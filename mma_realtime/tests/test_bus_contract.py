@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mma_realtime.bus.__main__ import main
 from mma_realtime.bus.base import PARTITION, Bus, RangeLost, Record, deliver
 from mma_realtime.bus.kafka import KafkaBus
-from mma_realtime.bus.kafka_config import KafkaConfig
+from mma_realtime.bus.kafka_config import KafkaConfig, read_config
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.errors import BusError
 
@@ -258,3 +259,20 @@ def test_without_the_extra_one_clear_message(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("mma_realtime.bus.kafka.ck", None)
     with pytest.raises(BusError, match="pip install 'papers-mma-realtime"):
         KafkaBus(KafkaConfig(("localhost:9092",), "plaintext"))
+
+
+def test_the_command_reads_a_cluster(
+    cluster: tuple[subprocess.Popen[str], str], topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "kafka.yaml"
+    config.write_text(f"brokers: ['{cluster[1]}']\nsecurity: plaintext\nrequest_timeout: 2\n")
+    bus = KafkaBus(read_config(config))
+    first = bus.append_many(topic, [("S1", b"%d" % n, {}) for n in range(4)])[0]
+    main(["tail", topic, "--kafka", str(config), "-n", "2"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [str(first + 2), str(first + 3)]
+    main(["replay", topic, "--kafka", str(config), "--from", str(first + 1), "--group", "relay"])
+    assert capsys.readouterr().out == f"relay reads {topic} from {first + 1} on\n"
+    assert [record.value for record in drain(bus, topic, "relay", 3)] == [b"1", b"2", b"3"]
+    main(["stats", "--kafka", str(config)])
+    assert str(first + 4) in capsys.readouterr().out
+    bus.close()

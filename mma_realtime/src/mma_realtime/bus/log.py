@@ -56,6 +56,7 @@ class SqliteLog:
         self.path, self.timeout = Path(path), timeout
         self._positions: dict[tuple[str, str], int] = {}
         self._lock = threading.RLock()
+        self._appends = 0
         with self._errors():
             self._connection = sqlite3.connect(
                 self.path, timeout=timeout, isolation_level=None, check_same_thread=False
@@ -116,19 +117,26 @@ class SqliteLog:
             )
             after = next_offset + len(texts)
             self._connection.execute("UPDATE topic SET next = ?, time = ? WHERE id = ?", (after, now, number))
+            self._appends += 1
         return list(range(next_offset, after))
 
     def fetch(self, topic: str, group: str, max: int = 100, timeout: float = 0.0) -> list[Record]:
         """The next records of a group; looks for new ones every 0.5 ms at first and every 10 ms after a while."""
-        until, pause = time.monotonic() + timeout, SHORTEST
+        until, pause, seen = time.monotonic() + timeout, SHORTEST, None
         while True:
+            found: list[Record] = []
             with self._lock, self._errors():
-                found = self._read(topic, group, max)
+                if (now := self._changes()) != seen:  # looking at this is all that waiting costs
+                    found, seen = self._read(topic, group, max), now
             left = until - time.monotonic()
             if found or left <= 0:
                 return found
             time.sleep(min(pause, left))
             pause = min(1.5 * pause, LONGEST)
+
+    def _changes(self) -> tuple[int, int]:
+        """Differs after every commit, of other connections and of our own (which SQLite's number leaves out)."""
+        return self._connection.execute("PRAGMA data_version").fetchone()[0], self._appends
 
     def _read(self, topic: str, group: str, limit: int) -> list[Record]:
         with self._reading():  # one snapshot: retention must not delete between the look at `first` and the records
