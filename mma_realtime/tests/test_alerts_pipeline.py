@@ -202,15 +202,30 @@ def noise(seed: int, start: float, windows: int = 16) -> Scores:
     return Scores(("H1", "L1"), start, 1 / 16, values, np.ones((2, windows), bool))
 
 
+def take(ranker: SlidRanker, scores: Scores) -> None:
+    ranker.take(scores)
+    ranker.slide_when_due()
+
+
+def test_a_trigger_is_ranked_before_a_background_is_made_of_its_own_scores() -> None:
+    ranker = SlidRanker(Slider(0.0), refresh=16, memory=24)
+    for n in range(15):
+        take(ranker, noise(n, 1000.0 + n))
+    ranker.take(noise(15, 1015.0))
+    assert ranker.background is None
+    ranker.slide_when_due()
+    assert ranker.background is not None
+
+
 def test_the_ranker_slides_the_scores_it_remembers_and_bounds_before() -> None:
     parts = [noise(n, 1000.0 + n) for n in range(40)]
     ranker = SlidRanker(Slider(0.0), refresh=16, memory=24)
-    ranker.take(parts[0])
+    take(ranker, parts[0])
     quiet = ranker.far(50.0)
     assert quiet.upper_limit
     assert quiet.value_hz == 1.0  # nothing as loud in 1 s
     for part in parts[1:]:
-        ranker.take(part)
+        take(ranker, part)
     assert ranker.background is not None
     # The last background was made after part 32, of parts 9 to 32.
     expected = Slider(0.0).background([joined(parts[8:32])])
@@ -234,14 +249,14 @@ def test_a_ranker_restored_from_what_is_kept_is_the_same(count: int) -> None:
     parts = [noise(n, 1000.0 + n) for n in range(count)]
     ranker, again = (SlidRanker(Slider(0.0), refresh=16, memory=24) for _ in range(2))
     for part in parts:
-        ranker.take(part)
+        take(ranker, part)
     kept = [(n, unpack(pack(part))) for n, part in enumerate(parts, 1)][-ranker.keep :]
     again.restore(kept)
     assert again.number == ranker.number == count
     assert again.far(2.5) == ranker.far(2.5)
     for extra in range(count, count + 20):
         for each in (ranker, again):
-            each.take(noise(extra, 1000.0 + extra))
+            take(each, noise(extra, 1000.0 + extra))
         assert again.far(2.5) == ranker.far(2.5)
 
 

@@ -51,6 +51,9 @@ class SlidRanker:
         """The next part."""
         self.number += 1
         self.parts = [*self.parts[-self.keep + 1 :], (self.number, scores)]
+
+    def slide_when_due(self) -> None:
+        """A new background, where so many parts have come since the last: after a part's triggers have been told."""
         if self.number % self.refresh == 0:
             self._slide()
 

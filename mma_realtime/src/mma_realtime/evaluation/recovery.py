@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mma_realtime.data.strain import write_npz
 from mma_realtime.errors import AlertError
 from mma_realtime.gw.units import GPS, Seconds
 
+LOUDER = 2.0  # signals at half the challenge's distances: most are above threshold, and there is something to lose
 NEAR: Seconds = 0.5  # of a superevent to its injection
 STUCK: Seconds = 300.0  # of a process that makes no progress
 Told = tuple[str, int, str, Any]  # superevent, version, alert type, the notice's event
@@ -83,7 +84,8 @@ def measure_recovery(
         AlertError: a replay fails by itself, or makes no progress.
     """
     made = generate(duration, seed)
-    write_npz(made.foreground, folder / "strain.npz")
+    signals = made.foreground.values - made.background.values
+    write_npz(replace(made.foreground, values=made.background.values + LOUDER * signals), folder / "strain.npz")
     undisturbed, killed = _Replay(folder, "undisturbed", checkpoint), _Replay(folder, "killed", checkpoint)
     undisturbed.finish()
     rng = random.Random(seed)
