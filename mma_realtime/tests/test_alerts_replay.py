@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_strain_becomes_alerts_once(
         assert main(command) == 0
         assert capsys.readouterr().out == ""
         assert bus.end(NOTICES) == len(records)
+
+
+def test_a_store_of_other_strain_is_not_gone_on_with(files: tuple[Path, float], tmp_path: Path) -> None:
+    strain, _ = stand_in()
+    write_npz(
+        replace(strain, gps_start=strain.gps_start + 100, values=strain.values[:, ::-1].copy()), tmp_path / "b.npz"
+    )
+    more = ["--store", str(tmp_path / "alerts.db"), "--bus", str(tmp_path / "bus.db")]
+    assert main([str(files[0]), *more]) == 0
+    with pytest.raises(AlertError, match=r"alerts\.db goes on with strain of H1 and L1 from GPS .* another store"):
+        main([str(tmp_path / "b.npz"), *more])
 
 
 @pytest.mark.parametrize(

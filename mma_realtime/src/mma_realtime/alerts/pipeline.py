@@ -123,16 +123,18 @@ class AlertPipeline:
     ) -> None:
         self.store, self.source, self.origin, self.stream = store, source, origin, stream
         self.model, self.masses, self.now, self.wait = model, masses, now or utc_now, wait
-        state = store.state(stream)
-        if state is None:
+        found = store.state(stream)
+        if found is None:
             self.engine = StreamEngine(model, conditioner, source.detectors, source.gps_start)
         else:
-            self.engine = StreamEngine.resume(model, conditioner, StreamState.from_bytes(state[1]))
-            if (self.engine.conditioning.gps_start, self.engine.detectors) != (source.gps_start, source.detectors):
+            state = StreamState.from_bytes(found[1])
+            detectors = tuple(state.header["detectors"])
+            if (state.gps_start, detectors) != (source.gps_start, source.detectors):
                 raise AlertError(
-                    f"{store.path} goes on with strain of {' and '.join(self.engine.detectors)} from GPS "
-                    f"{self.engine.conditioning.gps_start}, this is other strain: give the same, or another store"
+                    f"{store.path} goes on with strain of {' and '.join(detectors)} from GPS {state.gps_start:.0f}, "
+                    "this is other strain: give the same, or another store"
                 )
+            self.engine = StreamEngine.resume(model, conditioner, state)
         cluster = self.engine.clusterer
         self.ranker = SlidRanker(Slider(cluster.threshold, cluster.single_threshold), refresh, memory)
         self.ranker.restore([(number, unpack(content)) for number, content in store.scores(stream)])
