@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -113,7 +114,7 @@ def _overlap(sky_map: SkyMap | None, event: ExternalEvent) -> float | None:
     if event.ra is None or event.dec is None or event.sigma is None:
         return None
     if event.sigma < POINT:
-        return point_overlap(float(sky_map.density_at(event.ra, event.dec)))
+        return point_overlap(float(sky_map.density_at(math.radians(event.ra), math.radians(event.dec))))
     if event.sigma > 60:
         raise CrossMatchError(f"{event.id}: an error of {event.sigma:.3g} deg says nothing of the place")
     return overlap(sky_map, spot(event.ra, event.dec, event.sigma))
