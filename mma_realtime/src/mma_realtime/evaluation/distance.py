@@ -62,6 +62,8 @@ def sensitive_distances(
     for far in fars:
         if evaluation.duration < MONTH / far:
             continue  # the slides are too few for such a rate: not reported, never extrapolated
+        if len(noise) <= far / MONTH * evaluation.duration:
+            continue  # the background's own threshold cuts it off: what is below has no rate
         out[f"distance{suffix}/{far:g}"] = distance_at(evaluation, far)
         at = int(np.argmax(evaluation.far <= far / MONTH))
         out[f"found{suffix}/{far:g}"] = float(evaluation.found[at]) / evaluation.n_injections
@@ -70,7 +72,9 @@ def sensitive_distances(
     if (apart < 1).any():
         out[f"timing{suffix}/within"] = float((apart[apart < 1] <= TOLERANCE).mean())
         out[f"timing{suffix}/median"] = float(np.median(apart[apart < 1]))
-    grid = np.geomspace(MONTH / evaluation.duration, 3000, 40)
+    most = (len(noise) - 0.5) * MONTH / evaluation.duration
+    grid = np.geomspace(MONTH / evaluation.duration, max(MONTH / evaluation.duration, min(3000, most)), 40)
+    grid = grid[len(noise) > grid / MONTH * evaluation.duration]
     curve = [distance_at(evaluation, far) for far in grid]
     return out | {f"curve/far{suffix}": grid.tolist(), f"curve/distance{suffix}": curve}
 
