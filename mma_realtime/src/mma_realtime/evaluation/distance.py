@@ -22,11 +22,12 @@ from mma_realtime.search.evaluator import MONTH, distance_at, evaluate, match
 from mma_realtime.search.scores import Scores
 from mma_realtime.search.significance import Background
 
-FARS = (1000.0, 100.0, 10.0)  # false alarms a month
+FARS = (1000.0, 100.0, 10.0, 1.0)  # false alarms a month
 TOLERANCE: Seconds = 0.3  # of an event's time
 CALIBRATED_AT: tuple[Seconds, ...] = (2000.0, 200.0, 60.0)  # one chance cluster in so many seconds
 ASKED: tuple[Seconds, ...] = CALIBRATED_AT[:2]  # of them, those that claims count
-MOST_SLIDES = 200
+MOST_SLIDES = 2000  # 2 s apart, an hour has 1,800 of them, in all two and a half months
+MOST_COHERENT = 200  # of networks that look again in every slide
 
 
 def base_threshold(scores: Scores, one_per: Seconds = 20.0) -> float:

@@ -120,7 +120,7 @@ class Slider:
             return ""
         return (
             f"networks that see both detectors look again in every slide: at most {min(most):,} slides of a stretch, "
-            "about a minute of one core; for more, python -m mma_realtime.slides --max-slides"
+            "for more, python -m mma_realtime.slides --max-slides"
         )
 
 
