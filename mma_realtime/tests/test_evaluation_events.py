@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -154,3 +155,15 @@ def test_the_stand_in_is_noise_and_a_signal_like_the_first_event() -> None:
         assert without.square().mean() == pytest.approx(2, rel=0.1)
     assert np.hypot(*loudest) == pytest.approx(24, abs=3)  # GW150914's
     assert abs(np.corrcoef(noise)[0, 1]) < 0.05
+
+
+def test_slides_without_a_cluster_are_no_error(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = events.slides_of
+
+    def none(*args: Any) -> Any:
+        return dataclasses.replace(real(*args), statistics=np.empty(0))
+
+    monkeypatch.setattr(events, "slides_of", none)
+    found = measured(model, inputs.strain_with(16.4, seconds=24, amplitude=4.5), reverse=False)
+    (counts,) = (value for key, value in found.items() if key.endswith("slide_counts"))
+    assert sum(counts) == 0

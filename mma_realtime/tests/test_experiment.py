@@ -18,13 +18,8 @@ from shared.errors import UserError
 
 torch.set_num_threads(1)
 SEARCH: dict[str, Any] = {
-    "noise_windows": 0,
-    "signals": 100,
-    "events": [],
-    "stand_in": False,
-    "calibration": 100,
-    "near": 1e9,
-}
+    "noise_windows": 0, "signals": 100, "events": [], "stand_in": False, "calibration": 100, "near": 1e9,
+}  # fmt: skip
 CONFIG: dict[str, Any] = {
     "model": {"members": 2, "pretrain_steps": 2, "search": SEARCH},
     "data": {

@@ -232,3 +232,34 @@ def test_zero_lag_counts_no_more_superevents_than_the_background_would_clusters(
         assert merged.max() == peaks.max()
         for statistic in np.unique(peaks):
             assert (merged >= statistic).sum() <= (peaks >= statistic).sum()
+
+
+def test_three_detectors_are_shifted_each_against_each() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(-1.0, 1.0, (3, 512)).astype(np.float32)
+    values[:, 200:204] = 40.0
+    valid = rng.random((3, 512)) > 0.1
+    valid[:, [0, -1]] = True
+    s = Scores(("H1", "L1", "V1"), START, HOP, values, valid)
+    found = time_slides(s, threshold=3.0)
+    shifts = [k for k in range(32, 481, 32) if 32 <= 2 * k % 512 <= 480]  # 256 would leave H1 and V1 as they are
+    assert 256 not in shifts
+    maxima, hops = [], 0
+    for k in shifts:
+        last = None
+        for t in range(512):
+            at = [t, (t - k) % 512, (t - 2 * k) % 512]
+            if not all(valid[i, j] for i, j in enumerate(at)):
+                continue
+            hops += 1
+            value = sum(float(values[i, j]) for i, j in enumerate(at))
+            if value > 3.0:
+                if last is not None and (t - last) * HOP < 0.35:
+                    maxima[-1] = max(maxima[-1], value)
+                else:
+                    maxima.append(value)
+                last = t
+    np.testing.assert_allclose(found.statistics, sorted(maxima), rtol=1e-9)
+    assert found.livetime_s == pytest.approx(hops * HOP)
+    assert found.n_slides == len(shifts)
+    assert found.loudest < 50.0  # one of the three at a time: no pair of the signal's windows meets

@@ -13,7 +13,6 @@ from rich.table import Table
 from shared.errors import one_line_errors
 
 from mma_realtime.data.strain import read_strain
-from mma_realtime.errors import SearchError
 from mma_realtime.search import report
 from mma_realtime.search.arguments import finite
 from mma_realtime.search.replay import Searched, psd_text
@@ -43,11 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     torch.set_num_threads(1)
     model = report.load_model(args.checkpoint)
-    if model.coherent:
-        raise SearchError(
-            "these networks look at both detectors together: slides of their scores do not exist; use a model of one "
-            "detector at a time, or search.coherent.coherent_slides"
-        )
     strain = read_strain(*args.files)
     console = Console()
     with report.progress_bar(console=console, transient=True) as bar:
@@ -60,7 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     slider = report.Slider(
         threshold, recipe.single_threshold, args.step, args.min_shift, args.max_slides, args.correlated
     )
-    background = slider.background([scores], args.on_source)
+    with report.progress_bar(console=console, transient=True) as bar:
+        task = bar.add_task("slides", total=None, last="")
+        stretch = report.slidable(
+            model, scores, lambda: (strain, conditioner),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+        background = slider.background([stretch], args.on_source)
     rates = {far: background.threshold_at(far / MONTH) for far in args.far}
     table = Table(box=None, pad_edge=False)
     table.add_column("statistic at least")
@@ -73,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"{far:g} a month: a statistic of {statistic:.3f} or more")
     console.print(psd_text([Searched(int(strain.gps_start), int(strain.gps_end), conditioner.psd)]), soft_wrap=True)
     console.print(report.background_text(background, ""), soft_wrap=True)
+    if limit := slider.limit_text([stretch]):
+        console.print(limit, soft_wrap=True)
     if args.json:
         content = {
             "model": report.model_dict(model),

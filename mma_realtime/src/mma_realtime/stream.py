@@ -10,16 +10,20 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from shared.errors import one_line_errors
 
+from mma_realtime.data.strain import BLOCK, SAMPLE_RATE, Strain, assemble
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
 from mma_realtime.search.arguments import finite
-from mma_realtime.search.replay import FAILED, Replay, psd_text, stretch_dicts
+from mma_realtime.search.conditioning import Conditioner
+from mma_realtime.search.replay import FAILED, Replay, Searched, psd_text, stretch_dicts
+from mma_realtime.search.scores import conditioner_for, informed
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -36,6 +40,22 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, help="file of snapshots, to go on from")
     parser.add_argument("--json", type=Path, help="write triggers and background to this file")
     return parser
+
+
+def strain_again(replay: Replay, searched: Searched) -> tuple[Strain, Conditioner]:
+    """The strain of a stretch that was replayed, and its conditioner.
+
+    Raises:
+        SearchError: it is too long to be held at once.
+    """
+    first, last = searched.gps_start, searched.gps_end
+    if last - first > BLOCK:
+        raise SearchError(
+            f"slides of networks that see both detectors hold a stretch in memory, {searched.where} are {last - first} "
+            f"s and at most {BLOCK} s are held: replay shorter files"
+        )
+    strain = assemble(replay.parts, first, last, SAMPLE_RATE)
+    return strain, informed(conditioner_for(replay.model, SAMPLE_RATE), strain, replay.noise)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = model.recipe
     threshold = recipe.threshold if args.threshold is None else args.threshold
     slider = report.Slider(threshold, recipe.single_threshold)
-    rows, background, why = report.judged(progress.triggers, progress.stretches, slider)
+    with report.progress_bar(console=console, transient=True) as bar:
+        slid = bar.add_task("slides", total=None, last="")
+        stretches = [
+            report.slidable(
+                model, scores, partial(strain_again, replay, each),
+                lambda done, total: bar.update(slid, completed=done, total=total),
+            )
+            for each, scores in zip(progress.searched, progress.stretches, strict=True)
+        ]  # fmt: skip
+        rows, background, why = report.judged(progress.triggers, stretches, slider)
     detectors = progress.stretches[0].detectors
     if rows:
         console.print(report.trigger_table(rows, detectors))
@@ -71,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(psd_text(progress.searched), soft_wrap=True)
     livetime = sum(scores.livetime for scores in progress.stretches)
     console.print(report.background_text(background, why), soft_wrap=True)
+    if limit := slider.limit_text(stretches):
+        console.print(limit, soft_wrap=True)
     pushed = (progress.hops - earlier) * args.hop
     speed = f"{pushed / took:.0f} times real time" if pushed and args.speed != "1" else "in real time"
     console.print(f"{livetime:,.0f} s searched in {' and '.join(detectors)}, {speed}", soft_wrap=True)

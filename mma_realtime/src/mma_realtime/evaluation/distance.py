@@ -22,11 +22,12 @@ from mma_realtime.search.evaluator import MONTH, distance_at, evaluate, match
 from mma_realtime.search.scores import Scores
 from mma_realtime.search.significance import Background
 
-FARS = (1000.0, 100.0, 10.0)  # false alarms a month
+FARS = (1000.0, 100.0, 10.0, 1.0)  # false alarms a month
 TOLERANCE: Seconds = 0.3  # of an event's time
 CALIBRATED_AT: tuple[Seconds, ...] = (2000.0, 200.0, 60.0)  # one chance cluster in so many seconds
 ASKED: tuple[Seconds, ...] = CALIBRATED_AT[:2]  # of them, those that claims count
-MOST_SLIDES = 200
+MOST_SLIDES = 2000  # 2 s apart, an hour has 1,800 of them, in all two and a half months
+MOST_COHERENT = 200  # of networks that look again in every slide
 
 
 def base_threshold(scores: Scores, one_per: Seconds = 20.0) -> float:
@@ -62,6 +63,8 @@ def sensitive_distances(
     for far in fars:
         if evaluation.duration < MONTH / far:
             continue  # the slides are too few for such a rate: not reported, never extrapolated
+        if len(noise) <= far / MONTH * evaluation.duration:
+            continue  # the background's own threshold cuts it off: what is below has no rate
         out[f"distance{suffix}/{far:g}"] = distance_at(evaluation, far)
         at = int(np.argmax(evaluation.far <= far / MONTH))
         out[f"found{suffix}/{far:g}"] = float(evaluation.found[at]) / evaluation.n_injections
@@ -70,7 +73,9 @@ def sensitive_distances(
     if (apart < 1).any():
         out[f"timing{suffix}/within"] = float((apart[apart < 1] <= TOLERANCE).mean())
         out[f"timing{suffix}/median"] = float(np.median(apart[apart < 1]))
-    grid = np.geomspace(MONTH / evaluation.duration, 3000, 40)
+    most = (len(noise) - 0.5) * MONTH / evaluation.duration
+    grid = np.geomspace(MONTH / evaluation.duration, max(MONTH / evaluation.duration, min(3000, most)), 40)
+    grid = grid[len(noise) > grid / MONTH * evaluation.duration]
     curve = [distance_at(evaluation, far) for far in grid]
     return out | {f"curve/far{suffix}": grid.tolist(), f"curve/distance{suffix}": curve}
 

@@ -103,7 +103,7 @@ def event_metrics(
     out[f"curve/{head}time"] = np.round(found.scores.times[valid] - gps_event, 4).tolist()
     out[f"curve/{head}score"] = np.round(series[valid], 3).tolist()
     out |= {f"curve/{head}{k}": v for k, v in whitened_around(model, strain, gps_event).items()}
-    edges = np.linspace(min(found.exclusive.statistics.min(), 0), max(found.inclusive.loudest, found.statistic), 41)
+    edges = np.linspace(found.exclusive.statistics.min(initial=0.0), max(found.inclusive.loudest, found.statistic), 41)
     out[f"curve/{head}slide_edges"] = edges.round(4).tolist()
     out[f"curve/{head}slide_counts"] = np.histogram(found.exclusive.statistics, edges)[0].astype(float).tolist()
     return out

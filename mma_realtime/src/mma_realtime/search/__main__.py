@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +23,17 @@ from shared.runs.job import Job, Outcome, cores
 from shared.runs.key import run_key
 from shared.runs.launch import run_jobs
 
+from mma_realtime.data.strain import Strain, read_strain
 from mma_realtime.data.strain_files import SAMPLE_RATE, Stretch, span
 from mma_realtime.data.strain_parts import listed, preferred, spans
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
 from mma_realtime.search.arguments import finite
 from mma_realtime.search.coincidence import Trigger
+from mma_realtime.search.conditioning import Conditioner
 from mma_realtime.search.model_file import DEFAULT, SearchModel
 from mma_realtime.search.replay import FAILED, Searched, psd_text, stretch_dicts
+from mma_realtime.search.scores import conditioner_for, informed
 
 RUNS = DEFAULT.parents[2] / "runs" / "search"
 
@@ -103,6 +107,12 @@ def jobs_of(groups: Sequence[Group], model: SearchModel, args: argparse.Namespac
     return jobs
 
 
+def strain_again(model: SearchModel, job: Job) -> tuple[Strain, Conditioner]:
+    """The strain of a job and its conditioner, as they were searched."""
+    strain = read_strain(*job.config["files"], partial=True, gps=tuple(job.config["gps"]))
+    return strain, informed(conditioner_for(model, strain.sample_rate), strain, job.config["psd"])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     model = report.load_model(args.checkpoint)
@@ -131,12 +141,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = model.recipe
     threshold = recipe.threshold if args.threshold is None else args.threshold
     slider = report.Slider(threshold, recipe.single_threshold, args.step)
-    rows, background, why = report.judged(triggers, scores, slider)
+    with report.progress_bar(console=console, transient=True) as bar:
+        task = bar.add_task("slides", total=None, last="")
+        stretches = [
+            report.slidable(
+                model, mine, partial(strain_again, model, job),
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+            for job, mine in zip(done, scores, strict=True)
+        ]  # fmt: skip
+        rows, background, why = report.judged(triggers, stretches, slider)
     if rows:
         console.print(report.trigger_table(rows, scores[0].detectors))
     else:
         console.print(f"no trigger above {threshold:g}")
     console.print(report.background_text(background, why), soft_wrap=True)
+    if limit := slider.limit_text(stretches):
+        console.print(limit, soft_wrap=True)
     livetime = sum(each.livetime for each in scores)
     console.print(psd_text(searched), soft_wrap=True)
     console.print(f"{livetime:,.0f} s searched in {len(done)} stretches", soft_wrap=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from mma_realtime.search.significance import (
 )
 
 AT_ONCE = 4096  # windows
+# Over all slides of a stretch. A twin looks at a window in 0.3 us of a core (its parts look once), a ResNet in 30 ms.
+TWIN_WINDOWS, OTHER_WINDOWS = 20_000_000, 4_000
 Slid = Callable[[int], Float32[torch.Tensor, " window"]]
 
 
@@ -100,8 +103,27 @@ def coherent_backgrounds(
 
     The networks look once, whatever is taken out. Arguments as of `time_slides`.
     """
-    statistic, valid, first = slid_statistics(model, strain, conditioner, hop)
-    apart = model.window + BEYOND_THE_WINDOW
+    return backgrounds_of(
+        slid_statistics(model, strain, conditioner, hop), model.window, step, max_slides, on_sources, threshold,
+        correlated, hop, progress, min_shift,
+    )  # fmt: skip
+
+
+def backgrounds_of(
+    slid: tuple[Slid, Bool[np.ndarray, "detector window"], GPS],
+    window: Seconds,
+    step: Seconds | None,
+    max_slides: int | None,
+    on_sources: Sequence[Sequence[GPS]],
+    threshold: float,
+    correlated: bool,
+    hop: Seconds,
+    progress: Callable[[int, int], None],
+    min_shift: Seconds | None,
+) -> list[Background]:
+    """Of what `slid_statistics` gave; arguments as of `coherent_backgrounds`."""
+    statistic, valid, first = slid
+    apart = window + BEYOND_THE_WINDOW
     step = apart if step is None else step
     least = apart if min_shift is None else min_shift
     check_apart(step, least, apart, correlated)
@@ -109,7 +131,7 @@ def coherent_backgrounds(
     lives = [valid.copy() for _ in on_sources]
     for live, on_source in zip(lives, on_sources, strict=True):
         for gps in on_source:
-            live[:, (times >= gps - 0.5) & (times <= gps + model.window + 0.5)] = False
+            live[:, (times >= gps - 0.5) & (times <= gps + window + 0.5)] = False
     shifts = slide_shifts(
         valid.shape[1], in_hops(step, hop, "the slide step"), math.ceil(least / hop - 1e-9), max_slides
     )
@@ -177,3 +199,61 @@ def slides_of(
         scores, step, min_shift, max_slides, on_source, threshold=threshold, correlated=correlated,
         single_threshold=model.recipe.single_threshold,
     )  # fmt: skip
+
+
+@dataclass
+class CoherentStretch:
+    """A stretch that networks looked at two detectors of together, to be slid.
+
+    The networks look at each slide once; what they found is kept, for backgrounds with other windows taken out.
+
+    Args:
+        model: networks.
+        scores: of the search.
+        load: reads the strain again, and the conditioner that the scores were made with.
+        progress: told how many slides are done, of how many.
+    """
+
+    model: SearchModel
+    scores: Scores
+    load: Callable[[], tuple[Strain, Conditioner]]
+    progress: Callable[[int, int], None] = lambda done, total: None
+    _kept: tuple[Slid, Bool[np.ndarray, "detector window"], GPS] | None = field(default=None, init=False)
+
+    @property
+    def livetime(self) -> Seconds:
+        return self.scores.livetime
+
+    @property
+    def most_slides(self) -> int:
+        """As many as `TWIN_WINDOWS` or `OTHER_WINDOWS` allow."""
+        twins = all(isinstance(member, TwinDeepFilter) for member in self.model.members)
+        windows = TWIN_WINDOWS if twins else OTHER_WINDOWS
+        return max(1, windows // max(1, self.scores.values.shape[1] * len(self.model.members)))
+
+    def background(
+        self,
+        step: Seconds,
+        min_shift: Seconds | None,
+        max_slides: int | None,
+        on_source: Sequence[GPS],
+        threshold: float,
+        correlated: bool,
+    ) -> Background:
+        """Arguments as of `time_slides`; the same step and number of slides in every call."""
+        settings = (threshold, correlated, self.scores.hop, self.progress, min_shift)
+        if self._kept is not None:
+            return backgrounds_of(self._kept, self.model.window, step, max_slides, [on_source], *settings)[0]
+        statistic, valid, first = slid_statistics(self.model, *self.load(), self.scores.hop)
+        kept: dict[int, torch.Tensor] = {}
+
+        def keep(shift: int) -> torch.Tensor:
+            kept[shift] = statistic(shift)
+            return kept[shift]
+
+        with torch.no_grad():
+            out = backgrounds_of(
+                (keep, valid, first), self.model.window, step, max_slides, [on_source], *settings
+            )[0]  # fmt: skip
+        self._kept = (kept.__getitem__, valid, first)
+        return out

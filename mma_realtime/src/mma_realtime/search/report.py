@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from shared.runs.store import write_atomic
 
+from mma_realtime.data.strain import Strain
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Seconds
+from mma_realtime.search.coherent import CoherentStretch
 from mma_realtime.search.coincidence import Trigger
+from mma_realtime.search.conditioning import Conditioner
 from mma_realtime.search.model_file import DEFAULT, SearchModel
 from mma_realtime.search.series import Scores
 from mma_realtime.search.significance import (
@@ -79,24 +82,16 @@ class Slider:
     max_slides: int | None = None
     correlated: bool = False
 
-    def background(self, stretches: Sequence[Scores], on_source: Sequence[GPS] = ()) -> Background:
+    def background(self, stretches: Sequence[Scores | CoherentStretch], on_source: Sequence[GPS] = ()) -> Background:
         """Of those stretches that are long enough for a slide.
 
         Raises:
             SearchError: none is; see `time_slides`.
         """
         out, why = [], SearchError("there is no strain to slide")
-        for scores in stretches:
-            step = short_step(scores) if self.step is None else self.step
-            most = self.max_slides or max(1, int(MOST_SUMS / max(1, scores.values.shape[1])))
-            correlated = self.correlated or self.step is None
+        for each in stretches:
             try:
-                out.append(
-                    time_slides(
-                        scores, step, self.min_shift, most, on_source, threshold=self.threshold,
-                        single_threshold=self.single_threshold, correlated=correlated,
-                    )
-                )  # fmt: skip
+                out.append(self._of(each, on_source))
             except SearchError as error:
                 if "hold no slide" not in str(error) and "no window has a score" not in str(error):
                     raise
@@ -105,9 +100,42 @@ class Slider:
             raise why
         return together(out)
 
+    def _of(self, stretch: Scores | CoherentStretch, on_source: Sequence[GPS]) -> Background:
+        correlated = self.correlated or self.step is None
+        if isinstance(stretch, CoherentStretch):
+            most = self.max_slides or stretch.most_slides
+            step = short_step(stretch.scores, max_slides=most) if self.step is None else self.step
+            return stretch.background(step, self.min_shift, most, on_source, self.threshold, correlated)
+        step = short_step(stretch) if self.step is None else self.step
+        most = self.max_slides or max(1, int(MOST_SUMS / max(1, stretch.values.shape[1])))
+        return time_slides(
+            stretch, step, self.min_shift, most, on_source, threshold=self.threshold,
+            single_threshold=self.single_threshold, correlated=correlated,
+        )  # fmt: skip
+
+    def limit_text(self, stretches: Sequence[Scores | CoherentStretch]) -> str:
+        """Of networks that look again in every slide: how many slides of a stretch are made at most; else nothing."""
+        most = [each.most_slides for each in stretches if isinstance(each, CoherentStretch)]
+        if not most or self.max_slides:
+            return ""
+        return (
+            f"networks that see both detectors look again in every slide: at most {min(most):,} slides of a stretch, "
+            "for more, python -m mma_realtime.slides --max-slides"
+        )
+
+
+def slidable(
+    model: SearchModel,
+    scores: Scores,
+    load: Callable[[], tuple[Strain, Conditioner]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scores | CoherentStretch:
+    """What is slid: scores of each detector, or the strain again where networks look at the detectors together."""
+    return CoherentStretch(model, scores, load, progress) if model.coherent else scores
+
 
 def judged(
-    triggers: Sequence[Trigger], stretches: Sequence[Scores], slider: Slider
+    triggers: Sequence[Trigger], stretches: Sequence[Scores | CoherentStretch], slider: Slider
 ) -> tuple[list[Judged], Background | None, str]:
     """Triggers with their rates, the background of all windows, and, where there is none, why.
 

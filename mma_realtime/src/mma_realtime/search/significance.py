@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float64, Int64
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Hertz, Seconds
 from mma_realtime.kernels.slides import slide_hist
-from mma_realtime.search.coincidence import CLUSTER_GAP, coincident_rows
+from mma_realtime.search.coincidence import CLUSTER_GAP, clusters, coincident_rows
 from mma_realtime.search.series import Scores
 
 BEYOND_THE_WINDOW: Seconds = 1.0  # a shift is at least the window and this (section 7)
@@ -233,12 +233,15 @@ def time_slides(
     gap: Seconds = CLUSTER_GAP,
     correlated: bool = False,
 ) -> Background:
-    """The background of two detectors' scores: the second shifted round against the first by k `step`, k = 1, 2, ...
+    """The background of detectors' scores: the second shifted round against the first by k `step`, k = 1, 2, ...
+
+    A third is shifted by twice as much, so that no two keep their true coincidences; each such pair has to be
+    `min_shift` apart too.
 
     Gaps of either detector, wherever the shift puts them, take away livetime.
 
     Args:
-        scores: of two detectors.
+        scores: of two detectors or more.
         step: s between slides; the window and 1 s where nothing is said.
         min_shift: s from zero lag, in both directions round the circle; the window and 1 s where nothing is said.
         max_slides: at most so many, those of the smallest shifts.
@@ -248,12 +251,12 @@ def time_slides(
             windows; `independent_livetime_s` says how much of the livetime does not.
 
     Raises:
-        SearchError: not two detectors; a step or shift shorter than allowed, or no slide fits the stretch.
+        SearchError: one detector; a step or shift shorter than allowed, or no slide fits the stretch.
     """
-    if len(scores.values) != 2:
+    if len(scores.values) < 2:
         raise SearchError(
             f"time slides shift one detector's scores against another's: {len(scores.values)} row(s) of scores are "
-            f"given ({', '.join(scores.detectors)}), two are needed"
+            f"given ({', '.join(scores.detectors)}), at least two are needed"
         )
     apart = scores.window + BEYOND_THE_WINDOW
     step = apart if step is None else step
@@ -261,37 +264,62 @@ def time_slides(
     check_apart(step, min_shift, apart, correlated)
     rows, live = on_one_circle(scores, on_source, single_threshold)
     step_hops = in_hops(step, scores.hop, "the slide step")
-    shifts = slide_shifts(rows.shape[1], step_hops, math.ceil(min_shift / scores.hop - 1e-9), max_slides)
+    least = math.ceil(min_shift / scores.hop - 1e-9)
+    shifts = slide_shifts(rows.shape[1], step_hops, least, None)
+    for times in range(2, len(rows)):  # detectors so many rows apart are shifted so many times as far
+        apart_now = times * shifts % rows.shape[1]
+        shifts = shifts[(apart_now >= least) & (apart_now <= rows.shape[1] - least)]
+    shifts = shifts[:max_slides]
     if not len(shifts):
         raise SearchError(
             f"{rows.shape[1] * scores.hop:.1f} s of scores from GPS {scores.gps_start:.1f} hold no slide: at least "
             f"{2 * min_shift:g} s are needed"
         )
-    slides = slide_hist(
-        torch.from_numpy(rows[0]),
-        torch.from_numpy(rows[1]),
-        torch.from_numpy(shifts),
-        torch.tensor([threshold, torch.inf], dtype=torch.float64),
-        threshold,
-        gap / scores.hop,
-        torch.from_numpy(live[0]),
-        torch.from_numpy(live[1]),
-        maxima=True,
-    )
-    assert slides.maxima is not None
-    livetimes = slides.valid_hops.numpy() * scores.hop
+    maxima, hops, loudest = _slid(rows, live, shifts, threshold, gap, scores.hop)
+    livetimes = hops * scores.hop
     if not livetimes.sum():
         raise SearchError("the detectors never overlap in any slide: there is no livetime to count in")
     each = math.ceil(apart / step - 1e-9)
     return Background(
-        slides.maxima.numpy(),
-        float(livetimes.sum()),
-        float(livetimes[::each].sum()),
-        len(shifts),
-        step,
-        threshold,
-        float(slides.loudest.max()),
+        maxima, float(livetimes.sum()), float(livetimes[::each].sum()), len(shifts), step, threshold, loudest
     )
+
+
+def _slid(
+    rows: Float64[np.ndarray, "row time"],
+    live: Bool[np.ndarray, "row time"],
+    shifts: Int64[np.ndarray, " slide"],
+    threshold: float,
+    gap: Seconds,
+    hop: Seconds,
+) -> tuple[Float64[np.ndarray, " cluster"], Int64[np.ndarray, " slide"], float]:
+    """Maxima of the clusters, ascending; hops that count in each slide; the loudest sum. Row i is late by i shifts."""
+    if len(rows) == 2:
+        slides = slide_hist(
+            torch.from_numpy(rows[0]),
+            torch.from_numpy(rows[1]),
+            torch.from_numpy(shifts),
+            torch.tensor([threshold, torch.inf], dtype=torch.float64),
+            threshold,
+            gap / hop,
+            torch.from_numpy(live[0]),
+            torch.from_numpy(live[1]),
+            maxima=True,
+        )
+        assert slides.maxima is not None
+        return slides.maxima.numpy(), slides.valid_hops.numpy(), float(slides.loudest.max())
+    maxima: list[float] = []
+    hops, loudest = np.zeros(len(shifts), np.int64), -math.inf
+    for slide, shift in enumerate(shifts.tolist()):
+        late = [
+            (np.roll(row, i * shift), np.roll(ok, i * shift))
+            for i, (row, ok) in enumerate(zip(rows, live, strict=True))
+        ]
+        both = np.logical_and.reduce([ok for _, ok in late])
+        series = np.where(both, sum(row for row, _ in late), -np.inf)
+        maxima += [float(series[a : b + 1].max()) for a, b in clusters(series, hop, threshold, gap)]
+        hops[slide], loudest = both.sum(), max(loudest, float(series.max()))
+    return np.sort(maxima), hops, loudest
 
 
 def short_step(scores: Scores, livetime: Seconds = LEAST_LIVETIME, max_slides: int | None = None) -> Seconds:
