@@ -20,7 +20,7 @@ from mma_realtime.gw.units import GPS, Seconds
 
 STAGES = "live.stages"  # topic
 EVERY: Seconds = 1.0
-LATE, LOST = 5.0, 15.0  # s without a beat
+LATE, LOST = 15.0, 60.0  # s without a beat; a sky map takes up to ten, in which its stage says nothing
 STATES = ("starting", "running", "waiting", "died", "ended")
 log = logging.getLogger(__name__)
 
