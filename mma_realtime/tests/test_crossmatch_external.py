@@ -34,6 +34,83 @@ ICECUBE: dict[str, Any] = {
 }  # fmt: skip
 
 
+VOEVENT = """<?xml version="1.0" encoding="UTF-8"?>
+<voe:VOEvent xmlns:voe="http://www.ivoa.net/xml/VOEvent/v2.0" version="2.0" role="{role}" ivorn="{ivorn}">
+  <Who><AuthorIVORN>ivo://nasa.gsfc.tan/gcn</AuthorIVORN><Date>2017-08-17T12:41:20</Date></Who>
+  <What>{params}</What>
+  <WhereWhen><ObsDataLocation><ObservatoryLocation id="GEOLUN"/><ObservationLocation>
+    <AstroCoordSystem id="UTC-FK5-GEO"/>
+    <AstroCoords coord_system_id="UTC-FK5-GEO">
+      <Time unit="s"><TimeInstant><ISOTime>2017-08-17T12:41:06.47</ISOTime></TimeInstant></Time>
+      <Position2D unit="deg"><Name1>RA</Name1><Name2>Dec</Name2>
+        <Value2><C1>176.8</C1><C2>-39.8</C2></Value2><Error2Radius>{radius}</Error2Radius></Position2D>
+    </AstroCoords></ObservationLocation></ObsDataLocation></WhereWhen>
+  {citations}
+</voe:VOEvent>"""
+
+
+def voevent(
+    ivorn: str = "ivo://nasa.gsfc.gcn/Fermi#GBM_524666471_1", role: str = "test", params: str = "",
+    radius: float = 11.6, cite: str = "", cited: str = "ivo://nasa.gsfc.gcn/Fermi#GBM_524666471_0",
+) -> bytes:  # fmt: skip
+    citations = f'<Citations><EventIVORN cite="{cite}">{cited}</EventIVORN></Citations>' if cite else ""
+    return VOEVENT.format(ivorn=ivorn, role=role, params=params, radius=radius, citations=citations).encode()
+
+
+def test_a_burst_as_a_voevent() -> None:
+    trigger = '<Param name="TrigID" value="524666471" ucd="meta.id"/>'
+    (event,) = read_notice(b"\n" + voevent(params=trigger))
+    assert (event.id, event.mission, event.kind) == ("Fermi 524666471", "Fermi", "GRB")
+    assert (event.tense, event.alert_type) == ("test", "initial")
+    assert event.gps == pytest.approx(GW170817 + 2.04, abs=0.02)
+    assert event.sent - event.gps == pytest.approx(13.53, abs=0.01)
+    assert (event.ra, event.dec) == (176.8, -39.8)
+    assert event.sigma == pytest.approx(math.hypot(11.6, 3.7))  # Fermi's radius is one sigma
+    assert event.ivorn == "ivo://nasa.gsfc.gcn/Fermi#GBM_524666471_1"
+
+
+@pytest.mark.parametrize(
+    ("role", "tense"), [("observation", "current"), ("prediction", "planned"), ("utility", "commanded")]
+)
+def test_a_role_is_a_tense(role: str, tense: str) -> None:
+    assert read_notice(voevent(role=role))[0].tense == tense
+
+
+@pytest.mark.parametrize(
+    ("cite", "alert_type"), [("supersedes", "update"), ("retraction", "retraction"), ("followup", "subsequent")]
+)
+def test_a_voevent_that_cites_another_is_of_its_event(cite: str, alert_type: str) -> None:
+    (first,) = read_notice(voevent(ivorn="ivo://nasa.gsfc.gcn/Fermi#GBM_524666471_0"))
+    (second,) = read_notice(voevent(cite=cite))
+    assert (second.id, second.alert_type) == (first.id, alert_type)
+
+
+def test_a_neutrino_as_a_voevent_has_the_rate_whose_unit_it_says() -> None:
+    ivorn = "ivo://amon/icecube_gold#1"
+    (event,) = read_notice(voevent(ivorn, params='<Param name="FAR" value="3.65" unit="yr^-1"/>', radius=1.0))
+    assert (event.mission, event.kind) == ("IceCube", "neutrino")
+    assert event.far == pytest.approx(0.01 / 86400)
+    assert event.sigma == pytest.approx(1 / math.sqrt(2 * math.log(10)))  # of 90 %
+    assert read_notice(voevent(ivorn, params='<Param name="FAR" value="3.65"/>'))[0].far is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<no xml", "no XML"),
+        (voevent().replace(b"</What>", b""), "no XML"),
+        (voevent(role="rumour"), "schema"),
+        (voevent(radius=200.0), "ra_dec_error"),
+        (voevent(params='<Param name="FAR" value="often" unit="Hz"/>'), "FAR"),
+        (voevent(params='<Param name="FAR" value="0" unit="Hz"/>'), "FAR"),
+        (voevent().replace(b"2017-08-17T12:41:06.47", b"2017-08-17T25:41:06"), "schema|ISOTime"),
+    ],
+)
+def test_a_voevent_that_cannot_be_used_says_why(content: bytes, message: str) -> None:
+    with pytest.raises(CrossMatchError, match=message):
+        read_notice(content)
+
+
 def read(notice: dict[str, Any], **changes: Any) -> ExternalEvent:
     return read_notice(json.dumps(notice | changes).encode())[0]
 

@@ -37,7 +37,7 @@ class VOEvent:
     Args:
         ivorn: its name. role: observation, prediction, utility or test.
         author: ivorn; date: of the packet, ISO 8601.
-        params: values by name; those of a group by `group.name`.
+        params: values by name; those of a group by `group.name`. units: of the params that say one.
         time: of the event, ISO 8601 in UTC.
         ra, dec, radius: deg.
         citations: of other packets: name and how.
@@ -53,6 +53,7 @@ class VOEvent:
     dec: float | None = None
     radius: float | None = None
     citations: tuple[tuple[str, str], ...] = ()
+    units: dict[str, str] = field(default_factory=dict)
 
 
 def ivorn_of(superevent: Superevent) -> str:
@@ -160,6 +161,7 @@ def read(content: bytes) -> VOEvent:
         _stripped(root.findtext("Who/Date")), params,
         _stripped(root.findtext(f"{coordinates}/Time/TimeInstant/ISOTime")), ra, dec, radius,
         tuple((each.text.strip() if each.text else "", each.get("cite", "")) for each in cited),
+        {p.get("name", ""): p.get("unit", "") for p in root.findall("What/Param") if p.get("unit")},
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""External notices (section 10): gamma-ray bursts, neutrinos and optical transients, from JSON of the GCN family.
+"""External notices (section 10): bursts, neutrinos and optical transients, in JSON of the GCN family or as VOEvents.
 
 One notice may tell several events (IceCube's follow-up of a superevent does). The order of arrival means nothing:
 `Externals` keeps, of every event, what was sent last.
@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from mma_realtime.crossmatch.joint import DEEPEST, FIRST_UNIQ
-from mma_realtime.errors import CrossMatchError
+from mma_realtime.alerts.voevent import VOEvent, read
+from mma_realtime.crossmatch.joint import DEEPEST, FIRST_UNIQ, YEAR
+from mma_realtime.errors import AlertError, CrossMatchError
 from mma_realtime.gw.units import GPS, Hertz
 from mma_realtime.times import gps_from_utc
 
@@ -33,6 +34,15 @@ KINDS: dict[str, Kind] = {
     "IceCube": "neutrino", "KM3NeT": "neutrino",
 }  # fmt: skip
 MESSENGERS: dict[str, Kind] = {"Neutrino": "neutrino"}
+ROLES: dict[str, Tense] = {
+    "observation": "current",
+    "test": "test",
+    "prediction": "planned",
+    "utility": "commanded",
+}  # of VOEvents
+CITES: dict[str, AlertType] = {"retraction": "retraction", "supersedes": "update", "followup": "subsequent"}
+PER_SECOND = {"Hz": 1.0, "s^-1": 1.0, "yr^-1": 1 / YEAR}  # units of a VOEvent's FAR
+ONE_SIGMA = {"Fermi"}  # missions whose VOEvents have a radius of one sigma
 
 
 @dataclass(frozen=True)
@@ -79,13 +89,18 @@ class ExternalEvent:
 
 
 def read_notice(content: bytes) -> list[ExternalEvent]:
-    """The events of a JSON notice.
+    """The events of a notice: a VOEvent if it begins with `<`, else JSON.
 
     Raises:
-        CrossMatchError: it is too large, no JSON, or lacks what a comparison needs; says which field.
+        CrossMatchError: it is too large, neither of the two, or lacks what a comparison needs; says which field.
     """
     if len(content) > LARGEST:
         raise CrossMatchError(f"a notice of {len(content):,} bytes is refused: at most {LARGEST:,} are read")
+    if content.lstrip()[:1] == b"<":
+        try:
+            return [_of_voevent(read(content.lstrip()))]
+        except AlertError as error:
+            raise CrossMatchError(str(error)) from None
     try:
         found = json.loads(content, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -117,6 +132,36 @@ def _event(notice: Mapping[str, Any]) -> ExternalEvent:
         _map(notice), "sub" in str(notice.get("search", "")).lower() or bool(notice.get("subthreshold", False)),
         notice.get("ivorn") if isinstance(notice.get("ivorn"), str) else None,
     )  # fmt: skip
+
+
+def _of_voevent(packet: VOEvent) -> ExternalEvent:
+    """The event of a packet: of the packets on one event `TrigID` is the same, or they cite the first one's name."""
+    mission = _named({"type": packet.ivorn}) or packet.ivorn.removeprefix("ivo://").split("/")[0]
+    cited, how = packet.citations[0] if packet.citations else (packet.ivorn, "")
+    alert_type = CITES.get(how, "initial")
+    when = {"Date": packet.date or packet.time, "ISOTime": packet.time}
+    sent = _time(when, "Date")
+    gps = sent if packet.time is None and alert_type == "retraction" else _time(when, "ISOTime")
+    place = {
+        "ra": packet.ra, "dec": packet.dec, "ra_dec_error": packet.radius,
+        "containment_probability": -math.expm1(-0.5) if mission in ONE_SIGMA else None,
+    }  # fmt: skip
+    ra, dec, sigma = _place(place, mission)
+    return ExternalEvent(
+        f"{mission} {packet.params.get('TrigID', cited)}", mission, "", KINDS.get(mission, "optical"), gps, sent,
+        alert_type, ROLES[packet.role], _rate(packet), ra, dec, sigma, ivorn=packet.ivorn,
+    )  # fmt: skip
+
+
+def _rate(packet: VOEvent) -> Hertz | None:
+    """The false-alarm rate, where its unit is known."""
+    factor = PER_SECOND.get(packet.units.get("FAR", ""))
+    if factor is None:
+        return None
+    try:
+        return _number({"FAR": float(packet.params["FAR"]) * factor}, "FAR", above=0.0)
+    except ValueError as error:
+        raise CrossMatchError(f"notice: 'FAR' is no rate: {error}"[:200]) from None
 
 
 def _coincident(notice: Mapping[str, Any], several: Any) -> list[ExternalEvent]:
