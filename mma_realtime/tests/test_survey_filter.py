@@ -16,6 +16,7 @@ from mma_realtime.crossmatch.filter import GROUP, MATCHES, SurveyFilter
 from mma_realtime.crossmatch.joint import OPTICAL
 from mma_realtime.crossmatch.made_up import packets
 from mma_realtime.crossmatch.survey import Cuts, Region
+from mma_realtime.errors import BusError
 
 GPS = 1187008882.43
 
@@ -99,3 +100,21 @@ def test_a_lag_is_told(
     behind = [r.message for r in caplog.records if "behind" in r.message]
     assert len(behind) == 1  # not at every step
     assert "400 wait on the bus" in behind[0]
+
+
+def test_a_bus_that_does_not_take_the_matches_has_the_alerts_come_again(
+    tmp_path: Path, made: list[tuple[bytes, dict[str, float]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = Region(spot(100.0, 0.0, 40.0), GPS, OPTICAL)
+    log = filled(tmp_path / "bus.db", made)
+    worker = SurveyFilter(log, {"S1": region}, batch=300)
+
+    def refuses(topic: str, rows: object) -> list[int]:
+        raise BusError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "append_many", refuses)
+        with pytest.raises(BusError, match="no space"):
+            worker.step()
+    assert [worker.step().read for _ in range(3)] == [300, 300, 0]
+    assert [int(json.loads(r.value)["id"].split()[1]) for r in log.fetch(MATCHES, "test", 1000)] == wanted(region, made)

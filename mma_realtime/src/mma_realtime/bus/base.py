@@ -7,9 +7,10 @@ least once, and twice only where its reader died between the record and the comm
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -91,6 +92,19 @@ def bury(bus: Bus, record: Record, reason: str) -> int:
     headers = {**record.headers, "reason": reason[:1000], "topic": record.topic, "offset": str(record.offset)}
     log.warning("%s: record %d is a dead letter: %s", record.topic, record.offset, reason)
     return bus.append(record.topic + DEAD, record.key, record.value, headers)
+
+
+@contextlib.contextmanager
+def handled(bus: Bus, group: str, records: Sequence[Record]) -> Iterator[None]:
+    """Commits a topic's fetched records when the block has ended; after an error in it they are fetched again."""
+    try:
+        yield
+    except BaseException:
+        for record in reversed(records):  # so that each partition goes on at its first record
+            bus.seek(group, record.topic, record.offset)
+        raise
+    for record in {record.offset >> PARTITION: record for record in records}.values():
+        bus.commit(group, record.topic, record.offset + 1)
 
 
 def deliver(

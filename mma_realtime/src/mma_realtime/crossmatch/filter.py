@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mma_realtime.bus.base import SURVEY, Bus, Record, bury
+from mma_realtime.bus.base import SURVEY, Bus, Record, bury, handled
 from mma_realtime.crossmatch.survey import Cuts, PacketReader, Region, SurveyAlert, columns
 from mma_realtime.errors import CrossMatchError
 from mma_realtime.gw.units import Seconds
@@ -67,18 +67,17 @@ class SurveyFilter:
             return Batch(0, 0, 0, 0, 0.0)
         alerts: list[SurveyAlert] = []
         dead = 0
-        for record in records:
-            try:
-                alerts.append(self.reader.read(record.value))
-            except CrossMatchError as error:
-                bury(self.bus, record, str(error))
-                dead += 1
-        rows = self._matches(alerts)
-        if rows:
-            self.bus.append_many(MATCHES, rows)
-        after = records[-1].offset + 1
-        self.bus.commit(GROUP, SURVEY, after)
-        return self._told(records, len(rows), dead, self.bus.end(SURVEY) - after)
+        with handled(self.bus, GROUP, records):
+            for record in records:
+                try:
+                    alerts.append(self.reader.read(record.value))
+                except CrossMatchError as error:
+                    bury(self.bus, record, str(error))
+                    dead += 1
+            rows = self._matches(alerts)
+            if rows:
+                self.bus.append_many(MATCHES, rows)
+        return self._told(records, len(rows), dead, self.bus.end(SURVEY) - records[-1].offset - 1)
 
     def _matches(self, alerts: list[SurveyAlert]) -> list[tuple[str, bytes, dict[str, str]]]:
         table = columns(alerts)
