@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from mma_realtime.data.simulated import SimulatedBBH
+from mma_realtime.evaluation import alerting
 from mma_realtime.evaluation.efficiency import SNRS
 from mma_realtime.evaluation.yardstick import Settings
-from mma_realtime.experiment import ALONE, SECTIONS, TWIN, alone, data_fingerprint, run
+from mma_realtime.experiment import ALERTING, ALONE, SECTIONS, TWIN, alone, data_fingerprint, run
 from mma_realtime.trial import Trial
 from shared.claims.ledger import load_ledger
 from shared.claims.results import Results
@@ -73,7 +74,10 @@ def test_a_tier_expands_to_experiments_of_known_settings(tier: str) -> None:
         config = experiment.config
         assert experiment.seeds
         assert set(config) <= SECTIONS, experiment.name
-        (kind,) = {"matched_filter", "model", *ALONE} & set(config)
+        (kind,) = {"matched_filter", "model", *ALONE, *ALERTING} & set(config)
+        if kind in ALERTING:
+            assert set(config[kind]) <= alerting.arguments(kind)
+            continue
         if kind in ALONE:
             module, windows = alone(kind)
             module(**config[kind])
@@ -209,7 +213,7 @@ def test_every_configuration_takes_a_step(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tier", "kinds"), [("quick", {"model"}), ("cpu", set(ALONE))])
+@pytest.mark.parametrize(("tier", "kinds"), [("quick", {"model"}), ("cpu", {*ALONE, *ALERTING})])
 def test_an_experiment_reports_what_claims_ask_for(tier: str, kinds: set[str], tmp_path: Path) -> None:
     wanted = {name: metrics for name, metrics in asked(tier).items() if kinds & set(plan(tier)[name].config)}
     assert wanted

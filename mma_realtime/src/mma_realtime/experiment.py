@@ -5,6 +5,7 @@ glitch_classifier  GlitchNet, which names transients; `data` are then settings o
 denoiser           a denoiser; `data` are then settings of windows that come with their signals (`SignalWindows`)
 model              networks, trained on simulated strain and measured as a search (E1 to E6); with a section `twin`
                    (model, data and trainer of its own) twins that begin as these follow, and are measured beside them
+skymaps, joint, recovery   E7, E8 and E10 (`evaluation.alerting`)
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TWIN = {"model", "data", "trainer"}
 ALL = {"data", "trainer", "seed_everything"}
 SEARCHES = {"matched_filter", "twin", "model"} | ALL
 ALONE = ("glitch_classifier", "denoiser")  # networks that are no search
-SECTIONS = SEARCHES | set(ALONE)
+ALERTING = ("skymaps", "joint", "recovery")
+SECTIONS = SEARCHES | set(ALONE) | set(ALERTING)
 
 
 def alone(section: str) -> tuple[type[L.LightningModule], type[L.LightningDataModule]]:
@@ -47,6 +49,11 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     from mma_realtime.data.simulated import SimulatedBBH
     from mma_realtime.data.strain import EVENTS, event_files
 
+    told = next((name for name in ALERTING if name in config), None)
+    if told:
+        from mma_realtime.evaluation.alerting import fingerprint
+
+        return fingerprint(told, dict(config[told] or {}))
     settings = dict(config.get("data") or {})
     sections = [section for section in ALONE if section in config]
     windows: Any = alone(sections[0])[1] if sections else SimulatedBBH
@@ -64,23 +71,28 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
         for file in files:
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         real += [name] if files else []
-    told = f"E4: real strain of {' and '.join(real)}" if real else "E4: no real strain under the data root"
-    return digest.hexdigest(), "recipe", f"{data.detail}; {told}"
+    strain = f"E4: real strain of {' and '.join(real)}" if real else "E4: no real strain under the data root"
+    return digest.hexdigest(), "recipe", f"{data.detail}; {strain}"
 
 
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run", tier: str = "fit") -> dict[str, Any]:
     """Metrics by name, curves as lists. Training resumes from the run's last checkpoint."""
-    section = next((name for name in ALONE if name in config), None)
+    section = next((name for name in (*ALONE, *ALERTING) if name in config), None)
     sections = {section} | ALL if section else SEARCHES
     for key in config:
         if key not in sections:
-            more = "" if section else f"; or one of {', '.join(ALONE)} with data and trainer"
+            more = "" if section else f"; or one of {', '.join((*ALONE, *ALERTING))}"
             raise UserError(f"configuration: unknown key '{key}'; there are: {', '.join(sorted(sections))}{more}")
     if "matched_filter" in config:
         from mma_realtime.evaluation.yardstick import yardstick
 
         dry = bool((config.get("trainer") or {}).get("fast_dev_run"))
         return yardstick(dict(config["matched_filter"]), dict(config.get("data") or {}), seed, dry)
+    if section in ALERTING:
+        from mma_realtime.evaluation.alerting import measured
+
+        dry = bool((config.get("trainer") or {}).get("fast_dev_run"))
+        return measured(section, dict(config[section] or {}), seed, dry)
     from shared.cli import train_and_test
 
     if section:
