@@ -54,7 +54,7 @@ def system(folder: Path) -> tuple[Store, SqliteLog]:
     tell(store, first.located(spot()))
     relay(store, bus)
     stream = Heart(bus, "stream", origin="simulated")
-    stream.numbers = {"gps": GPS + 100, "real_time_factor": 1.0, "threshold": 6.0, "gaps": 3, "duplicates": 0}
+    stream.numbers = {"gps": GPS + 100, "real_time_factor": 1.0, "threshold": 6.0, "gaps": 3}
     stream.took("search", [0.04, 0.05, 0.06])
     stream.scores = [(GPS - 20 + 0.25 * k, None if 200 < k < 220 else _score(k)) for k in range(480)]
     stream.beat(lag=0.4, queue=0, now=True)

@@ -136,6 +136,7 @@ def test_waiting_notices_are_counted_and_a_duplicate_is_shown_once(running: tupl
     relay(store, bus)
     status = watch.look()
     assert status["outbox"]["waiting"] == 0
+    assert status["duplicates_dropped"] == 1
     assert [a["superevent_id"] for a in status["alerts"]].count(second.id) == 1
 
 

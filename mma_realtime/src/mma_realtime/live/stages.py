@@ -187,7 +187,7 @@ def crossmatch(system: System, stop: threading.Event, heart: Heart) -> None:
         try:
             while not stop.is_set():
                 done = matcher.step()
-                heart.numbers = {"duplicates": float(matcher.seen.dropped), "pairs": float(matcher.pairs)}
+                heart.numbers = {"pairs": float(matcher.pairs)}
                 heart.beat(queue=matcher.behind())
                 if not done:
                     stop.wait(PAUSE)

@@ -69,6 +69,7 @@ class Watch:
         self.scores: dict[float, float | None] = {}
         self.alerts: deque[Alert] = deque(maxlen=ALERTS)
         self.origin = ""
+        self.duplicates = 0
         bus.seek(GROUP, STAGES, time=clock() - MEMORY)
         bus.seek(GROUP, NOTICES, max(0, bus.end(NOTICES) - RECENT))
 
@@ -95,7 +96,7 @@ class Watch:
             "stages": stages,
             "scores": [[gps, value] for gps, value in self.scores.items() if gps > last - SHOWN],
             "alerts": [alert.as_dict() for alert in reversed(self.alerts)],
-            "duplicates_dropped": int(sum(each.get("duplicates", 0) for each in numbers)),
+            "duplicates_dropped": self.duplicates,
             "gaps": int(sum(each.get("gaps", 0) for each in numbers)),
             "latency": self._latencies(stored.pop("steps")),
             **stored,
@@ -127,13 +128,15 @@ class Watch:
         self.scores = {gps: value for gps, value in self.scores.items() if gps > max(self.scores) - SHOWN}
 
     def _count(self, record: Record) -> None:
-        """A version is shown once, in however many flavours and however often it is delivered."""
+        """A version is shown once, however often it is delivered: what a relay sent twice is dropped, and counted."""
         try:
             key = (record.headers["superevent_id"], int(record.headers["version"]), record.headers["alert_type"])
         except (KeyError, ValueError):
             log.warning("%s: record %d does not say which notice it is", record.topic, record.offset)
             return
-        if key not in [(alert.superevent_id, alert.version, alert.alert_type) for alert in self.alerts]:
+        if key in [(alert.superevent_id, alert.version, alert.alert_type) for alert in self.alerts]:
+            self.duplicates += 1
+        else:
             self.alerts.append(Alert(record.offset, *key, record.time))
 
     def _stage(self, beat: Beat, now: float) -> dict[str, Any]:
