@@ -249,6 +249,12 @@ class Store:
             for number, topic, key, value, headers, made in rows
         ]
 
+    def sending_times(self) -> list[Seconds]:
+        """s from each row's making to its sending, of those that are sent, in order."""
+        return [
+            took for (took,) in self._database.rows("SELECT sent - made FROM outbox WHERE sent > 0 ORDER BY number")
+        ]
+
     def mark(self, numbers: list[int]) -> None:
         """Rows are sent."""
         with self._database.writing():
