@@ -26,7 +26,7 @@ class BusError(UserError):
 
 
 class AlertError(UserError, ValueError):
-    """A candidate, superevent, notice or store of alerts that cannot be used; one line with what is wrong and the fix."""
+    """A candidate, superevent, notice or store of alerts that cannot be used; one line with what is wrong with it."""
 
 
 class StatusError(UserError, ValueError):
