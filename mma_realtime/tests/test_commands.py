@@ -19,7 +19,7 @@ FIT = [
     "--data.bank_size", "40", "--data.noise_seconds", "32", "--data.batch_size", "8", "--data.steps_per_epoch", "3",
     "--data.validation_windows", "16", "--data.first_phase", "0", "--trainer.max_epochs", "3",
     "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--data.seed", "4",
-    "--model.search", "{noise_windows: 0, events: [], stand_in: false, calibration: 100}",
+    "--model.search", "{noise_windows: 0, events: [], stand_in: false, calibration: 100, near: 20}",
 ]  # fmt: skip
 
 

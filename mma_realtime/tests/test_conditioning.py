@@ -166,6 +166,53 @@ def test_a_line_narrower_than_the_filter_resolves_is_taken_out() -> None:
         assert power[np.abs(f - 179.7) < 2].max() < 10 * np.median(power[(f > 25) & (f < 395)])
 
 
+def repeating(strain: Strain, first: float, last: float, length: float) -> Strain:
+    """The detector's buffer is stuck: from `first` to `last` s its last `length` s come over and over."""
+    a, b, n = round(first * FS), round(last * FS), round(length * FS)
+    values = strain.values.copy()
+    values[0, a:b] = np.resize(values[0, a - n : a], b - a)
+    return replace(strain, values=values)
+
+
+@pytest.mark.parametrize("length", [1.0, 0.25, 1 / 16])
+@pytest.mark.parametrize("sizes", [[FS], [FS // 4], [40 * FS], [1000, 37, 5000]])
+def test_a_buffer_that_is_stuck_is_a_gap(length: float, sizes: list[int]) -> None:
+    strain, conditioner = coloured(30), Conditioner()
+    expected, valid = in_hops(conditioner, with_gaps(strain, (0, 18, 21)), sizes)
+    values, ok = in_hops(conditioner, repeating(strain, 18, 21, length), sizes)
+    lost = slice(round(17.6 * RATE), round(21.5 * RATE))
+    assert not ok[0, lost].any()
+    assert (ok[0, : round(17.5 * RATE)] == valid[0, : round(17.5 * RATE)]).all()
+    assert ok[0, lost.stop + 1 :].all()
+    assert (ok[1] == in_hops(conditioner, strain, sizes)[1][1]).all()
+    near = np.abs(values - expected)[0, lost.stop + RATE :]  # no stuck second is in the PSD
+    assert near.max() < 1e-9
+
+
+def test_noise_from_before_a_long_hole_is_forgotten() -> None:
+    conditioner, strain = Conditioner(), coloured(160, detectors=1)
+    louder = strain.values.copy()
+    louder[:, 100 * FS :] *= 10.0
+    values, valid = whole(conditioner, with_gaps(replace(strain, values=louder), (0, 30, 100)))
+    fresh, fresh_valid = whole(conditioner, replace(strain, values=louder).slice(START + 100, START + 160))
+    after = slice(100 * RATE, None)
+    assert (valid[:, after] == fresh_valid).all()
+    np.testing.assert_allclose(values[:, after], fresh, atol=1e-9)
+    _, valid = whole(conditioner, with_gaps(strain, (0, 30, 90)))
+    assert valid[0, round(90.5 * RATE) : round(159.5 * RATE)].all()  # after a minute it still stands
+
+
+def test_strain_whose_noise_is_zero_or_beyond_all_numbers_gives_nothing() -> None:
+    for size in (1e-200, 1e200):
+        strain = coloured(24, detectors=1)
+        absurd = replace(strain, values=strain.values * size)
+        values, valid = whole(Conditioner(), absurd)
+        assert not valid.any()
+        assert not values.any()
+        with pytest.raises(SearchError, match="zero, or no number, at some frequency"):
+            Conditioner().fitted(absurd)
+
+
 def test_settings_that_do_not_fit_are_refused() -> None:
     for settings_, why in (
         ({"sample_rate": 1000}, "whole multiple"),
@@ -190,7 +237,7 @@ def test_a_file_whose_noise_cannot_be_known_is_refused() -> None:
     with pytest.raises(SearchError, match=r"L1 has no 8 s of strain without a gap between GPS 1000000000"):
         Conditioner().fitted(with_gaps(coloured(16), (1, 3, 4), (1, 7, 8), (1, 11, 12)))
     dead = coloured(16)
-    with pytest.raises(SearchError, match="zero at some frequency"):
+    with pytest.raises(SearchError, match="zero, or no number, at some frequency"):
         Conditioner().fitted(replace(dead, values=np.zeros_like(dead.values)))
 
 

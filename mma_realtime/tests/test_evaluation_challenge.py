@@ -12,6 +12,7 @@ import pytest
 import torch
 from mma_realtime.data.challenge import CURVE, coloured_noise, generate
 from mma_realtime.data.strain import Strain
+from mma_realtime.errors import SearchError
 from mma_realtime.evaluation import challenge as measured_module
 from mma_realtime.evaluation import speed
 from mma_realtime.evaluation.calibrate import SEED, calibrated, parameters, size_of
@@ -82,20 +83,24 @@ def test_a_calibrated_search_has_its_rate_and_its_time(energy: SearchModel) -> N
 
 def test_of_two_detectors_together_the_search_says_which() -> None:
     net = build("twin", channels=2)
-    model = calibrated([net], "twin", size_of(net, {}), 1024, BAND, ("H1", "L1"), duration=100)
+    model = calibrated([net], "twin", size_of(net, {}), 1024, BAND, ("H1", "L1"), duration=100, near=math.inf)
     assert model.recipe.detectors == ("H1", "L1")
     assert model.recipe.size == {"input_length": 1024, "channels": 2, "outputs": 2}
     assert math.isfinite(model.recipe.threshold)
     assert parameters([net, net]) == 2 * sum(p.numel() for p in net.parameters())
 
 
-def test_what_finds_nothing_is_calibrated_to_no_offset() -> None:
+def test_what_finds_no_injection_is_not_calibrated() -> None:
     class Silent(Energy):
         def forward(self, x: Tensor) -> Tensor:
             return torch.zeros(len(x), 1)
 
-    model = calibrated([Silent()], "by hand", {}, 1024, BAND, ("H1",), duration=100)
-    assert (model.recipe.threshold, model.recipe.time_offset) == (0.0, 0.0)
+    with pytest.raises(
+        SearchError, match=r"none of the 2 injections of 100 s has a trigger within 0\.5 s.* train longer"
+    ):
+        calibrated([Silent()], "by hand", {}, 1024, BAND, ("H1",), duration=100)
+    with pytest.raises(SearchError, match=r"within 0\.001 s"):  # it hears them, later than that
+        calibrated([Energy()], "by hand", {}, 1024, BAND, ("H1",), duration=100, near=0.001)
 
 
 # ---- glitches ----

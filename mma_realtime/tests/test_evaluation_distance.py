@@ -16,6 +16,7 @@ from mma_realtime.evaluation.distance import (
     calibration_of,
     over_sets,
     sensitive_distances,
+    set_seeds,
     triggers_of,
 )
 from mma_realtime.search.coincidence import Trigger
@@ -127,31 +128,37 @@ def test_noise_of_the_backgrounds_rate_is_inside_and_of_another_is_not() -> None
     long, live = 400_000.0, 7200.0
     chance = background(long, draws(0.05, long, 0), threshold=1.0)
     inside = [calibration_of(draws(0.05, live, seed), live, chance) for seed in range(1, 101)]
-    # Three tests of 99 % (fewer are outside where few are expected, as counts are whole numbers).
-    assert sum(each["calibration/inside"] for each in inside) >= 93
+    # Two tests of 99 % (fewer are outside where few are expected, as counts are whole numbers).
+    assert {each["calibration/measured"] for each in inside} == {2.0}
+    assert 196 <= sum(each["calibration/inside"] for each in inside) <= 200
     assert np.mean([each["calibration/ratio"] for each in inside]) == pytest.approx(1, abs=0.05)
     for each in inside:
         assert each["calibration/expected_60"] == pytest.approx(120, rel=0.01)
         assert each["calibration/expected_2000"] == pytest.approx(3.6, rel=0.02)
     for rate in (0.1, 0.025, 0.0):  # twice as many, half as many, none
         outside = [calibration_of(draws(rate, live, seed), live, chance) for seed in range(10)]
-        assert {each["calibration/inside"] for each in outside} == {0.0}
+        assert {each["calibration/inside_60"] for each in outside} == {0.0}
+        assert np.mean([each["calibration/inside"] for each in outside]) < 1.6  # the rarest alone has too few to say
         assert np.mean([each["calibration/ratio"] for each in outside]) == pytest.approx(rate / 0.05, abs=0.1)
     # A tail that the slides do not have, but the bulk: the rarest rate alone sees it.
     bulk = np.sort(draws(0.05, live, 3))
     tail = np.append(bulk[:-20], np.full(20, 50.0))
     found = calibration_of(tail, live, chance)
     assert (found["calibration/inside_60"], found["calibration/inside_2000"]) == (1.0, 0.0)
-    assert found["calibration/inside"] == 0.0
+    assert found["calibration/inside"] == 1.0
 
 
-def test_rates_below_the_backgrounds_threshold_are_left_out() -> None:
+def test_rates_below_the_backgrounds_threshold_are_told_as_not_measured() -> None:
     chance = background(100_000.0, draws(1 / 500, 100_000.0, 0), threshold=1.0)
     found = calibration_of(draws(1 / 500, 7200.0, 1), 7200.0, chance)
     assert "calibration/count_2000" in found
     assert not {"calibration/count_200", "calibration/count_60"} & set(found)
+    assert (found["calibration/measured_2000"], found["calibration/measured_200"]) == (1.0, 0.0)
+    assert found["calibration/measured"] == 1.0
+    assert found["calibration/inside"] <= 1.0  # of the two that are asked
     rare = background(100_000.0, np.array([2.0]), threshold=1.0)
-    assert calibration_of(np.array([3.0]), 7200.0, rare)["calibration/inside"] == 0.0  # nothing shown: no pass
+    none = calibration_of(np.array([3.0]), 7200.0, rare)
+    assert (none["calibration/inside"], none["calibration/measured"]) == (0.0, 0.0)  # nothing shown: no pass
 
 
 def test_clusters_are_counted_and_not_their_windows() -> None:
@@ -163,12 +170,23 @@ def test_clusters_are_counted_and_not_their_windows() -> None:
     found = calibration(series(values), chance)
     assert found["calibration/expected_60"] == pytest.approx(60, abs=2)
     assert found["calibration/count_60"] == pytest.approx(found["calibration/expected_60"], abs=1)
-    assert found["calibration/inside"] == 1.0
+    assert found["calibration/inside"] == 2.0
 
 
 def test_sets_are_averaged_number_by_number() -> None:
-    assert over_sets([1.0, 2.0, 6.0]) == 3.0
-    assert over_sets([[1.0, 2.0, 3.0], [3.0, 4.0]]) == [2.0, 3.0]
+    sets = [{"a": 1.0, "c": [1.0, 2.0, 3.0]}, {"a": 2.0, "c": [3.0, 4.0]}, {"a": 6.0, "c": [5.0, 6.0]}]
+    assert over_sets(sets) == {"a": 3.0, "c": [3.0, 4.0]}
+
+
+def test_what_a_set_lacks_has_no_mean_whichever_set_it_is() -> None:
+    sets = [{"a": 1.0, "first": 5.0}, {"a": 3.0, "second": 7.0}]
+    assert over_sets(sets) == over_sets(sets[::-1]) == {"a": 2.0}
+
+
+def test_sets_of_one_training_seed_are_no_other_seeds() -> None:
+    assert len({seed for own in range(200) for seed in set_seeds(own, 3)}) == 600
+    assert set_seeds(10, 3)[:2] == set_seeds(10, 2)
+    assert min(set_seeds(0, 1)) > 99_999  # those of calibration, of speed, and that users type
 
 
 def test_triggers_are_moved_by_the_calibrated_offset() -> None:

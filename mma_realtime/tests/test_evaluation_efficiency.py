@@ -54,7 +54,8 @@ def test_the_threshold_is_exceeded_by_its_share_of_the_noise() -> None:
 def test_a_linear_statistic_has_the_normal_curve() -> None:
     found = efficiency(lambda x: x[:, 0, 0], Known(), 100_000, 20_000, snrs=(0.0, 2.0, 4.0))  # type: ignore[arg-type]
     assert set(found) == {
-        "threshold/fap1e-2", "threshold/fap1e-3", *(f"tpr/fap1e-{k}/snr{s}" for k in (2, 3) for s in (0, 2, 4))
+        "threshold/fap1e-2", "threshold/fap1e-3", "windows/noise", "windows/signals",
+        *(f"tpr/fap1e-{k}/snr{s}" for k in (2, 3) for s in (0, 2, 4))
     }  # fmt: skip
     for fap in (1e-2, 1e-3):
         z = norm.isf(fap)

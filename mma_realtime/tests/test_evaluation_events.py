@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from mma_realtime.data.strain import Strain
 from mma_realtime.errors import SearchError
+from mma_realtime.evaluation import events
 from mma_realtime.evaluation.events import event_metrics, look, whitened_around
 from mma_realtime.evaluation.stand_in import CURVE, DISTANCE, MASSES, stand_in
 from mma_realtime.gw.inject import add_signal
@@ -52,10 +54,12 @@ def test_an_event_is_above_every_slide_at_its_time_and_not_backwards(loud: dict[
     assert loud["loudest_slide"] <= loud["loudest_slide_inclusive"]
     assert loud["time_error"] < 0.05
     assert loud["livetime"] >= 2000
+    assert loud["above_2000_s"] == 1.0
     assert loud["independent_livetime"] < loud["livetime"] / 4
     assert loud["far_per_hour"] == pytest.approx(3600 / loud["livetime"])  # louder than everything: the bound
     assert loud["reversed_in_noise"] == 1.0
     assert loud["reversed_statistic"] < loud["statistic"] - 2
+    assert loud["reversed_lower"] == 1.0
 
 
 def test_the_published_time_is_no_help_to_the_search(model: Any, loud: dict[str, Any]) -> None:
@@ -65,10 +69,18 @@ def test_the_published_time_is_no_help_to_the_search(model: Any, loud: dict[str,
     assert not any("reversed" in key for key in elsewhere)
 
 
+def test_an_event_above_too_few_slides_is_not_above_2000_s(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert events.ENOUGH == 2000
+    monkeypatch.setattr(events, "ENOUGH", 3000.0)
+    found = measured(model, inputs.strain_with(16.4, seconds=24, amplitude=4.5), reverse=False)
+    assert 2000 < found["livetime"] < 3000
+    assert (found["above_all"], found["above_2000_s"]) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_noise_alone_is_not_above_its_slides(model: Any, seed: int) -> None:
     found = measured(model, inputs.strain_with(seconds=32, seed=seed), reverse=False)
-    assert found["above_all"] == 0.0
+    assert found["above_all"] == found["above_2000_s"] == 0.0
     assert found["far_per_hour"] > 3600 / found["livetime"]
 
 
@@ -143,3 +155,15 @@ def test_the_stand_in_is_noise_and_a_signal_like_the_first_event() -> None:
         assert without.square().mean() == pytest.approx(2, rel=0.1)
     assert np.hypot(*loudest) == pytest.approx(24, abs=3)  # GW150914's
     assert abs(np.corrcoef(noise)[0, 1]) < 0.05
+
+
+def test_slides_without_a_cluster_are_no_error(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = events.slides_of
+
+    def none(*args: Any) -> Any:
+        return dataclasses.replace(real(*args), statistics=np.empty(0))
+
+    monkeypatch.setattr(events, "slides_of", none)
+    found = measured(model, inputs.strain_with(16.4, seconds=24, amplitude=4.5), reverse=False)
+    (counts,) = (value for key, value in found.items() if key.endswith("slide_counts"))
+    assert sum(counts) == 0

@@ -42,11 +42,12 @@ def found(bank: Bank) -> dict[str, float]:
 def test_the_stand_in_is_found_at_its_time_and_not_backwards(found: dict[str, float]) -> None:
     event = {key.removeprefix("events/stand_in/"): value for key, value in found.items()}
     assert event["above_all"] == 1.0
+    assert event["above_2000_s"] == float(event["livetime"] >= 2000)
     assert event["time_error"] < 0.02
     assert event["statistic"] == pytest.approx(23, abs=3)  # in this band
     assert event["livetime"] > 1000
     assert event["reversed_statistic"] < event["statistic"] / 2
-    assert event["reversed_in_noise"] == 1.0
+    assert (event["reversed_in_noise"], event["reversed_lower"]) == (1.0, 1.0)
 
 
 def test_names_are_the_networks(found: dict[str, float]) -> None:

@@ -180,3 +180,12 @@ def test_command_says_in_one_line_what_is_wrong(files, tmp_path, capsys, monkeyp
     assert capsys.readouterr().err == f"error: {tmp_path}/none.hdf is missing: name the HDF5 file of events\n"
     with pytest.raises(SearchError, match="--far 0: give rates above 0"):
         main([*files, "--duration", "7260", "--far", "0"])
+
+
+def test_a_rate_that_the_searchs_threshold_cuts_off_is_refused():
+    few = Events(*(column[:3] for column in BACKGROUND))
+    evaluation = evaluate(INJECTIONS, FOREGROUND, few, MONTH)
+    assert distance_at(evaluation, 2) == evaluation.sensitive_distance[0]
+    for far in (3, 1000):
+        with pytest.raises(SearchError, match=r"background cut off: .* it has 3: lower the threshold"):
+            distance_at(evaluation, far)

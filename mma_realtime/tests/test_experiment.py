@@ -17,7 +17,9 @@ from mma_realtime.trial import FILE, Trial
 from shared.errors import UserError
 
 torch.set_num_threads(1)
-SEARCH: dict[str, Any] = {"noise_windows": 0, "events": [], "stand_in": False, "calibration": 100}
+SEARCH: dict[str, Any] = {
+    "noise_windows": 0, "signals": 100, "events": [], "stand_in": False, "calibration": 100, "near": 1e9,
+}  # fmt: skip
 CONFIG: dict[str, Any] = {
     "model": {"members": 2, "pretrain_steps": 2, "search": SEARCH},
     "data": {
@@ -128,7 +130,8 @@ def test_the_datas_name_follows_its_recipe_and_its_files(tmp_path: Path) -> None
     strain, _ = stand_in()
     write_npz(strain, tmp_path / "gwosc" / "event_GW150914.npz")
     real = data_fingerprint({"data": data})
-    assert (real[1], "real strain of GW150914" in real[2]) == ("real", True)
+    # Windows, sets and training are simulated with the event's strain there or not: that is E4's alone.
+    assert (real[1], "; E4: real strain of GW150914" in real[2]) == ("recipe", True)
     strain.values[0, 5] += 1
     write_npz(strain, tmp_path / "gwosc" / "event_GW150914.npz")
     other = data_fingerprint({"data": data})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -213,7 +214,7 @@ def test_ensembles_that_can_not_be() -> None:
 
 def test_a_denoiser_learns_to_take_noise_away() -> None:
     torch.manual_seed(0)
-    net = Denoiser(128, width=8, levels=2, kernel=5)
+    net = Denoiser(128, widths=(16, 16), kernel=5, stride=2)
     t = torch.arange(128) / 128
     optimiser = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(100):
@@ -224,8 +225,37 @@ def test_a_denoiser_learns_to_take_noise_away() -> None:
         loss.backward()
         optimiser.step()
     assert loss.item() < 0.5  # 1 is no denoising
-    with pytest.raises(SearchError, match="needs a multiple of 4"):
-        Denoiser(130, levels=2)
+
+
+@pytest.mark.parametrize(("stride", "widths"), [(2, (4,)), (4, (4, 6, 8))])
+def test_a_denoiser_gives_as_many_samples_as_it_takes_and_sees_the_past_and_the_future(
+    stride: int, widths: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    net = Denoiser(256, channels=2, widths=widths, kernel=3, stride=stride).double()
+    x = torch.randn(3, 2, 256, dtype=torch.float64, requires_grad=True)
+    y = net(x)
+    assert y.shape == x.shape
+    (seen,) = torch.autograd.grad(y[0, 0, 128], x)
+    places = seen[0].abs().sum(0).nonzero()[:, 0]
+    assert places.min() < 128 < places.max()
+    assert seen[1:].abs().max() == 0
+    assert (seen[0].abs().sum(1) > 0).all()  # both detectors
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"input_length": 130, "widths": (4, 4)}, "a denoiser of 2 levels and stride 4 needs a multiple of 8"),
+        ({"widths": ()}, r"widths is \[\]: channels of at least one level"),
+        ({"widths": (4, 0)}, r"widths is \[4, 0\]"),
+        ({"kernel": 4}, "kernel is 4 and stride 4: an odd kernel and an even stride"),
+        ({"stride": 3}, "kernel is 9 and stride 3"),
+    ],
+)
+def test_a_denoiser_of_sizes_that_do_not_fit_is_one_line(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(SearchError, match=says):
+        Denoiser(**settings)
 
 
 @pytest.mark.parametrize("frequency", [30.0, 100.0, 300.0])

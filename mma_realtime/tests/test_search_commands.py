@@ -7,15 +7,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
-from mma_realtime.data.strain import write_npz
-from mma_realtime.errors import SearchError
+from mma_realtime.data.mlgwsc import write_strain
+from mma_realtime.data.strain import read_strain, write_npz
+from mma_realtime.errors import SearchError, StrainError
 from mma_realtime.models import build
 from mma_realtime.search import __main__ as search
 from mma_realtime.search.model_file import Recipe, SearchModel
-from mma_realtime.search.replay import Replay
+from mma_realtime.search.replay import Progress, Replay
+from scipy.signal import resample_poly
 from shared.errors import one_line_errors
 
 from mma_realtime import models, slides, stream
@@ -40,6 +43,15 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    """For jobs, which are processes of their own and do not know the template."""
+    torch.manual_seed(0)
+    model = SearchModel(Recipe("deepfilter_shallow", threshold=0.05), [build("deepfilter_shallow")])
+    model.save(tmp_path / "untrained.pt")
+    return tmp_path / "untrained.pt"
+
+
+@pytest.fixture
 def event(tmp_path: Path) -> Path:
     write_npz(inputs.strain_with(16.4, seconds=32), tmp_path / "event.npz")
     return tmp_path / "event.npz"
@@ -60,7 +72,10 @@ def test_a_replayed_event_is_found_and_ranked_above_every_slide(
     assert loudest["utc"].startswith("2011-09-14T01:46:41")
     assert loudest["far_is_upper_limit"]
     assert loudest["far_hz"] == pytest.approx(1 / 2000, rel=0.5)
-    assert 0 < loudest["p_value"] < 0.05
+    independent = loudest["far_independent_hz"]  # all slides, 0.25 s apart, would say 8 times as little
+    assert loudest["far_hz"] < independent / 5
+    assert loudest["p_value"] == pytest.approx(1 - np.exp(-independent * found["searched_s"]))
+    assert 0 < loudest["p_value"] < 0.1
     assert loudest["statistic"] > found["background"]["loudest"] / 2
     background = found["background"]
     assert background["livetime_s"] >= 2000
@@ -109,9 +124,159 @@ def test_a_replay_that_was_stopped_goes_on_and_ends_the_same(checkpoint: Path, t
     assert resumed.progress.triggers == whole.progress.triggers
     for a, b in zip(resumed.progress.stretches, whole.progress.stretches, strict=True):
         np.testing.assert_array_equal(a.values, b.values)
+    half = Replay(model, [folder], state=tmp_path / "half")
+    for i, _ in enumerate(half.run()):
+        if i == 30:
+            half.save()
+            break
+    assert half.progress.state is not None
+    content = Progress.from_bytes((tmp_path / "half").read_bytes(), tmp_path / "half")
+    content.state = replace(half.progress.state, fingerprint="of code that is gone")
+    (tmp_path / "half").write_bytes(content.to_bytes())
+    with pytest.raises(SearchError, match="another model or conditioning"):  # and the stretch is not passed over
+        through(Replay(model, [folder], state=tmp_path / "half"))
     state.write_bytes(b"torn")
     with pytest.raises(SearchError, match="no state of a replay"):
         Replay(model, [folder], state=state)
+
+
+def through(replay: Replay) -> Replay:
+    for _ in replay.run():
+        pass
+    return replay
+
+
+def test_a_state_is_of_one_replay_and_no_other(event: Path, checkpoint: Path, tmp_path: Path) -> None:
+    model, state = SearchModel.load(checkpoint), tmp_path / "state"
+    first = through(Replay(model, [event], state=state))
+    moved = event.rename(tmp_path / "moved.npz")
+    again = Replay(model, [moved], state=state, threshold=model.recipe.threshold)
+    assert through(again).progress.triggers == first.progress.triggers
+    assert again.progress.hops == first.progress.hops  # nothing was pushed again
+    write_npz(inputs.strain_with(20.4, seconds=32, seed=7), tmp_path / "same_seconds.npz")
+    write_npz(replace(inputs.strain_with(seconds=32), gps_start=START + 400), tmp_path / "later.npz")
+    other = inputs.template_model(time_offset=-0.2)
+    for given, says in (
+        (
+            {"paths": [tmp_path / "same_seconds.npz"]},
+            r"other contents of the files \(SHA-256 \w+ then, SHA-256 \w+ now",
+        ),
+        (
+            {"paths": [tmp_path / "later.npz"]},
+            r"other strain \(H1 GPS 1000000000 to .* then, H1 GPS 1000000400 to .* now",
+        ),
+        ({"model": other}, rf"other model \(SHA-256 {model.checksum} then, SHA-256 {other.checksum} now\): give"),
+        ({"threshold": 7.5}, r"other threshold \(0 then, 7\.5 now\): give another --state, or delete this one"),
+        ({"noise": "trailing"}, r"other PSD \(auto then, trailing now\)"),
+        ({"hop": 0.5}, r"other hop \(1 then, 0\.5 now\)"),
+    ):
+        with pytest.raises(SearchError, match=says):
+            Replay(**{"model": model, "paths": [moved], "state": state} | given)
+
+
+def test_a_state_of_another_version_is_refused(event: Path, checkpoint: Path, tmp_path: Path) -> None:
+    head = {"triggers": [], "stretches": [], "open": False, "hops": 0}  # as it was before there were formats
+    with (tmp_path / "state").open("wb") as file:
+        np.savez(file, head=np.frombuffer(json.dumps(head).encode(), np.uint8))
+    with pytest.raises(SearchError, match=r"state was written by another version .* delete it to start anew"):
+        Replay(SearchModel.load(checkpoint), [event], state=tmp_path / "state")
+
+
+def test_the_psd_is_chosen_by_the_whole_stretch_and_told(
+    event: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mma_realtime.search.replay.BLOCK", 40)  # the first block alone would be a short stretch
+    long = replace(inputs.strain_with(20.4, seconds=70), gps_start=START + 500)
+    write_npz(long, tmp_path / "long.npz")
+    out = tmp_path / "out.json"
+    args = ["--replay", str(event), str(tmp_path / "long.npz"), "--checkpoint", str(checkpoint), "--json", str(out)]
+    assert stream.main(args) == 0
+    found = read(out)
+    told = [(s["gps_start"], s["gps_end"], s["psd"]) for s in found["stretches"]]
+    assert told == [(START, START + 32, "file"), (START + 500, START + 570, "trailing")]
+    assert sum(s["livetime_s"] for s in found["stretches"]) == found["searched_s"]
+    assert {t["model_sha256"] for t in found["triggers"]} == {SearchModel.load(checkpoint).checksum}
+    text = capsys.readouterr().out
+    assert "psd: file, of the whole stretch (GPS 1000000000 to 1000000032)" in text
+    assert "psd: trailing, of the seconds before each second (GPS 1000000500 to 1000000570)" in text
+    assert stream.main([*args, "--psd", "file"]) == stream.FAILED  # 70 s are longer than what is held at once
+    assert "failed GPS 1000000500 to 1000000570 are 70 s, and --psd file holds all" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("psd", ["auto", "trailing", "file"])
+def test_strain_in_which_nothing_can_be_found_is_an_error(psd: str, untrained: Path, tmp_path: Path) -> None:
+    good = inputs.strain_with(seconds=20)
+    dead, lost = good.values.copy(), good.values.copy()
+    dead[1], lost[0] = 0.0, np.nan
+    for name, strain, says in (
+        ("dead", replace(good, values=dead), r"L1, GPS 1000000000 to 1000000020: every second is a gap \(one constant"),
+        ("lost", replace(good, values=lost), r"H1, GPS 1000000000 to 1000000020: every second is a gap \(NaN\)"),
+        ("short", good.slice(START, START + 6), r"H1, GPS .* to 1000000006: the longest gapless stretch is 6 s"),
+    ):
+        write_npz(strain, file := tmp_path / f"{name}.npz")
+        for main, args in (
+            (stream.main, ["--replay", str(file), "--psd", psd]),
+            (search.main, [str(file), "--psd", psd, "--jobs", "1", "--runs", str(tmp_path / "runs")]),
+            (slides.main, [str(file)]),
+        ):
+            with pytest.raises((SearchError, StrainError), match=rf"{name}\.npz, {says}"):
+                main([*args, "--checkpoint", str(untrained)])
+
+
+def test_strain_that_a_trailing_psd_uses_up_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    write_npz(inputs.strain_with(seconds=10), file := tmp_path / "ten.npz")
+    common = ["--checkpoint", str(checkpoint)]
+    with pytest.raises(SearchError, match=r"ten\.npz, H1 and L1, GPS .* to 1000000010: no window has a score: .* 10 s"):
+        stream.main(["--replay", str(file), "--psd", "trailing", *common])
+    assert stream.main(["--replay", str(file), *common]) == 0  # as a whole they are enough
+
+
+def test_a_stretch_that_fails_is_told_and_the_others_are_searched(
+    event: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = inputs.strain_with(seconds=20)
+    write_npz(replace(dead, values=dead.values * [[1.0], [0.0]], gps_start=START + 400), tmp_path / "dead.npz")
+    out, state = tmp_path / "out.json", tmp_path / "state"
+    args = ["--replay", str(event), str(tmp_path / "dead.npz"), "--checkpoint", str(checkpoint), "--json", str(out)]
+    for _ in range(2):  # the second time from the state
+        assert stream.main([*args, "--state", str(state)]) == stream.FAILED
+        found = read(out)
+        assert found["triggers"][0]["gps"] == pytest.approx(START + 16.4, abs=0.15)
+        (why,) = found["failed"].values()
+        assert f"{tmp_path}/dead.npz, L1, GPS 1000000400 to 1000000420: every second is a gap" in why
+        assert "failed" in capsys.readouterr().out
+
+
+def test_a_stretch_that_lacks_a_detector_is_told(
+    event: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = replace(inputs.strain_with(seconds=20).select("H1"), gps_start=START + 400)
+    write_npz(alone, tmp_path / "alone.npz")
+    args = ["--replay", str(event), str(tmp_path / "alone.npz"), "--checkpoint", str(checkpoint)]
+    assert stream.main(args) == stream.FAILED
+    assert "failed no file has strain of L1 in GPS 1000000400 to 1000000420" in capsys.readouterr().out
+
+
+def test_a_detector_that_is_dead_for_a_part_is_a_gap(checkpoint: Path, tmp_path: Path) -> None:
+    strain = inputs.strain_with(60.4, seconds=80)
+    strain.values[1, 20 * inputs.FS : 40 * inputs.FS] = 0.0
+    write_npz(strain, file := tmp_path / "part.npz")
+    out = tmp_path / "out.json"
+    assert stream.main(["--replay", str(file), "--checkpoint", str(checkpoint), "--json", str(out)]) == 0
+    found = read(out)
+    assert 40 < found["searched_s"] < 50
+    assert max(found["triggers"], key=lambda t: t["statistic"])["gps"] == pytest.approx(START + 60.4, abs=0.15)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "loud"])
+def test_a_threshold_is_a_finite_number(value: str, event: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mains = ((stream.main, ["--replay", str(event)]), (search.main, [str(event)]), (slides.main, [str(event)]))
+    for main, args in mains:
+        with pytest.raises(SystemExit) as stop:
+            main([*args, f"--threshold={value}"])
+        assert stop.value.code == 2
+        assert f"argument --threshold: {value} is no finite number" in capsys.readouterr().err
 
 
 def test_slides_tell_what_a_rate_costs(
@@ -124,6 +289,7 @@ def test_slides_tell_what_a_rate_costs(
     assert slides.main(args) == 0
     found = read(out)
     assert found["background"]["livetime_s"] >= 2000
+    assert found["psd"] == "file"
     statistic = found["statistic_at_far_per_month"][f"{far:g}"]
     assert -3 < statistic <= found["background"]["loudest"] + 1e-9
     assert f"{statistic:.3f}" in capsys.readouterr().out
@@ -136,16 +302,13 @@ def test_slides_tell_what_a_rate_costs(
 
 @pytest.mark.slow
 def test_many_files_are_searched_by_the_launcher_and_not_twice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.manual_seed(0)
-    model = SearchModel(Recipe("deepfilter_shallow", threshold=0.05), [build("deepfilter_shallow")])
-    model.save(tmp_path / "net.pt")
     for i in range(2):
         strain = inputs.strain_with(seconds=16, seed=i)
         write_npz(replace(strain, gps_start=START + 100 * i), tmp_path / f"{i}.npz")
     write_npz(replace(inputs.strain_with(seconds=6), gps_start=START + 300), tmp_path / "short.npz")
-    common = ["--checkpoint", str(tmp_path / "net.pt"), "--runs", str(tmp_path / "runs"), "--jobs", "1"]
+    common = ["--checkpoint", str(untrained), "--runs", str(tmp_path / "runs"), "--jobs", "1"]
     out = tmp_path / "out.json"
     files = [str(tmp_path / f"{i}.npz") for i in (1, 0)]
     status = search.main([*files, str(tmp_path / "short.npz"), *common, "--json", str(out)])
@@ -169,11 +332,63 @@ def test_files_of_the_same_seconds_are_one_stretch(tmp_path: Path) -> None:
     for name in strain.detectors:
         write_npz(strain.select(name), tmp_path / f"{name}.npz")
     write_npz(replace(strain, gps_start=START + 12), tmp_path / "later.npz")
+    np.savez(tmp_path / "psds.npz", f=np.arange(3))
     groups = search.grouped([tmp_path])
-    assert [[p.name for p in group] for group in groups] == [["H1.npz", "L1.npz"], ["later.npz"]]
+    assert [[p.name for p in files] for files, _ in groups] == [["H1.npz", "L1.npz"], ["later.npz"]]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SearchError, match="holds no strain"):
+    with pytest.raises(StrainError, match="holds no strain"):
         search.grouped([tmp_path / "empty"])
+
+
+@pytest.mark.slow
+def test_of_a_folder_with_two_kinds_of_file_each_second_is_searched_once(
+    untrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder := tmp_path / "strain").mkdir()
+    strain = inputs.strain_with(16.4, seconds=32)
+    write_npz(strain, folder / "event.npz")
+    for name, row in zip(strain.detectors, strain.values, strict=True):
+        with h5py.File(folder / f"{name}.hdf5", "w") as file:
+            file["strain/Strain"] = resample_poly(row, 2, 1) * 1e-21
+            file["strain/Strain"].attrs["Xspacing"] = 1 / 4096
+            file["meta/GPSstart"], file["meta/Detector"] = START, np.bytes_(name)
+            file["quality/simple/DQmask"] = np.full(32, 3, np.uint32)
+            file["quality/simple/DQShortnames"] = np.array([b"DATA", b"CBC_CAT1"])
+    np.savez(folder / "psds.npz", f=np.arange(3))
+    out = tmp_path / "out.json"
+    common = ["--checkpoint", str(untrained), "--json", str(out)]
+    for main, args in (
+        (stream.main, ["--replay", str(folder)]),
+        (search.main, [str(folder), "--jobs", "1", "--runs", str(tmp_path / "runs")]),
+    ):
+        caplog.clear()
+        assert main([*args, *common]) == 0
+        found = read(out)
+        (stretch,) = found["stretches"]
+        assert (stretch["gps_start"], stretch["gps_end"], stretch["psd"]) == (START, START + 32, "file")
+        assert found["searched_s"] == pytest.approx(30, abs=0.2)
+        assert found["triggers"][0]["model_sha256"] == found["model"]["sha256"]
+        assert f"{folder}/event.npz, H1, GPS 1000000000 to 1000000032: left out" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_file_with_stretches_far_apart_is_a_job_of_each(untrained: Path, tmp_path: Path) -> None:
+    first = inputs.strain_with(seconds=20)
+    path = tmp_path / "set.hdf"
+    write_strain(path, first)
+    with h5py.File(path, "a") as file:
+        for name in ("H1", "L1"):
+            there = next(iter(file[name].values()))
+            later = file[name].create_dataset("1500000000", data=there[:])
+            later.attrs.update({**there.attrs, "start_time": 1_500_000_000})
+    groups = search.grouped([path])
+    assert [gps for _, gps in groups] == [(START, START + 20), (1_500_000_000, 1_500_000_020)]
+    out = tmp_path / "out.json"
+    args = [str(path), "--checkpoint", str(untrained), "--jobs", "1", "--runs", str(tmp_path / "runs")]
+    assert search.main([*args, "--json", str(out)]) == 0
+    assert [s["gps_start"] for s in read(out)["stretches"]] == [START, 1_500_000_000]
+    with pytest.raises(StrainError, match=r"nothing between GPS 1000000020 .* and GPS 1500000000"):
+        read_strain(path)
 
 
 def test_a_model_is_read_back_and_named_by_its_sum(checkpoint: Path, tmp_path: Path) -> None:
@@ -222,14 +437,20 @@ def test_errors_are_one_line_and_status_two(event: Path, checkpoint: Path, capsy
         assert error.count("\n") == 1
 
 
-def test_a_model_of_two_detectors_together_has_no_slides_of_scores(
+def test_a_model_of_two_detectors_together_is_slid_by_looking_again(
     event: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inputs.template_model(("H1", "L1"), threshold=4.0).save(tmp_path / "pair.pt")
     common = ["--checkpoint", str(tmp_path / "pair.pt")]
-    with pytest.raises(SearchError, match="look at both detectors together"):
-        slides.main([str(event), *common])
+    out = tmp_path / "out.json"
+    common += ["--json", str(out)]
+    assert slides.main([str(event), *common, "--on-source", str(START + 16.4)]) == 0
+    alone = read(out)["background"]
+    assert alone["livetime_s"] >= 2000
+    # 60,000 windows over all slides; the stretch has 489, of which the last ends half a second before it does.
+    assert f"at most {60_000 // 489} slides of a stretch" in capsys.readouterr().out.replace("\n", " ")
     assert stream.main(["--replay", str(event), *common]) == 0
-    text = capsys.readouterr().out
-    assert "no false-alarm rates: time slides shift one detector's scores against another's" in text
-    assert "H1+L1" in text
+    loudest = max(read(out)["triggers"], key=lambda t: t["statistic"])
+    assert loudest["far_is_upper_limit"]
+    assert loudest["far_hz"] == pytest.approx(1 / alone["livetime_s"], rel=0.05)
+    assert "H1+L1" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mma_realtime.errors import SearchError
-from mma_realtime.search.coincidence import find_triggers
+from mma_realtime.search.coincidence import clusters, combine, find_triggers
 from mma_realtime.search.series import Scores
 from mma_realtime.search.significance import Background, duration_text, short_step, time_slides, together
 from scipy.stats import poisson
@@ -199,3 +199,67 @@ def test_an_hour_of_noise_has_as_many_events_as_its_slides_say() -> None:
 def test_durations_are_told_in_their_unit() -> None:
     told = [duration_text(s) for s in (35.0, 2460.0, 18720.0, 864000.0, 1e9)]
     assert told == ["35 s", "41 min", "5.2 h", "10 d", "31.7 yr"]
+
+
+def test_the_bound_of_correlated_slides_is_that_of_the_independent_ones() -> None:
+    background = Background(np.array([1.0, 2.0, 5.0]), 8000.0, 1000.0, 80, 0.25, 0.0, 5.0)
+    assert background.independent_far(6.0).value_hz == 1 / 1000
+    assert background.independent_far(6.0).upper_limit
+    assert background.independent_far(2.0).value_hz == pytest.approx(2 / 8000 + 1 / 1000)
+    apart = replace(background, independent_livetime_s=8000.0)
+    assert apart.independent_far(2.0) == apart.far(2.0)
+    with pytest.raises(SearchError, match="below the background"):
+        background.independent_far(-1.0)
+
+
+def test_a_threshold_that_the_clusters_do_not_reach_is_the_one_they_were_counted_above() -> None:
+    background = Background(np.array([1.0, 2.0]), 1000.0, 1000.0, 10, 2.0, 0.5, 2.0)
+    assert background.threshold_at(1.0) == 0.5
+    assert background.threshold_at(1 / 1000) == np.nextafter(2.0, np.inf)
+
+
+def test_zero_lag_counts_no_more_superevents_than_the_background_would_clusters() -> None:
+    """Several clusters of one event are one event at zero lag; in slides each counts, so rates are never too low."""
+    for seed in range(20):
+        s = scores(noise(4096, seed))
+        series = combine(s)
+        peaks = np.array([series[a : b + 1].max() for a, b in clusters(series, HOP, -4.0)])
+        events: dict[int, float] = {}
+        for each in find_triggers(s, -4.0):
+            events[each.event] = max(each.statistic, events.get(each.event, -math.inf))
+        merged = np.array(list(events.values()))
+        assert len(merged) < len(peaks) / 2  # the refractory has something to do here
+        assert merged.max() == peaks.max()
+        for statistic in np.unique(peaks):
+            assert (merged >= statistic).sum() <= (peaks >= statistic).sum()
+
+
+def test_three_detectors_are_shifted_each_against_each() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(-1.0, 1.0, (3, 512)).astype(np.float32)
+    values[:, 200:204] = 40.0
+    valid = rng.random((3, 512)) > 0.1
+    valid[:, [0, -1]] = True
+    s = Scores(("H1", "L1", "V1"), START, HOP, values, valid)
+    found = time_slides(s, threshold=3.0)
+    shifts = [k for k in range(32, 481, 32) if 32 <= 2 * k % 512 <= 480]  # 256 would leave H1 and V1 as they are
+    assert 256 not in shifts
+    maxima, hops = [], 0
+    for k in shifts:
+        last = None
+        for t in range(512):
+            at = [t, (t - k) % 512, (t - 2 * k) % 512]
+            if not all(valid[i, j] for i, j in enumerate(at)):
+                continue
+            hops += 1
+            value = sum(float(values[i, j]) for i, j in enumerate(at))
+            if value > 3.0:
+                if last is not None and (t - last) * HOP < 0.35:
+                    maxima[-1] = max(maxima[-1], value)
+                else:
+                    maxima.append(value)
+                last = t
+    np.testing.assert_allclose(found.statistics, sorted(maxima), rtol=1e-9)
+    assert found.livetime_s == pytest.approx(hops * HOP)
+    assert found.n_slides == len(shifts)
+    assert found.loudest < 50.0  # one of the three at a time: no pair of the signal's windows meets

@@ -26,10 +26,12 @@ from mma_realtime.data.strain import (
     time_reversed,
     write_npz,
 )
+from mma_realtime.data.strain_parts import HOLE, gather, spans
 from mma_realtime.errors import StrainError
 
 RATE = 64  # of most files here: nothing below depends on it
 START = 1_126_259_446
+S, E = START, START + 12
 
 
 def noise(seconds: int, rate: int = RATE, seed: int = 0, size: float = 1e-21) -> np.ndarray:
@@ -43,6 +45,7 @@ def gwosc(
     values: np.ndarray | None = None,
     rate: float = RATE,
     mask: np.ndarray | None = None,
+    injections: np.ndarray | None = None,
     **changed: object,
 ) -> Path:
     """A file as GWOSC writes it; `changed` replaces `Xstart`, `Duration`."""
@@ -57,6 +60,9 @@ def gwosc(
         file["quality/simple/DQShortnames"] = np.array(
             [b"DATA", b"CBC_CAT1", b"CBC_CAT2", b"CBC_CAT3", b"BURST_CAT1", b"BURST_CAT2", b"BURST_CAT3"]
         )
+        if injections is not None:
+            file["quality/injections/Injmask"] = injections
+            file["quality/injections/InjShortnames"] = np.array([b"NO_BURST_HW_INJ", b"NO_CBC_HW_INJ"])
     return path
 
 
@@ -104,6 +110,25 @@ def test_seconds_without_data_are_gaps_not_zeros(tmp_path, caplog):
     assert got.segments() == [(START + a, START + b) for a, b in ((0, 2), (3, 4), (5, 6), (8, 12))]
     assert "NaN: GPS 1126259448 to 1126259449" in caplog.text
     assert "flagged as bad: GPS 1126259452 to 1126259454" in caplog.text
+
+
+def test_hardware_injections_of_binaries_are_told_and_stay(tmp_path, caplog):
+    mask, injections = np.full(12, 127, np.uint32), np.full(12, 3, np.uint32)
+    injections[2] -= 1  # a burst: no business of this search
+    read(gwosc(tmp_path / "clean", mask=mask, injections=injections))
+    assert not caplog.records
+    injections[[5, 6, 9]] -= 2
+    mask[9] -= 1  # without data nothing is found anyway
+    path = gwosc(tmp_path / "H", mask=mask, injections=injections)
+    assert read(path).valid[0].sum() == 11
+    (line,) = [r.getMessage() for r in caplog.records if "hardware injections of" in r.getMessage()]
+    assert str(path) in line
+    assert "hardware injections of compact binaries (GPS 1126259451 to 1126259453)" in line
+    caplog.clear()
+    next(replay(path, sample_rate=RATE, block=4))
+    assert "hardware injections of" not in caplog.text  # only of the seconds that are read
+    with pytest.raises(StrainError, match=r"5 quality flags \(injections/Injmask\) for 12 seconds"):
+        read(gwosc(tmp_path / "short", injections=injections[:5]))
 
 
 def test_a_gap_between_files_stays_one(tmp_path):
@@ -166,6 +191,63 @@ def test_a_replay_in_blocks_is_the_whole_read_at_once(tmp_path):
     blocks = list(replay(tmp_path, sample_rate=RATE, block=4))
     assert [(b.gps_start - START, b.duration) for b in blocks] == [(0, 4), (4, 4), (8, 4), (12, 1)]
     assert np.concatenate([b.values for b in blocks], 1) == pytest.approx(whole.values, rel=1e-12, abs=1e-12)
+
+
+def test_files_of_other_rates_are_resampled_each_by_itself(tmp_path):
+    rng = np.random.default_rng(3)
+    values = [rng.normal(size=6 * rate) * 1e-21 for rate in (4 * RATE, RATE, 2 * RATE)]
+    files = [
+        gwosc(tmp_path / f"{i}.hdf5", "H1", START + 6 * i, x, len(x) // 6) for i, x in enumerate(values)
+    ]  # fmt: skip
+    got = read(*files)
+    assert got.valid.all()
+    alone = [decimate(1e21 * x, np.ones(6, bool), len(x) // 6 // RATE) for x in values]
+    assert got.values[0] == pytest.approx(np.concatenate(alone), rel=1e-12)
+
+
+def test_of_the_same_seconds_in_two_kinds_of_file_one_is_taken(tmp_path, caplog):
+    h, l = noise(12, 2 * RATE, seed=1), noise(12, 2 * RATE, seed=2)
+    mask = np.full(12, 127, np.uint32)
+    mask[5] -= 2
+    npz(tmp_path / "both.npz", 1e21 * np.stack([h[::2], l[::2]]))
+    one = read(gwosc(tmp_path / "H.hdf5", values=h, rate=2 * RATE, mask=mask), tmp_path / "both.npz")
+    assert one.valid.sum(1).tolist() == [11, 12]  # the file of H1 that knows which seconds are bad; L1 is there once
+    assert np.array_equal(one.values[1], 1e21 * l[::2])
+    (line,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert f"{tmp_path}/both.npz, H1, GPS {S} to {E}: left out, the same seconds are in {tmp_path}/H.hdf5" in line
+    gwosc(tmp_path / "H16.hdf5", values=noise(12, 4 * RATE), rate=4 * RATE, mask=mask)
+    caplog.clear()
+    folder = read(tmp_path)
+    assert np.array_equal(folder.values, one.values)  # and of two such files the one with the lower rate
+    assert f"{tmp_path}/H16.hdf5, H1, GPS {S} to {E}: left out" in caplog.text
+
+
+def test_a_folder_may_hold_files_of_other_things(tmp_path):
+    gwosc(tmp_path / "H.hdf5")
+    np.savez(tmp_path / "psds.npz", f=np.arange(3))
+    with h5py.File(tmp_path / "injections.hdf", "w") as file:
+        file["tc"] = np.arange(3.0)
+    assert read(tmp_path).detectors == ("H1",)
+
+
+def test_one_stretch_of_files_far_apart_is_read_by_its_gps_range(tmp_path):
+    files = [gwosc(tmp_path / "a"), gwosc(tmp_path / "b", start=E + 10**9, values=noise(12, seed=4))]
+    parts = gather(files, RATE)
+    assert spans(parts) == [(S, E), (E + 10**9, E + 10**9 + 12)]
+    got = read(*files, gps=spans(parts)[1])
+    assert (got.gps_start, got.duration, got.source) == (E + 10**9, 12, "b")
+    assert np.array_equal(got.values[0], 1e21 * noise(12, seed=4))
+    near = [files[0], gwosc(tmp_path / "near", start=E + HOLE)]
+    assert spans(gather(near, RATE)) == [(S, E + HOLE + 12)]
+    assert spans(gather(near, RATE), 0) == [(S, E), (E + HOLE, E + HOLE + 12)]
+    assert read(*near).duration == 24 + HOLE
+
+
+def test_a_file_of_a_dead_detector_among_good_ones_is_a_gap(tmp_path):
+    files = [gwosc(tmp_path / "a"), gwosc(tmp_path / "b", start=E, values=np.zeros(12 * RATE))]
+    assert read(*files).valid.sum() == 12
+    with pytest.raises(StrainError, match=rf"/b, H1, GPS {E} to {E + 12}: every second is a gap \(one constant value"):
+        read(files[1])
 
 
 def test_a_replay_leaves_out_what_no_detector_has_and_marks_what_one_lacks(tmp_path):
@@ -264,7 +346,6 @@ def test_select_and_slice_say_what_is_not_there():
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 Maker = Callable[[Path], list[Path]]
-S, E = START, START + 12
 
 
 def two(path: Path, **changed) -> list[Path]:
@@ -287,9 +368,9 @@ BAD: dict[str, tuple[Maker, str]] = {
         rf"/L.hdf5, L1, GPS {S} to {E}: 100 Hz is no multiple of 64 Hz",
     ),
     "a lower sample rate": (lambda p: two(p, values=noise(12, 32), rate=32), "32 Hz is no multiple of 64 Hz"),
-    "sample rates that differ within a detector": (
-        lambda p: [gwosc(p / "a"), gwosc(p / "b", start=E, values=noise(12, 128), rate=128)],
-        rf"the files of H1 have different sample rates: 64 Hz \(.*/a, H1, GPS {S} to {E}\), 128 Hz \(.*/b",
+    "a rate that is no multiple in a later file": (
+        lambda p: [gwosc(p / "a"), gwosc(p / "b", start=E, values=noise(12, 96), rate=96)],
+        rf"/b, H1, GPS {E} to {E + 12}: 96 Hz is no multiple of 64 Hz",
     ),
     "a sample rate that is no whole number": (
         lambda p: two(p, rate=64.5),
@@ -340,6 +421,14 @@ BAD: dict[str, tuple[Maker, str]] = {
         lambda p: [gwosc(p / "a"), gwosc(p / "b", start=E - 1)],
         rf"overlap in GPS {E - 1} to {E}: .*/a, H1, .*; .*/b, H1, .*: leave one of them out",
     ),
+    "two files of the same seconds and kind": (
+        lambda p: [gwosc(p / "a"), gwosc(p / "b", values=noise(12, seed=5))],
+        rf"files overlap in GPS {S} to {E}: .*/a, H1, .*; .*/b, H1, .*: leave one of them out",
+    ),
+    "files far apart": (
+        lambda p: [gwosc(p / "a"), gwosc(p / "b", start=E + 3600), gwosc(p / "c", start=E + 10**8)],
+        rf"nothing between GPS {E} \(.*/a, H1, GPS {S} to {E}\) and GPS {E + 3600} \(.*/b, H1, GPS .*\): one stretch",
+    ),
     "the same file twice": (lambda p: [gwosc(p / "a"), p / "a"], rf"files overlap in GPS {S} to {E}"),
     "detectors with different spans": (
         lambda p: two(p, start=START + 2),
@@ -351,7 +440,10 @@ BAD: dict[str, tuple[Maker, str]] = {
         rf"/L.hdf5: strain begins at GPS {S + 1} by its attribute, at {S} by meta/GPSstart",
     ),
     "a duration that does not fit": (lambda p: two(p, Duration=32), r"768 samples are 12 s, meta/Duration says 32"),
-    "flags that do not fit": (lambda p: two(p, mask=np.full(5, 127)), "5 quality flags for 12 seconds"),
+    "flags that do not fit": (
+        lambda p: two(p, mask=np.full(5, 127)),
+        r"5 quality flags \(simple/DQmask\) for 12 seconds",
+    ),
     "no files": (lambda p: [], "no strain: name files"),
     "a folder without strain": (lambda p: [p], "holds no strain: files ending in .npz, .hdf5, .h5, .hdf"),
     "a missing file": (lambda p: [p / "none.hdf5"], "/none.hdf5 is missing: check the name"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mma_realtime.data.strain import Strain
 from mma_realtime.errors import SearchError
 from mma_realtime.search.coincidence import Trigger, find_triggers
@@ -194,6 +195,33 @@ def test_samples_that_are_no_numbers_and_dead_detectors_are_gaps(strain: Strain)
     assert not scores.valid[0, (ends > 20) & (ends < 21.4)].any()
     assert not scores.valid[1, (ends > 25) & (ends < 27.4)].any()
     assert scores.valid[:, -10:].all()
+
+
+def test_of_nonsense_no_candidate_is_made(strain: Strain, caplog: pytest.LogCaptureFixture) -> None:
+    values = strain.values.copy()
+    event = slice(16 * FS, 17 * FS)
+    values[:, 17 * FS : 25 * FS] = np.tile(values[:, event], 8)  # the second with a signal, sent again as new ones
+    values[:, 27 * FS : 29 * FS] *= 1e200
+    gaps = strain.valid.copy()
+    gaps[:, 17:25], gaps[:, 27:29] = False, False
+    expected, _ = streamed(replace(strain, valid=gaps))
+    found, scores = streamed(replace(strain, values=values))
+    assert [t.event for t in found] == [t.event for t in expected]
+    assert [t.gps for t in found] == pytest.approx([t.gps for t in expected], abs=0.07)
+    ends = scores.times - START
+    assert not scores.valid[:, (ends > 16.6) & (ends < 26.4)].any()  # eight loud seconds, and none is a candidate
+    assert not scores.valid[:, (ends > 26.6) & (ends < 30.4)].any()
+    told = [r.getMessage() for r in caplog.records]
+    assert sum("H1: strain repeats itself from GPS 1000000017" in line for line in told) == 1
+    assert sum("L1: " in line and "strain is beyond" in line for line in told) == 2
+
+
+def test_a_network_that_gives_no_numbers_is_an_error(strain: Strain) -> None:
+    broken = template_model()
+    with torch.no_grad():
+        broken.members[0].template[0, 0, 5] = np.nan
+    with pytest.raises(SearchError, match="the network's statistic is not a number near GPS 10000000"):
+        streamed(strain, through=StreamEngine(broken, CONDITIONER, strain.detectors, strain.gps_start))
 
 
 def test_a_coherent_network_has_one_row_and_needs_every_detector(strain: Strain) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import pytest
 import torch
 from mma_realtime.data.simulated import SimulatedBBH
+from mma_realtime.evaluation import alerting
+from mma_realtime.evaluation.efficiency import SNRS
 from mma_realtime.evaluation.yardstick import Settings
-from mma_realtime.experiment import SECTIONS, TWIN, data_fingerprint, run
+from mma_realtime.experiment import ALERTING, ALONE, SECTIONS, TWIN, alone, data_fingerprint, run
 from mma_realtime.trial import Trial
 from shared.claims.ledger import load_ledger
+from shared.claims.results import Results
+from shared.claims.verdicts import judge
 from shared.runs.plan import Experiment, load_plan, merge, read_yaml
 
 from mma_realtime import figures, models
@@ -69,7 +74,15 @@ def test_a_tier_expands_to_experiments_of_known_settings(tier: str) -> None:
         config = experiment.config
         assert experiment.seeds
         assert set(config) <= SECTIONS, experiment.name
-        assert ("matched_filter" in config) != ("model" in config), experiment.name
+        (kind,) = {"matched_filter", "model", *ALONE, *ALERTING} & set(config)
+        if kind in ALERTING:
+            assert set(config[kind]) <= alerting.arguments(kind)
+            continue
+        if kind in ALONE:
+            module, windows = alone(kind)
+            module(**config[kind])
+            windows(**config["data"])
+            continue
         SimulatedBBH(**config["data"])
         if "matched_filter" in config:
             Settings.read(config["matched_filter"])
@@ -107,7 +120,7 @@ def test_the_specifications_networks_are_in_the_large_tiers() -> None:
     assert sum(p.numel() for p in deep.parameters()) == 5_777_666
 
 
-def test_what_the_issue_asks_of_the_tiers_is_in_them() -> None:
+def test_the_cpu_tier_holds_what_claims_compare() -> None:
     assert all(len(e.seeds) >= 2 for tier in ("quick", "cpu") for e in plan(tier).values() if "model" in e.config)
     cpu = [e.config for e in plan("cpu").values() if "model" in e.config]
     assert any(config["model"].get("members", 1) >= 4 for config in cpu)
@@ -115,6 +128,14 @@ def test_what_the_issue_asks_of_the_tiers_is_in_them() -> None:
     assert any("twin" in config or config["data"]["detectors"] == 2 for config in cpu)
     (yardstick,) = [e.config for e in plan("cpu").values() if "matched_filter" in e.config]
     assert yardstick["matched_filter"]["challenge"] >= 3600
+    beside = [c for c in cpu if c["model"]["search"].get("bank") is not None]
+    assert beside
+    for config in beside:  # the same bank, on the networks' own sets
+        own = dataclasses.asdict(Settings.read(config["model"]["search"]["bank"]))
+        for key in ("m_range", "q_max", "band", "minimal_match"):
+            assert own[key] == yardstick["matched_filter"][key], key
+    for config in cpu:
+        assert Trial(**config["model"]).search.challenge_sets >= 2
     published = [e for e in plan("cpu").values() if "publish" in e.config.get("model", {}).get("search", {})]
     assert len(published) == 1
     assert published[0].config["model"]["search"]["publish"] in published[0].seeds
@@ -127,6 +148,45 @@ def test_a_claim_finds_its_experiments_and_enough_seeds(claim: Any) -> None:
         for role, name in test.experiments.items():
             assert name in found, (tier, role)
             assert test.not_run or len(found[name].seeds) >= claim.rule.min_seeds, (tier, name)
+
+
+@pytest.mark.parametrize("claim", LEDGER.claims, ids=lambda claim: claim.id)
+def test_a_claim_can_fail(claim: Any) -> None:
+    """By the worst that could be measured, with as many seeds as it asks for."""
+    worst = 1e9 if claim.metric.better == "lower" else -1.0
+    for tier, test in claim.tiers.items():
+        if test.not_run:
+            continue
+        found = {}
+        for name in test.experiments.values():
+            one = {
+                "wall_seconds": 1, "device": "cpu", "date": "2026-01-01", "commit": "c", "versions": {},
+                "metrics": {claim.measured_by(tier): worst},
+            }  # fmt: skip
+            runs = [{**one, "key": str(seed), "seed": seed} for seed in plan(tier)[name].seeds]
+            data = {"name": "d", "kind": "recipe", "fingerprint": "f", "detail": ""}
+            found[name] = {"title": name, "config": {}, "data": data, "runs": runs}
+        results = Results.model_validate({
+            "paper": "mma_realtime", "tier": tier, "created": "2026-01-01", "commit": "c", "dirty": False,
+            "machine": "m", "versions": {}, "wall_seconds": 1, "experiments": found,
+        })  # fmt: skip
+        assert judge(claim, results, tier).verdict == "not reproduced", tier
+
+
+def test_the_specifications_numbers_stand_as_they_are() -> None:
+    """Detection not lower than expected by more than 0.03; networks are held against our own bank."""
+    rules = {claim.id: claim.rule for claim in LEDGER.claims}
+    told = {"1e-2": (0.19, 0.42, 0.70, 0.87, 0.95, 0.99, 0.998), "1e-3": (0.08, 0.23, 0.52, 0.75, 0.89, 0.985, 0.996)}
+    for fap, values in told.items():
+        for snr, value in zip(SNRS, values, strict=True):
+            assert rules[f"e1.fap{fap}.snr{snr:g}"].at_least == pytest.approx(value - 0.03)
+    assert (rules["e5.share"].statistic, rules["e5.share"].at_least) == ("share/distance/1000", 0.95)
+    assert rules["e5.share"].margin_se >= 1
+    assert rules["e1.gap"].statistic.startswith("ideal_share/")
+    for name in ("e5.twin", "e5.twin.glitches"):
+        assert rules[name].margin_se >= 1
+    for name in ("GW150914", "GW170104", "GW150914.bank", "GW170104.bank", "stand_in"):
+        assert rules[f"e4.{name}"].statistic.endswith("above_2000_s")
 
 
 def asked(tier: str) -> dict[str, set[str]]:
@@ -153,9 +213,11 @@ def test_every_configuration_takes_a_step(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tier", ["quick"])
-def test_an_experiment_reports_what_claims_ask_for(tier: str, tmp_path: Path) -> None:
-    for name, metrics in asked(tier).items():
+@pytest.mark.parametrize(("tier", "kinds"), [("quick", {"model"}), ("cpu", {*ALONE, *ALERTING})])
+def test_an_experiment_reports_what_claims_ask_for(tier: str, kinds: set[str], tmp_path: Path) -> None:
+    wanted = {name: metrics for name, metrics in asked(tier).items() if kinds & set(plan(tier)[name].config)}
+    assert wanted
+    for name, metrics in wanted.items():
         found = run(dry(plan(tier)[name].config), 0, tmp_path / name, name, tier)
         for metric in metrics:
             if not metric.startswith("events/GW"):  # no strain of real events here

@@ -14,7 +14,9 @@ from mma_realtime.data.simulated import SimulatedBBH
 from mma_realtime.data.strain import write_npz
 from mma_realtime.errors import SearchError
 from mma_realtime.evaluation.stand_in import stand_in
+from mma_realtime.evaluation.yardstick import Settings
 from mma_realtime.models import build
+from mma_realtime.search.bank import Bank
 from mma_realtime.search.model_file import Recipe, SearchModel
 from mma_realtime.trial import FILE, Measurements, Trial
 from shared.errors import UserError
@@ -26,13 +28,15 @@ DATA: dict[str, Any] = {
     "bank_size": 400, "noise_seconds": 64.0, "batch_size": 32, "steps_per_epoch": 40, "validation_windows": 32,
     "snr_start": [20.0, 40.0], "snr_end": [10.0, 30.0], "seed": 5,
 }  # fmt: skip
-NOTHING: dict[str, Any] = {"noise_windows": 0, "events": [], "stand_in": False, "calibration": 0}
+NOTHING: dict[str, Any] = {
+    "noise_windows": 0, "events": [], "stand_in": False, "calibration": 0,
+    "near": math.inf,  # of a step or two nothing is learnt
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def nothing_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATA_ROOT", str(tmp_path / "none"))
-    monkeypatch.setattr(trial, "DEFAULT", tmp_path / "published" / "search_model.pt")
 
 
 def trained(folder: Path, search: dict[str, Any], data: dict[str, Any] | None = None, epochs: int = 1, **model: Any):
@@ -61,7 +65,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, Pa
     folder = tmp_path_factory.mktemp("run")
     search = {
         "noise_windows": 10_000, "signals": 200, "events": ["GW150914", "GW170104"], "stand_in": True, "speed": 20,
-        "calibration": 200,
+        "calibration": 200, "near": 0.5, "ideal_trials": 10_000,
     }  # fmt: skip
     data = {"root": str(root), "steps_per_epoch": 120}
     return trained(folder, search, data, 2, members=2, lr=2e-3, pretrain_steps=60), folder
@@ -72,6 +76,10 @@ def test_all_that_was_asked_is_measured(run: tuple[Trial, Path]) -> None:
     found = run[0].results()
     assert found["tpr/fap1e-2/snr12"] > 0.8  # it has learnt
     assert found["tpr/fap1e-2/snr12"] >= found["tpr/fap1e-2/snr6"]
+    # A known waveform finds SNR 8 nearly always: the share is the network's own.
+    assert found["ideal_share/fap1e-3/snr8"] == pytest.approx(found["tpr/fap1e-3/snr8"], rel=0.02)
+    assert found["ideal_share/fap1e-3/snr8"] >= found["tpr/fap1e-3/snr8"]
+    assert (found["windows/noise"], found["windows/signals"]) == (10_000, 200)
     assert found["chirp_mass_error/snr20"] < 1
     for event in ("GW150914", "stand_in"):
         assert found[f"events/{event}/above_all"] == 1.0
@@ -98,16 +106,12 @@ def test_the_search_it_leaves_is_what_was_trained(run: tuple[Trial, Path]) -> No
     with torch.no_grad():
         each = torch.stack([net.statistic(x) for net in model.members])
         torch.testing.assert_close(each.mean(0), module.statistic(x))
-    assert not trial.DEFAULT.exists()  # nothing was to be published
 
 
-def test_the_run_of_one_seed_is_published(tmp_path: Path) -> None:
-    asked = {"calibration": 100, "publish": 6}
-    trained(tmp_path / "5", asked, {"steps_per_epoch": 1})
-    assert (tmp_path / "5" / FILE).is_file()
-    assert not trial.DEFAULT.exists()
-    trained(tmp_path / "6", asked, {"steps_per_epoch": 1, "seed": 6})
-    assert trial.DEFAULT.read_bytes() == (tmp_path / "6" / FILE).read_bytes()
+def test_networks_that_hear_nothing_are_no_search(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"within 0\.0001 s, so the time of an event is not known"):
+        trained(tmp_path, {"calibration": 100, "near": 0.0001}, {"steps_per_epoch": 1})
+    assert not (tmp_path / FILE).exists()
 
 
 def test_with_no_calibration_windows_alone_are_measured(tmp_path: Path) -> None:
@@ -169,19 +173,22 @@ def test_what_twins_cannot_begin_as(single: Path, tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_exist_are_named() -> None:
-    with pytest.raises(UserError, match=r"unknown key 'search\.signal'; it has: calibration, challenge"):
+    with pytest.raises(UserError, match=r"unknown key 'search\.signal'; it has: bank, calibration, challenge"):
         Trial(search={"signal": 3})
     with pytest.raises(UserError, match=r"search\.events: GW170817 is not known; there are GW150914, GW170104"):
         Measurements.read({"events": ["GW170817"]})
 
 
 def test_a_dry_run_measures_the_least_and_publishes_nothing() -> None:
-    large = Measurements(noise_windows=10**6, challenge=3600, challenge_seeds=[1, 2], speed=128, publish=10)
+    large = Measurements(noise_windows=10**6, challenge=3600, challenge_sets=2, bank={}, speed=128, publish=10)
     dry = large.dry()
     assert (dry.noise_windows, dry.signals, dry.events, dry.publish) == (10_000, 50, [], None)
-    assert (dry.challenge, dry.challenge_seeds, dry.speed, dry.calibration) == (200, [1], 32, 200)
+    assert (dry.challenge, dry.challenge_sets, dry.speed, dry.calibration) == (200, 1, 32, 200)
+    assert (dry.ideal_trials, dry.near) == (0, math.inf)
+    assert dry.bank is not None
+    assert len(Settings.read(dry.bank).bank(0)) < 20
     none = Measurements(noise_windows=0, challenge=0, speed=0, calibration=0, stand_in=False).dry()
-    assert replace(none, signals=2000, events=[]) == Measurements(
+    assert replace(none, signals=2000, challenge_sets=2, near=0.5) == Measurements(
         noise_windows=0, challenge=0, speed=0, calibration=0, stand_in=False, events=[]
     )  # what was not asked for is not measured either
 
@@ -191,10 +198,27 @@ def test_sets_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     def one(model: SearchModel, duration: int, seed: int, glitches: bool) -> dict[str, Any]:
         seen.append((duration, seed, glitches))
-        return {"distance/100": 100.0 * seed, "curve/x": [float(seed)] * seed}
+        return {
+            "distance/100": 100.0 * (seed % 100 + 1),
+            "distance/10": 0.0,
+            "curve/x": [float(seed)] * (seed % 100 + 1),
+        }
+
+    def bank(own: Bank, settings: Settings, seed: int) -> dict[str, Any]:
+        assert (settings.challenge, settings.glitches, settings.m_range) == (300, False, [35.0, 36.0])
+        seen.append((len(own), seed, False))
+        return {"distance/100": 250.0, "distance/10": 10.0, "distance/1": 0.0, "curve/x": [0.0]}
 
     monkeypatch.setattr(trial, "challenge_metrics", one)
-    asked = {"calibration": 100, "challenge": 300, "challenge_seeds": [2, 4], "glitches": True}
+    monkeypatch.setattr(trial, "bank_metrics", bank)
+    small = {"m_range": [35.0, 36.0], "q_max": 1.1, "minimal_match": 0.8}
+    asked = {"calibration": 100, "challenge": 300, "challenge_sets": 3, "glitches": True, "bank": small}
     found = trained(tmp_path, asked, {"steps_per_epoch": 1}).results()
-    assert seen == [(300, 2, True), (300, 4, True)]
-    assert (found["distance/100"], found["curve/x"]) == (300.0, [3.0, 3.0])
+    assert seen[:3] == [(300, 100_500 + number, True) for number in range(3)]  # of seed 5
+    assert [seed for _, seed, _ in seen[3:]] == [100_500]  # the bank: on the first
+    assert (found["distance/100"], found["curve/x"]) == (200.0, [100_501.0])
+    # The share is of the same set, not of the mean; of a bank that sees nothing there is none.
+    assert {key: found[key] for key in found if key.startswith("share/")} == {
+        "share/distance/100": 100 / 250, "share/distance/10": 0.0
+    }  # fmt: skip
+    assert (found["bank_distance/100"], found["curve/bank_x"]) == (250.0, [0.0])

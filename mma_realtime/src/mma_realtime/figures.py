@@ -9,13 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import gaussian
+from scipy.stats import binom
 from shared.claims.results import Results
 from shared.figures import COLOURS, Figure, finish, use_house_style
 
+from mma_realtime.data.glitches import GLITCHES
 from mma_realtime.data.strain import EVENTS
 from mma_realtime.evaluation.efficiency import SNRS
 from mma_realtime.evaluation.events import AROUND
-from mma_realtime.tables import PUBLISHED, having
+from mma_realtime.tables import PUBLISHED, confusion, having, octaves
 
 STYLES = ("-", "--", "-.", ":")
 
@@ -49,6 +51,13 @@ def efficiency(results: Results, folder: Path) -> Figure | None:
         "that knows the waveform (dashed grey). Bands: range over seeds.",
         "Detection probability against signal-to-noise ratio",
     )  # fmt: skip
+
+
+def above_slides(score: float, loudest: float) -> str:
+    """What the drawn score and the drawn line say."""
+    if score > loudest:
+        return f"Its loudest, {score:.1f}, is above the loudest of all time slides, {loudest:.1f}."
+    return f"Its loudest, {score:.1f}, is not above the loudest of all time slides, {loudest:.1f}."
 
 
 def event(results: Results, folder: Path, name: str, told: str) -> Figure | None:
@@ -85,14 +94,14 @@ def event(results: Results, folder: Path, name: str, told: str) -> Figure | None
     all_axes[2].plot(curves[f"{head}time"], curves[f"{head}score"], color=COLOURS["ours"], linewidth=0.8)
     loudest = found[0].runs[0].metrics[f"events/{name}/loudest_slide"]
     all_axes[2].axhline(loudest, color="0.4", linestyle="--", linewidth=0.8)
-    all_axes[2].annotate("loudest of all time slides", (0.01, loudest), xycoords=("axes fraction", "data"), va="bottom",
-                         fontsize=7, color="0.3")  # fmt: skip
+    all_axes[2].annotate("loudest of all time slides, without the event's windows", (0.01, loudest),
+                         xycoords=("axes fraction", "data"), va="bottom", fontsize=7, color="0.3")  # fmt: skip
     all_axes[2].set(xlabel="s from the published time", ylabel="sum of logits")
     figure.align_ylabels()
     return finish(
         figure, folder, f"event_{name}.svg",
-        f"{told}: whitened strain, its time-frequency map in the louder detector, and the score over the whole 32 s. "
-        f"The event stands above every time slide.",
+        f"{told}: whitened strain, its time-frequency map in the louder detector, and the score over the whole 32 s "
+        f"({found[0].title}, seed {found[0].runs[0].seed}). {above_slides(max(curves[f'{head}score']), loudest)}",
         f"Strain, time-frequency map and score of {told}",
     )  # fmt: skip
 
@@ -143,13 +152,14 @@ def distance(results: Results, folder: Path) -> Figure | None:
                 band(axes, e.runs[0].curves[far], np.array([run.curves[key] for run in e.runs]), label, colour, style)
         axes.set(xscale="log", xlabel="false alarms a month", title="with glitches" if suffix else "Gaussian noise")
     for (name, values), marker in zip(PUBLISHED.items(), "so^D"):
-        all_axes[0][0].plot((100, 10, 1), values, marker, color="0.5", markersize=4, label=name)
+        all_axes[0][0].plot((100, 10, 1), values[0], marker, color="0.5", markersize=4, label=name)
     all_axes[0][0].set(ylabel="sensitive distance (Mpc)", ylim=(0, None))
     all_axes[0][0].legend(frameon=False, fontsize=6, loc="lower right")
     return finish(
         figure, folder, "distance.svg",
-        "How far a search sees at a false-alarm rate: networks and matched filter on an hour of our own sets; points: "
-        "published searches on the challenge's set. Bands: range over seeds.",
+        "How far a search sees at a false-alarm rate: networks and matched filter on hours of our own sets; points: "
+        "published searches on the challenge's set 1. Bands: range over seeds. Glitches are of the families that "
+        "networks are trained on; the bank has no chi-square test.",
         "Sensitive distance against false-alarm rate",
     )  # fmt: skip
 
@@ -175,10 +185,70 @@ def masses(results: Results, folder: Path) -> Figure | None:
     )  # fmt: skip
 
 
+def glitches(results: Results, folder: Path) -> Figure | None:
+    """GlitchNet's confusions, and its accuracy against the transient's strength."""
+    found = having(results, "test/chirps_from_glitches")
+    if not found:
+        return None
+    names = [name.replace("_", " ") for name in GLITCHES]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), width_ratios=(1.25, 1), layout="constrained")
+    shares = np.array(confusion(found[0]))
+    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.0005:
+            left.text(column, row, f"{share:.3f}".lstrip("0") if share < 1 else "1", ha="center", va="center",
+                      fontsize=7, color="white" if share > 0.5 else "0.15")  # fmt: skip
+    left.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+    left.set_yticks(range(len(names)), names)
+    left.grid(visible=False)
+    left.set(xlabel="taken for", ylabel="it is")
+    strengths = octaves(found[0])
+    for e, style in zip(found, STYLES):
+        runs = np.array([[run.metrics[f"test/accuracy/snr{octave}"] for octave in strengths] for run in e.runs])
+        band(right, list(range(len(strengths))), runs, e.title, COLOURS["ours"], style + "o")
+    right.axhline(1 / len(names), color="0.4", linestyle="--", linewidth=0.8)
+    right.annotate("chance", (0.98, 1 / len(names)), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                   fontsize=7, color="0.3")  # fmt: skip
+    right.set_xticks(range(len(strengths)), [octave.replace("-", "–") for octave in strengths])
+    right.margins(x=0.08)
+    right.set(xlabel="signal-to-noise ratio", ylabel="share rightly named", ylim=(0, 1.02))
+    return finish(
+        figure, folder, "glitches.svg",
+        "What GlitchNet takes transients for, shares of each row over all seeds, and the share that it names rightly "
+        "against their strength. Band: range over seeds.",
+        "Confusion matrix of six classes of transients, and accuracy against signal-to-noise ratio",
+    )  # fmt: skip
+
+
+def pp(results: Results, folder: Path) -> Figure | None:
+    """E7: credible levels of the truth against their rank."""
+    found = having(results, "skymaps/contained90")
+    if not found:
+        return None
+    figure, axes = plt.subplots(figsize=(3.6, 3.4))
+    p = np.linspace(0, 1, 101)
+    n = sum(len(run.curves["curve/skymaps/levels"]) for run in found[0].runs)
+    low, high = binom.ppf(0.025, n, p) / n, binom.ppf(0.975, n, p) / n
+    axes.fill_between(p, low, high, color="0.88", linewidth=0, label=f"95 % of {n} honest maps")
+    axes.plot(p, p, color="0.4", linestyle="--", linewidth=0.8)
+    for e, style in zip(found, STYLES):
+        levels = np.sort(np.concatenate([run.curves["curve/skymaps/levels"] for run in e.runs]))
+        axes.step([0, *levels, 1], [0, *(np.arange(len(levels)) + 1) / len(levels), 1], where="post",
+                  color=COLOURS["ours"], linestyle=style, label=e.title)  # fmt: skip
+    axes.set(xlabel="credible level", ylabel="share of injections within", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=7, loc="upper left")
+    return finish(
+        figure, folder, "pp.svg",
+        "How many injections lie in the region of each credible level. Above the diagonal maps are wider than need be.",
+        "Share of injections within a credible level against that level",
+    )  # fmt: skip
+
+
 def draw(results: Results, folder: Path) -> list[Figure]:
     """Every figure whose experiments are there."""
     use_house_style()
     made = [efficiency(results, folder), masses(results, folder), distance(results, folder), slides(results, folder)]
     told = {**{name: name for name in EVENTS}, "stand_in": "a signal like GW150914 in simulated noise"}
     made += [event(results, folder, name, text) for name, text in told.items()]
+    made += [glitches(results, folder), pp(results, folder)]
     return [figure for figure in made if figure is not None]

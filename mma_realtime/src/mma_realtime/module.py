@@ -23,6 +23,7 @@ from mma_realtime.errors import SearchError
 from mma_realtime.metrics import PartialAUROC, TPRAtFAP
 from mma_realtime.models import SearchNetwork, combine_statistics
 from mma_realtime.models.deepfilter import DeepFilter
+from mma_realtime.search.windows import StrainFileDataModule, StrainWindows
 
 LOG_EVERY = 50
 FAPS = (1e-2, 1e-3)
@@ -155,7 +156,29 @@ class Detector(L.LightningModule):
         self.data.to_device(self.device)
 
     def on_test_start(self) -> None:
-        self.data.to_device(self.device)
+        if isinstance(self.data, SimulatedBBH):
+            self.data.to_device(self.device)
+        else:
+            self.check_windows()
+
+    def on_predict_start(self) -> None:
+        self.check_windows()
+
+    def check_windows(self) -> None:
+        """Raises SearchError for windows of strain that is conditioned otherwise than the networks were trained on."""
+        data = cast(StrainFileDataModule, self.data)
+        conditioner = data.conditioner
+        wanted = {
+            "sample_rate": conditioner.sample_rate, "window": data.window, "band": list(conditioner.band),
+        }  # fmt: skip
+        if self.trained_with is not None:
+            check_trained(self.trained_with, wanted)
+        channels = 1 if data.detectors == "each" else len(data.detectors)
+        if self.nets[0].channels != channels:
+            raise SearchError(
+                f"the networks look at {self.nets[0].channels} detector(s) together, the windows hold {channels}: give "
+                "the data module `detectors` as the networks were trained"
+            )
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self.pretrain_steps and not self.begun and self.global_step >= self.pretrain_steps:
@@ -211,6 +234,12 @@ class Detector(L.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ---- search ----
+
+    def predict_step(self, batch: StrainWindows, index: int) -> Float32[Tensor, " batch"]:
+        """The statistic of each window of strain."""
+        return self.statistic(batch.x)
 
     # ---- validation and test ----
 

@@ -13,10 +13,10 @@ from rich.table import Table
 from shared.errors import one_line_errors
 
 from mma_realtime.data.strain import read_strain
-from mma_realtime.errors import SearchError
 from mma_realtime.search import report
-from mma_realtime.search.replay import SHORT
-from mma_realtime.search.scores import conditioner_for, score_strain
+from mma_realtime.search.arguments import finite
+from mma_realtime.search.replay import Searched, psd_text
+from mma_realtime.search.scores import check_scored, conditioner_for, informed, score_strain
 
 MONTH = 30 * 86400.0
 
@@ -25,14 +25,14 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mma_realtime.slides", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", type=Path, nargs="+", help=".npz or HDF5 of one stretch; of two detectors")
     parser.add_argument("--checkpoint", type=Path, help="search model; default: the one that the cpu tier left")
-    parser.add_argument("--step", type=float, help="s between slides; default: as short as 2,000 s of livetime need")
-    parser.add_argument("--min-shift", type=float, help="s; default and least: the window and 1 s")
+    parser.add_argument("--step", type=finite, help="s between slides; default: as short as 2,000 s of livetime need")
+    parser.add_argument("--min-shift", type=finite, help="s; default and least: the window and 1 s")
     parser.add_argument("--max-slides", type=int, help="at most so many slides")
     parser.add_argument("--correlated", action="store_true", help="allow steps shorter than the window and 1 s")
-    parser.add_argument("--on-source", type=float, nargs="+", default=[], metavar="GPS", help="events to take out")
-    parser.add_argument("--threshold", type=float, help="of the clusters that are counted; default: the model's")
+    parser.add_argument("--on-source", type=finite, nargs="+", default=[], metavar="GPS", help="events to take out")
+    parser.add_argument("--threshold", type=finite, help="of the clusters that are counted; default: the model's")
     parser.add_argument(
-        "--far", type=float, nargs="+", default=[], help="false alarms a month: prints the statistic that has them"
+        "--far", type=finite, nargs="+", default=[], help="false alarms a month: prints the statistic that has them"
     )
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     return parser
@@ -42,25 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     torch.set_num_threads(1)
     model = report.load_model(args.checkpoint)
-    if model.coherent:
-        raise SearchError(
-            "these networks look at both detectors together: slides of their scores do not exist; use a model of one "
-            "detector at a time, or search.coherent.coherent_slides"
-        )
     strain = read_strain(*args.files)
     console = Console()
     with report.progress_bar(console=console, transient=True) as bar:
         task = bar.add_task("scores", total=strain.duration, last="")
-        conditioner = conditioner_for(model, strain.sample_rate)
-        if strain.duration < SHORT:
-            conditioner = conditioner.fitted(strain)
+        conditioner = informed(conditioner_for(model, strain.sample_rate), strain, "auto")
         scores = score_strain(model, strain, conditioner, progress=lambda seconds: bar.update(task, advance=seconds))
+    check_scored(scores, strain)
     recipe = model.recipe
     threshold = recipe.threshold if args.threshold is None else args.threshold
     slider = report.Slider(
         threshold, recipe.single_threshold, args.step, args.min_shift, args.max_slides, args.correlated
     )
-    background = slider.background([scores], args.on_source)
+    with report.progress_bar(console=console, transient=True) as bar:
+        task = bar.add_task("slides", total=None, last="")
+        stretch = report.slidable(
+            model, scores, lambda: (strain, conditioner),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+        background = slider.background([stretch], args.on_source)
     rates = {far: background.threshold_at(far / MONTH) for far in args.far}
     table = Table(box=None, pad_edge=False)
     table.add_column("statistic at least")
@@ -71,10 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(table)
     for far, statistic in rates.items():
         console.print(f"{far:g} a month: a statistic of {statistic:.3f} or more")
+    console.print(psd_text([Searched(int(strain.gps_start), int(strain.gps_end), conditioner.psd)]), soft_wrap=True)
     console.print(report.background_text(background, ""), soft_wrap=True)
+    if limit := slider.limit_text([stretch]):
+        console.print(limit, soft_wrap=True)
     if args.json:
         content = {
             "model": report.model_dict(model),
+            "psd": conditioner.psd,
             "background": report.background_dict(background),
             "statistic_at_far_per_month": {f"{far:g}": statistic for far, statistic in rates.items()},
         }

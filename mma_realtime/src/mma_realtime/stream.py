@@ -10,16 +10,20 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from shared.errors import one_line_errors
 
-from mma_realtime.data.strain import gather
+from mma_realtime.data.strain import BLOCK, SAMPLE_RATE, Strain, assemble
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
-from mma_realtime.search.replay import Replay
+from mma_realtime.search.arguments import finite
+from mma_realtime.search.conditioning import Conditioner
+from mma_realtime.search.replay import FAILED, Replay, Searched, psd_text, stretch_dicts
+from mma_realtime.search.scores import conditioner_for, informed
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -27,15 +31,31 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--replay", type=Path, nargs="+", required=True, help=".npz or HDF5 files, folders of them")
     parser.add_argument("--checkpoint", type=Path, help="search model; default: the one that the cpu tier left")
     parser.add_argument("--speed", choices=("max", "MAX", "1"), default="max", help="1: as fast as it was recorded")
-    parser.add_argument("--hop", type=float, default=1.0, help="s of strain at a time: 1, 0.5 or 0.25")
+    parser.add_argument("--hop", type=finite, default=1.0, help="s of strain at a time: 1, 0.5 or 0.25")
     parser.add_argument(
         "--psd", choices=("auto", "trailing", "file"), default="auto",
         help="noise: of the seconds before, or of the whole file; auto: of the file where it is shorter than a minute",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, help="of a trigger's statistic; default: the model's")
+    parser.add_argument("--threshold", type=finite, help="of a trigger's statistic; default: the model's")
     parser.add_argument("--state", type=Path, help="file of snapshots, to go on from")
     parser.add_argument("--json", type=Path, help="write triggers and background to this file")
     return parser
+
+
+def strain_again(replay: Replay, searched: Searched) -> tuple[Strain, Conditioner]:
+    """The strain of a stretch that was replayed, and its conditioner.
+
+    Raises:
+        SearchError: it is too long to be held at once.
+    """
+    first, last = searched.gps_start, searched.gps_end
+    if last - first > BLOCK:
+        raise SearchError(
+            f"slides of networks that see both detectors hold a stretch in memory, {searched.where} are {last - first} "
+            f"s and at most {BLOCK} s are held: replay shorter files"
+        )
+    strain = assemble(replay.parts, first, last, SAMPLE_RATE)
+    return strain, informed(conditioner_for(replay.model, SAMPLE_RATE), strain, replay.noise)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,12 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)  # windows of a hop are few: threads only wait for each other
     model = report.load_model(args.checkpoint)
     replay = Replay(model, args.replay, args.hop, args.psd, args.threshold, args.state)
-    spans = {(part.gps_start, part.gps_end) for part in gather(args.replay)}
     console = Console()
     begin, done = time.monotonic(), 0.0
     earlier = replay.progress.hops
     with report.progress_bar(console=console, transient=True) as bar:
-        task = bar.add_task("stream", total=float(sum(b - a for a, b in spans)), last="")
+        task = bar.add_task("stream", total=float(sum(b - a for a, b in replay.spans)), last="")
         try:
             for seconds, found in replay.run(args.speed == "1"):
                 done += seconds
@@ -59,32 +78,48 @@ def main(argv: Sequence[str] | None = None) -> int:
             took = time.monotonic() - begin
     progress = replay.progress
     if not progress.stretches:
-        raise SearchError("no window was scored: the strain is shorter than a window and the start of the PSD")
+        raise SearchError("; ".join(dict.fromkeys(each.failed for each in progress.failed)))
     recipe = model.recipe
     threshold = recipe.threshold if args.threshold is None else args.threshold
     slider = report.Slider(threshold, recipe.single_threshold)
-    rows, background, why = report.judged(progress.triggers, progress.stretches, slider)
+    with report.progress_bar(console=console, transient=True) as bar:
+        slid = bar.add_task("slides", total=None, last="")
+        stretches = [
+            report.slidable(
+                model, scores, partial(strain_again, replay, each),
+                lambda done, total: bar.update(slid, completed=done, total=total),
+            )
+            for each, scores in zip(progress.searched, progress.stretches, strict=True)
+        ]  # fmt: skip
+        rows, background, why = report.judged(progress.triggers, stretches, slider)
     detectors = progress.stretches[0].detectors
     if rows:
         console.print(report.trigger_table(rows, detectors))
     else:
         console.print(f"no trigger above {threshold:g}")
+    console.print(psd_text(progress.searched), soft_wrap=True)
     livetime = sum(scores.livetime for scores in progress.stretches)
     console.print(report.background_text(background, why), soft_wrap=True)
+    if limit := slider.limit_text(stretches):
+        console.print(limit, soft_wrap=True)
     pushed = (progress.hops - earlier) * args.hop
     speed = f"{pushed / took:.0f} times real time" if pushed and args.speed != "1" else "in real time"
     console.print(f"{livetime:,.0f} s searched in {' and '.join(detectors)}, {speed}", soft_wrap=True)
+    for each in progress.failed:
+        console.print(f"[red]failed[/red] {each.failed}", soft_wrap=True)
     if args.json:
         content = {
             "model": report.model_dict(model),
             "detectors": list(detectors),
             "searched_s": livetime,
             "threshold": threshold,
-            "triggers": [row.as_dict() for row in rows],
+            "stretches": stretch_dicts(progress.searched, progress.stretches),
+            "failed": {each.where: each.failed for each in progress.failed},
+            "triggers": [row.as_dict() | {"model_sha256": model.checksum} for row in rows],
             "background": report.background_dict(background, why),
         }
         report.write_json(args.json, content)
-    return 0
+    return FAILED if progress.failed else 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,21 +23,23 @@ from mma_realtime.data.challenge import generate
 from mma_realtime.data.simulated import SimulatedBBH
 from mma_realtime.data.strain import EVENTS, Strain, event_files, read_event
 from mma_realtime.errors import SearchError
-from mma_realtime.evaluation.calibrate import calibrated, size_of
+from mma_realtime.evaluation.calibrate import NEAR, calibrated, size_of
 from mma_realtime.evaluation.challenge import challenge_metrics
-from mma_realtime.evaluation.distance import over_sets
-from mma_realtime.evaluation.efficiency import efficiency
+from mma_realtime.evaluation.distance import over_sets, set_seeds
+from mma_realtime.evaluation.efficiency import efficiency, share_of_ideal
 from mma_realtime.evaluation.events import event_metrics
 from mma_realtime.evaluation.masses import mass_errors
 from mma_realtime.evaluation.speed import real_time_factors
 from mma_realtime.evaluation.stand_in import stand_in
+from mma_realtime.evaluation.yardstick import Settings
+from mma_realtime.evaluation.yardstick import challenge_metrics as bank_metrics
 from mma_realtime.models import TwinDeepFilter
 from mma_realtime.models.deepfilter import DeepFilterShallow
 from mma_realtime.module import Detector
-from mma_realtime.search.model_file import DEFAULT, SearchModel
+from mma_realtime.publish import FILE
+from mma_realtime.search.model_file import SearchModel
 
 log = logging.getLogger(__name__)
-FILE = "search_model.pt"
 
 
 @dataclass
@@ -44,15 +48,18 @@ class Measurements:
 
     Args:
         noise_windows, signals: of E1, alone and at each signal-to-noise ratio; 0 windows: no E1.
+        ideal_trials: noise windows of the known waveform's search, beside which E1 of one detector is held; 0: none.
         events: real events of E4, looked for under the data root; those that are not there are left out.
         stand_in: whether an injected GW150914-like event is searched as if it were one.
         challenge: s of E5's and E6's sets; 0: none.
-        challenge_seeds: of the sets; distances are averages over them.
+        challenge_sets: how many; of each training seed its own (`set_seeds`), distances are averages over them.
+        bank: arguments of a template bank that is measured on the first of these sets, without glitches.
         glitches: whether E5 is measured with glitches in one detector too.
         speed: s of strain of E3; 0: none.
         calibration: s of the set that calibrates threshold and time; 0: the networks are not made a search, and only
             windows are measured (E1, E2).
-        publish: the run of this seed leaves its search where the commands look for it (`results/cpu`).
+        near: s around an injection of that set in which its trigger is looked for.
+        publish: the run of this seed is the one whose search the commands take by themselves (`publish.publish`).
 
     Raises:
         UserError: a key that does not exist.
@@ -60,13 +67,16 @@ class Measurements:
 
     noise_windows: int = 50_000
     signals: int = 2000
+    ideal_trials: int = 0
     events: list[str] = field(default_factory=lambda: list(EVENTS))
     stand_in: bool = True
     challenge: int = 0
-    challenge_seeds: list[int] = field(default_factory=lambda: [1])
+    challenge_sets: int = 2
+    bank: dict[str, Any] | None = None
     glitches: bool = False
     speed: int = 0
     calibration: int = 1200
+    near: float = NEAR
     publish: int | None = None
 
     @classmethod
@@ -79,14 +89,17 @@ class Measurements:
         for name in found.events:
             if name not in EVENTS:
                 raise UserError(f"search.events: {name} is not known; there are {', '.join(EVENTS)}")
+        Settings.read(found.bank or {})
         return found
 
     def dry(self) -> Measurements:
         """The least of everything."""
         return dataclasses.replace(
             self, noise_windows=min(self.noise_windows, 10_000), signals=50, events=[], stand_in=self.stand_in,
-            challenge=min(self.challenge, 200), challenge_seeds=self.challenge_seeds[:1], speed=min(self.speed, 32),
-            calibration=min(self.calibration, 200), publish=None,
+            ideal_trials=min(self.ideal_trials, 10_000), challenge=min(self.challenge, 200), challenge_sets=1,
+            bank=None if self.bank is None else dataclasses.asdict(Settings.read(self.bank).dry()),
+            speed=min(self.speed, 32),
+            calibration=min(self.calibration, 200), near=math.inf, publish=None,  # untrained, it hears no injection
         )  # fmt: skip
 
 
@@ -131,35 +144,35 @@ class Trial(Detector):
         data, out = self.data, dict[str, Any]()
         if settings.noise_windows:
             out |= efficiency(self.statistic, data, settings.noise_windows, settings.signals)
+        if settings.noise_windows and settings.ideal_trials:
+            out |= share_of_ideal(out, data, settings.ideal_trials, settings.signals)
         if len(self.predictors):
             out |= mass_errors(self.predict_masses, data, settings.signals)
         if not settings.calibration:
             return out
-        model = self.as_search(settings.calibration)
+        model = self.as_search(settings.calibration, settings.near)
         out |= {"calibrated/threshold": model.recipe.threshold, "calibrated/time_offset": model.recipe.time_offset}
         model.save(folder / FILE)
-        if settings.publish is not None and data.run_seed == settings.publish:
-            model.save(DEFAULT)
         for name, strain, gps in self.events(settings):
             out |= event_metrics(model, strain, gps, name)
         if settings.challenge:
-            each = [
-                challenge_metrics(model, settings.challenge, seed, settings.glitches)
-                for seed in settings.challenge_seeds
-            ]
-            out |= {key: over_sets([one[key] for one in each if key in one]) for key in each[0]}
+            seeds = set_seeds(data.run_seed, settings.challenge_sets)
+            each = [challenge_metrics(model, settings.challenge, seed, settings.glitches) for seed in seeds]
+            out |= over_sets(each)
+            if settings.bank is not None:
+                out |= beside_bank(each[0], settings, seeds[0])
         if settings.speed:
             quiet = generate(max(settings.speed, 80), 90_001).background
             out |= real_time_factors(model, quiet)
         return out
 
-    def as_search(self, duration: int) -> SearchModel:
+    def as_search(self, duration: int, near: float = NEAR) -> SearchModel:
         """The trained networks as a calibrated search."""
         data = self.data
         nets = [net.cpu() for net in self.nets]
         return calibrated(
             nets, self.network, size_of(nets[0], self.size), data.sample_rate, data.band, data.detectors,
-            self.combine, data.fingerprint, duration,
+            self.combine, data.fingerprint, duration, near,
         )  # fmt: skip
 
     def events(self, settings: Measurements) -> list[tuple[str, Strain, float]]:
@@ -176,3 +189,23 @@ class Trial(Detector):
         if settings.stand_in:
             found.append(("stand_in", *stand_in()))
         return found
+
+
+def beside_bank(found: Mapping[str, Any], settings: Measurements, seed: int) -> dict[str, Any]:
+    """A template bank on a set that a search was measured on.
+
+    Args:
+        found: of the search on the set of this seed.
+
+    Returns:
+        the bank's metrics and curves as `bank_...`, and `share/distance/1000` ...: the search's distance over the
+        bank's, where the bank sees anything.
+    """
+    own = dataclasses.replace(Settings.read(settings.bank or {}), challenge=settings.challenge, glitches=False)
+    bank = bank_metrics(own.bank(0), own, seed)
+    out = {f"curve/bank_{key[6:]}" if key.startswith("curve/") else f"bank_{key}": v for key, v in bank.items()}
+    return out | {
+        f"share/{key}": found[key] / value
+        for key, value in bank.items()
+        if key.startswith("distance") and key in found and value
+    }

@@ -91,7 +91,7 @@ def generate(
     snr = np.empty((len(DETECTORS), len(injections["tc"])))
     for first in range(0, len(injections["tc"]), BATCH):
         part = {key: torch.from_numpy(column[first : first + BATCH]) for key, column in injections.items()}
-        snr[:, first : first + BATCH] = _inject(foreground, part, gps_start, sample_rate, noise_curve)
+        snr[:, first : first + BATCH] = inject(foreground, part, gps_start, sample_rate, noise_curve)
         if progress:
             progress(len(DETECTORS) + first + len(part["tc"]), total)
     for name, column in zip(DETECTORS, snr, strict=True):
@@ -137,7 +137,7 @@ def draw_injections(duration: Seconds, seed: int, m_range: tuple[float, float], 
 def coloured_noise(
     curve: NoiseCurve, duration: int, sample_rate: int, rng: np.random.Generator
 ) -> Float64[np.ndarray, " time"]:
-    """Gaussian noise (strain x 1e21): white noise through a zero-phase filter with the curve's amplitude.
+    """Gaussian noise (strain x 1e21): white noise through `noise_filter`.
 
     Args:
         curve: one-sided.
@@ -145,6 +145,12 @@ def coloured_noise(
         sample_rate: Hz.
         rng: of the white noise.
     """
+    kernel = noise_filter(curve, sample_rate)
+    return oaconvolve(rng.standard_normal(duration * sample_rate + len(kernel) - 1), kernel, mode="valid")
+
+
+def noise_filter(curve: NoiseCurve, sample_rate: int) -> Float64[np.ndarray, " tap"]:
+    """A zero-phase filter of 8 s with the curve's amplitude: white noise of unit variance becomes strain x 1e21."""
     taps = int(KERNEL * sample_rate)
     f = np.fft.rfftfreq(taps, 1 / sample_rate)
     known = (f >= FADE[0]) & (f <= float(curve.f[-1]))
@@ -152,12 +158,10 @@ def coloured_noise(
     asd[known] = curve.asd(torch.from_numpy(f[known])).numpy() * SCALE
     asd *= np.sin(np.pi / 2 * ((f - FADE[0]) / (FADE[1] - FADE[0])).clip(0, 1)) ** 2
     # White noise of unit variance has the one-sided density 2 / sample_rate.
-    kernel = np.fft.fftshift(np.fft.irfft(asd * np.sqrt(sample_rate / 2), taps)) * np.hanning(taps + 1)[:-1]
-    white = rng.standard_normal(duration * sample_rate + taps - 1)
-    return oaconvolve(white, kernel, mode="valid")
+    return np.fft.fftshift(np.fft.irfft(asd * np.sqrt(sample_rate / 2), taps)) * np.hanning(taps + 1)[:-1]
 
 
-def _inject(
+def inject(
     strain: Float64[np.ndarray, "detector time"],
     part: dict[str, Float64[Tensor, " n"]],
     gps_start: GPS,

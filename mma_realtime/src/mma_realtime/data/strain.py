@@ -10,7 +10,6 @@ nothing may look at them.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,12 +21,11 @@ from scipy.signal import firwin, resample_poly
 from shared.data.images import fingerprint
 from shared.data.root import data_root
 
-from mma_realtime.data.strain_files import SUFFIXES, Stretch, holds_strain, runs, span, stretches
+from mma_realtime.data.strain_files import SAMPLE_RATE, Stretch, runs, span
+from mma_realtime.data.strain_parts import by_detector, check_noise, check_one_stretch, gather, parts_of, spans
 from mma_realtime.errors import StrainError
-from mma_realtime.gw.detectors import DETECTORS
 from mma_realtime.gw.units import GPS, Seconds
 
-SAMPLE_RATE = 2048  # Hz, of strain in the package
 PSD_SECONDS = 8.0  # the shortest stretch that noise is estimated from (section 4)
 BLOCK = 4096  # seconds that a replay holds at once
 # Public events: the published time of the merger, and the files that GWOSC has of 32 s around it.
@@ -133,35 +131,38 @@ def time_reversed(strain: Strain) -> Strain:
 
 
 def read_strain(
-    *paths: str | Path, sample_rate: int = SAMPLE_RATE, psd_seconds: Seconds = PSD_SECONDS, partial: bool = False
+    *paths: str | Path,
+    sample_rate: int = SAMPLE_RATE,
+    psd_seconds: Seconds = PSD_SECONDS,
+    partial: bool = False,
+    gps: tuple[int, int] | None = None,
 ) -> Strain:
-    """Strain of all detectors in these files, on one clock.
+    """Strain of all detectors in these files, on one clock: one stretch.
 
     Args:
         paths: files (see `strain_files`), those of a detector in order of time; or folders, read in that order.
         sample_rate: Hz; files with a multiple of it are resampled.
         psd_seconds: the shortest gapless stretch that each detector must have.
         partial: whether a detector may lack time that others have; it is a gap there.
+        gps: the range, one of `spans`, of a stretch where the files hold several.
 
     Raises:
-        StrainError: see the list of section 3.
+        StrainError: see the list of section 3; files with a hole longer than `HOLE` between them.
     """
     parts = gather(paths, sample_rate)
-    spans = {name: (mine[0].gps_start, mine[-1].gps_end) for name, mine in by_detector(parts).items()}
-    first, last = min(a for a, _ in spans.values()), max(b for _, b in spans.values())
-    common = max(a for a, _ in spans.values()) < min(b for _, b in spans.values())
-    if len(set(spans.values())) > 1 and not (partial and common):
-        told = ", ".join(f"{name} ({parts_of(parts, name)}) {span(*ends)}" for name, ends in spans.items())
+    if gps is not None:
+        parts = [part for part in parts if gps[0] <= part.gps_start and part.gps_end <= gps[1]]
+    check_one_stretch(parts)
+    ends = {name: (mine[0].gps_start, mine[-1].gps_end) for name, mine in by_detector(parts).items()}
+    first, last = min(a for a, _ in ends.values()), max(b for _, b in ends.values())
+    common = max(a for a, _ in ends.values()) < min(b for _, b in ends.values())
+    if len(set(ends.values())) > 1 and not (partial and common):
+        told = ", ".join(f"{name} ({parts_of(parts, name)}) {span(*both)}" for name, both in ends.items())
         mend = "give files of the same seconds" + (", or allow gaps (partial=True)" if common else "")
         raise StrainError(f"the detectors have different spans: {told}: {mend}")
-    strain = assemble(parts, first, last, sample_rate, strict=True)
+    strain = assemble(parts, first, last, sample_rate)
     for name, valid in zip(strain.detectors, strain.valid, strict=True):
-        longest = max((b - a for a, b in runs(valid)), default=0)
-        if longest < psd_seconds:
-            raise StrainError(
-                f"{parts_of(parts, name)}, {name}, {span(*spans[name])}: the longest gapless stretch is {longest} s, "
-                f"the noise is estimated from {psd_seconds:g} s: give a longer file"
-            )
+        check_noise(parts, name, valid, psd_seconds)
     return strain
 
 
@@ -179,15 +180,7 @@ def replay(*paths: str | Path, sample_rate: int = SAMPLE_RATE, block: int = BLOC
         StrainError: see the list of section 3; a detector that lacks time, or has none that is good, has gaps.
     """
     parts = gather(paths, sample_rate)
-    edges = sorted((part.gps_start, part.gps_end) for part in parts)
-    first, last = edges[0]
-    covered = []
-    for a, b in edges[1:]:
-        if a > last:
-            covered.append((first, last))
-            first = a
-        last = max(last, b)
-    for a, b in [*covered, (first, last)]:
+    for a, b in spans(parts, 0):
         for start in range(a, b, block):
             yield assemble(parts, start, min(start + block, b), sample_rate)
 
@@ -241,65 +234,7 @@ def write_npz(strain: Strain, path: Path) -> None:
     )
 
 
-def by_detector(parts: Sequence[Stretch]) -> dict[str, list[Stretch]]:
-    """Detectors in the order of the table, each with its stretches."""
-    return {name: mine for name in DETECTORS if (mine := [part for part in parts if part.detector == name])}
-
-
-def parts_of(parts: Sequence[Stretch], name: str) -> str:
-    files = list(dict.fromkeys(str(part.path) for part in parts if part.detector == name))
-    return files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-
-
-def gather(paths: Sequence[str | Path], sample_rate: int = SAMPLE_RATE) -> list[Stretch]:
-    """What the files hold, those of a detector in order of time.
-
-    Raises:
-        StrainError: no file; unreadable; of another rate that is no multiple; rates differ; unsorted; overlapping.
-    """
-    if not paths:
-        raise StrainError("no strain: name files (.npz, GWOSC or challenge HDF5) or folders of them")
-    parts: list[Stretch] = []
-    for path in map(Path, paths):
-        parts += _folder(path) if path.is_dir() else stretches(path)
-    for name, mine in by_detector(parts).items():
-        rates = {part.sample_rate: part for part in mine}
-        if len(rates) > 1:
-            told = ", ".join(f"{rate} Hz ({part.where})" for rate, part in rates.items())
-            raise StrainError(f"the files of {name} have different sample rates: {told}: resample them to one")
-        if mine[0].sample_rate % sample_rate:
-            raise StrainError(
-                f"{mine[0].where}: {mine[0].sample_rate} Hz is no multiple of {sample_rate} Hz: resample the file, or "
-                "fetch the one of 4096 Hz"
-            )
-        for before, after in itertools.pairwise(mine):
-            if after.gps_start < before.gps_start:
-                raise StrainError(
-                    f"files are not in order of time: {after.where} comes after {before.where}: sort them, or name "
-                    "their folder"
-                )
-            if after.gps_start < before.gps_end:
-                raise StrainError(
-                    f"files overlap in {span(after.gps_start, min(before.gps_end, after.gps_end))}: {before.where}; "
-                    f"{after.where}: leave one of them out"
-                )
-    return parts
-
-
-def _folder(folder: Path) -> list[Stretch]:
-    """All strain of a folder, sorted; an .npz of other things is no strain."""
-    parts: list[Stretch] = []
-    for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
-        if path.suffix != ".npz" or holds_strain(path):
-            parts += stretches(path)
-    if not parts:
-        raise StrainError(f"{folder} holds no strain: files ending in {', '.join(SUFFIXES)} are expected")
-    return sorted(parts, key=lambda part: part.gps_start)
-
-
-def assemble(
-    parts: Sequence[Stretch], gps_start: int, gps_end: int, sample_rate: int, *, strict: bool = False
-) -> Strain:
+def assemble(parts: Sequence[Stretch], gps_start: int, gps_end: int, sample_rate: int) -> Strain:
     """The GPS seconds [gps_start, gps_end) of these stretches; what none has is a gap.
 
     Args:
@@ -307,36 +242,43 @@ def assemble(
         gps_start: s.
         gps_end: s.
         sample_rate: Hz, a divisor of that of each stretch.
-        strict: whether a stretch without a single good second is refused.
 
     Raises:
-        StrainError: see `Stretch.load`; with `strict`, a stretch that is NaN, constant or flagged throughout.
+        StrainError: see `Stretch.load`.
     """
     detectors = by_detector(parts)
     duration = gps_end - gps_start
     values = np.zeros((len(detectors), duration * sample_rate))
     valid = np.zeros((len(detectors), duration), dtype=bool)
     for row, mine in enumerate(detectors.values()):
-        rate = mine[0].sample_rate
-        margin = 1 if rate > sample_rate else 0  # seconds on either side that the resampling filter may look at
-        raw = np.zeros((duration + 2 * margin) * rate)
-        good = np.zeros(duration + 2 * margin, dtype=bool)
-        for part in mine:
-            a, b = max(part.gps_start, gps_start - margin), min(part.gps_end, gps_end + margin)
-            if a >= b:
-                continue
-            loaded = part.load(a - part.gps_start, b - part.gps_start)
-            if strict and loaded.reason:
-                raise StrainError(f"{part.where}: every second is a gap ({loaded.reason}): give a file with strain")
-            at = a - gps_start + margin
-            raw[at * rate : (at + b - a) * rate] = loaded.values
-            good[at : at + b - a] = loaded.valid
-        inside = slice(margin * sample_rate, (margin + duration) * sample_rate)
-        values[row] = decimate(raw, good, rate // sample_rate)[inside]
-        valid[row] = good[margin : margin + duration]
-    names = list(dict.fromkeys(part.path.name for part in parts))
+        for rate in sorted({part.sample_rate for part in mine}):
+            here = [part for part in mine if part.sample_rate == rate]
+            resampled, good = _at_rate(here, gps_start, gps_end, sample_rate)
+            values[row] += resampled  # zero where no file of this rate is
+            valid[row] |= good
+    inside = [part for part in parts if part.gps_start < gps_end and part.gps_end > gps_start]
+    names = list(dict.fromkeys(part.path.name for part in inside)) or ["strain"]
     source = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
     return Strain(tuple(detectors), float(gps_start), sample_rate, values, valid, source)
+
+
+def _at_rate(
+    parts: Sequence[Stretch], gps_start: int, gps_end: int, sample_rate: int
+) -> tuple[Float64[np.ndarray, " time"], Bool[np.ndarray, " second"]]:
+    """What stretches of one detector and rate hold in the GPS seconds [gps_start, gps_end), resampled."""
+    duration, rate = gps_end - gps_start, parts[0].sample_rate
+    margin = 1 if rate > sample_rate else 0  # seconds on either side that the resampling filter may look at
+    raw, good = np.zeros((duration + 2 * margin) * rate), np.zeros(duration + 2 * margin, dtype=bool)
+    for part in parts:
+        a, b = max(part.gps_start, gps_start - margin), min(part.gps_end, gps_end + margin)
+        if a >= b:
+            continue
+        loaded = part.load(a - part.gps_start, b - part.gps_start)
+        at = a - gps_start + margin
+        raw[at * rate : (at + b - a) * rate] = loaded.values
+        good[at : at + b - a] = loaded.valid
+    inside = slice(margin * sample_rate, (margin + duration) * sample_rate)
+    return decimate(raw, good, rate // sample_rate)[inside], good[margin : margin + duration]
 
 
 def decimate(

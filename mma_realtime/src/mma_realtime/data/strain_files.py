@@ -1,7 +1,8 @@
 """Files of strain (section 3): what is in them, without the samples, and then the samples of some seconds.
 
     .npz           `strain_e21` [detector, time] (strain x 1e21), `sample_rate`, `gps_start`, `detectors`
-    GWOSC HDF5     one detector: `strain/Strain` with `Xspacing`, `meta/GPSstart`, bits of `quality/simple/DQmask`
+    GWOSC HDF5     one detector: `strain/Strain` with `Xspacing`, `meta/GPSstart`, bits of `quality/simple/DQmask` and
+                   of `quality/injections/Injmask`
     challenge HDF5 a data set `H1/<gps>` per stretch, attributes `start_time` and `delta_t` (MLGWSC-1)
 
 The kind is told from the bytes, not from the name. A file is cut to whole GPS seconds.
@@ -12,9 +13,9 @@ from __future__ import annotations
 import logging
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from mma_realtime.errors import StrainError
 from mma_realtime.gw.constants import SCALE
 from mma_realtime.gw.detectors import DETECTORS
 
+SAMPLE_RATE = 2048  # Hz, of strain in the package
 RMS_LIMIT = 1e-15  # of strain: above it the unit is another one
 QUALITY = ("DATA", "CBC_CAT1")  # bits of a GWOSC file that a second must have to be searched
+NO_INJECTION = "NO_CBC_HW_INJ"  # bit of a second in which no mirror was moved as if by a compact binary
 SUFFIXES = (".npz", ".hdf5", ".h5", ".hdf")  # taken from a folder
 HDF5, ZIP, FRAME = b"\x89HDF\r\n\x1a\n", b"PK", b"IGWD"
 
@@ -73,6 +76,7 @@ class Stretch:
         key: of the data set in an HDF5 file, the row in an .npz.
         skip: samples before the first whole second.
         quality: whether a second has the bits `QUALITY`; None where the file says nothing.
+        injected: whether a second holds a hardware injection of a compact binary; None where the file says nothing.
     """
 
     path: Path
@@ -83,6 +87,7 @@ class Stretch:
     key: str | int
     skip: int = 0
     quality: Bool[np.ndarray, " second"] | None = None
+    injected: Bool[np.ndarray, " second"] | None = None
 
     @property
     def gps_end(self) -> int:
@@ -133,6 +138,12 @@ class Stretch:
                 for name, flags in found.items()
             )
             logger.warning("%s: gaps (%s)", here, told)
+        if self.injected is not None and (there := self.injected[first:last] & valid).any():
+            zero = self.gps_start + first
+            told = ", ".join(span(zero + a, zero + b) for a, b in runs(there))
+            logger.warning(
+                "%s: hardware injections of compact binaries (%s): what is found there is no event", here, told
+            )
         return Seconds(values, valid, "" if valid.any() else " and ".join(found))
 
 
@@ -160,9 +171,15 @@ def stretches(path: Path) -> list[Stretch]:
 
 
 def holds_strain(path: Path) -> bool:
-    """Whether an .npz is one of strain; the data folder has noise curves beside it."""
-    with _reading(path), np.load(path, allow_pickle=False) as archive:
-        return "strain_e21" in archive
+    """Whether a file is one of strain: noise curves and lists of injections have the same endings."""
+    with _reading(path):
+        if h5py.is_hdf5(path):
+            with h5py.File(path) as file:
+                return any(isinstance(item, h5py.Group) for item in file.values())
+        if zipfile.is_zipfile(path):
+            with np.load(path, allow_pickle=False) as archive:
+                return "strain_e21" in archive
+    return True  # for `stretches` to say what is wrong with it
 
 
 @contextmanager
@@ -206,17 +223,26 @@ def _gwosc(path: Path, file: h5py.File) -> list[Stretch]:
             f"{made.where}: {len(data)} samples are {len(data) / made.sample_rate:g} s, meta/Duration says "
             f"{float(meta['Duration'][()]):g}: fetch it again"
         )
-    if "quality/simple/DQmask" not in file:
-        return [made]
-    mask = file["quality/simple/DQmask"][:]
-    names = [_text(n) for n in file["quality/simple/DQShortnames"][:]]
+    quality = _flags(file, "simple/DQ", QUALITY, made)
+    clean = _flags(file, "injections/Inj", (NO_INJECTION,), made)
+    return [replace(made, quality=quality, injected=None if clean is None else ~clean)]
+
+
+def _flags(file: h5py.File, kind: str, bits: Sequence[str], made: Stretch) -> Bool[np.ndarray, " second"] | None:
+    """Whether each second has all of these bits, of those that the mask knows; None where there is no such mask."""
+    if f"quality/{kind}mask" not in file:
+        return None
+    mask = file[f"quality/{kind}mask"][:]
+    names = [_text(n) for n in file[f"quality/{kind}Shortnames"][:]]
     if len(mask) != made.duration or made.skip:
-        raise StrainError(f"{made.where}: {len(mask)} quality flags for {made.duration} seconds: fetch it again")
-    quality = np.ones(len(mask), bool)
-    for bit in QUALITY:
+        raise StrainError(
+            f"{made.where}: {len(mask)} quality flags ({kind}mask) for {made.duration} seconds: fetch it again"
+        )
+    good = np.ones(len(mask), bool)
+    for bit in bits:
         if bit in names:
-            quality &= (mask >> names.index(bit)) & 1 == 1
-    return [Stretch(path, name, made.gps_start, made.sample_rate, made.duration, made.key, 0, quality)]
+            good &= (mask >> names.index(bit)) & 1 == 1
+    return good
 
 
 def _challenge(path: Path, file: h5py.File) -> list[Stretch]:

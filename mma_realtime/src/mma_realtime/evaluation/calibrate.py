@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mma_realtime.data.challenge import generate
+from mma_realtime.errors import SearchError
 from mma_realtime.evaluation.distance import base_threshold
 from mma_realtime.gw.units import Seconds
 from mma_realtime.models import SearchNetwork
@@ -35,6 +36,7 @@ def calibrated(
     combine: Literal["mean", "min"] = "mean",
     trained_as: str = "",
     duration: int = DURATION,
+    near: Seconds = NEAR,
 ) -> SearchModel:
     """A search of these networks, its threshold and its time offset calibrated.
 
@@ -42,6 +44,10 @@ def calibrated(
         size: all arguments of `models.build` but the network's name.
         detectors: what it was trained on; of one: it looks at each detector by itself.
         duration: s of the calibration's set.
+        near: s around an injection in which its trigger is looked for.
+
+    Raises:
+        SearchError: no trigger lies near any injection: when in a plateau an event is cannot be told.
     """
     each: Any = "each" if len(detectors) == 1 else detectors
     recipe = Recipe(network, size, sample_rate, band, each, combine, trained_as=trained_as)
@@ -53,8 +59,13 @@ def calibrated(
     scores = score_strain(model, challenge.foreground, conditioner_for(model).fitted(challenge.background))
     times = np.array([trigger.gps for trigger in find_triggers(scores, threshold)])
     off = [float(d[np.abs(d).argmin()]) for d in (challenge.injections["tc"][:, None] - times)] if len(times) else []
-    near = [d for d in off if abs(d) < NEAR]
-    offset = float(np.median(near)) if near else 0.0
+    heard = [d for d in off if abs(d) < near]
+    if not heard:
+        raise SearchError(
+            f"calibration: none of the {len(challenge.injections['tc'])} injections of {duration} s has a trigger "
+            f"within {near:g} s, so the time of an event is not known; train longer, or give search.calibration more s"
+        )
+    offset = float(np.median(heard))
     return SearchModel(dataclasses.replace(recipe, threshold=threshold, time_offset=offset), list(members))
 
 

@@ -12,6 +12,7 @@ from mma_realtime.data.challenge import CURVE, generate
 from mma_realtime.data.glitches import make_glitch_bank
 from mma_realtime.data.strain import Strain
 from mma_realtime.evaluation.distance import (
+    MOST_COHERENT,
     MOST_SLIDES,
     base_threshold,
     calibration,
@@ -42,7 +43,8 @@ def challenge_metrics(model: SearchModel, duration: int, seed: int, glitches: bo
         own = conditioner_for(model, noise.sample_rate).fitted(noise)
         quiet = score_strain(model, noise, own)
         threshold = base_threshold(quiet)
-        chance = slides_of(model, noise, own, quiet, max_slides=MOST_SLIDES, threshold=threshold)
+        most = MOST_COHERENT if model.coherent else MOST_SLIDES
+        chance = slides_of(model, noise, own, quiet, max_slides=most, threshold=threshold)
         found = score_strain(model, signals, conditioner_for(model, signals.sample_rate).fitted(signals))
         triggers = triggers_of(found, threshold, model.recipe.time_offset)
         out |= sensitive_distances(triggers, challenge.injections, chance, suffix=suffix)

@@ -22,10 +22,12 @@ from mma_realtime.search.evaluator import MONTH, distance_at, evaluate, match
 from mma_realtime.search.scores import Scores
 from mma_realtime.search.significance import Background
 
-FARS = (1000.0, 100.0, 10.0)  # false alarms a month
+FARS = (1000.0, 100.0, 10.0, 1.0)  # false alarms a month
 TOLERANCE: Seconds = 0.3  # of an event's time
 CALIBRATED_AT: tuple[Seconds, ...] = (2000.0, 200.0, 60.0)  # one chance cluster in so many seconds
-MOST_SLIDES = 200
+ASKED: tuple[Seconds, ...] = CALIBRATED_AT[:2]  # of them, those that claims count
+MOST_SLIDES = 2000  # 2 s apart, an hour has 1,800 of them, in all two and a half months
+MOST_COHERENT = 200  # of networks that look again in every slide
 
 
 def base_threshold(scores: Scores, one_per: Seconds = 20.0) -> float:
@@ -61,6 +63,8 @@ def sensitive_distances(
     for far in fars:
         if evaluation.duration < MONTH / far:
             continue  # the slides are too few for such a rate: not reported, never extrapolated
+        if len(noise) <= far / MONTH * evaluation.duration:
+            continue  # the background's own threshold cuts it off: what is below has no rate
         out[f"distance{suffix}/{far:g}"] = distance_at(evaluation, far)
         at = int(np.argmax(evaluation.far <= far / MONTH))
         out[f"found{suffix}/{far:g}"] = float(evaluation.found[at]) / evaluation.n_injections
@@ -69,7 +73,9 @@ def sensitive_distances(
     if (apart < 1).any():
         out[f"timing{suffix}/within"] = float((apart[apart < 1] <= TOLERANCE).mean())
         out[f"timing{suffix}/median"] = float(np.median(apart[apart < 1]))
-    grid = np.geomspace(MONTH / evaluation.duration, 3000, 40)
+    most = (len(noise) - 0.5) * MONTH / evaluation.duration
+    grid = np.geomspace(MONTH / evaluation.duration, max(MONTH / evaluation.duration, min(3000, most)), 40)
+    grid = grid[len(noise) > grid / MONTH * evaluation.duration]
     curve = [distance_at(evaluation, far) for far in grid]
     return out | {f"curve/far{suffix}": grid.tolist(), f"curve/distance{suffix}": curve}
 
@@ -88,32 +94,46 @@ def calibration_of(peaks: Float64[np.ndarray, " n"], live: Seconds, chance: Back
         peaks: statistic of each cluster of noise. live: s in which they were found.
 
     Returns:
-        for each rate, one in `n` seconds: `calibration/count_n`, `expected_n`, `inside_n` (1 within the Poisson 99 %
-        interval), and over all `calibration/inside`; `calibration/ratio`: of the most frequent. Rates that the
-        background's own threshold cuts off are left out.
+        for each rate, one in `n` seconds: `calibration/measured_n` (0: the background's own threshold cuts it off),
+        and where it is measured `count_n`, `expected_n`, `inside_n` (1: within the Poisson 99 % interval). Of the two
+        rates in `ASKED`: `calibration/measured` and `calibration/inside`, how many are. `calibration/ratio`: counted
+        over expected, of the most frequent rate that is measured.
     """
     out: dict[str, float] = {}
     for seconds in CALIBRATED_AT:
-        threshold = chance.threshold_at(1 / seconds)
+        name, threshold = f"{seconds:g}", chance.threshold_at(1 / seconds)
+        out[f"calibration/measured_{name}"] = float(threshold > chance.threshold)
         if threshold <= chance.threshold:
             continue
         expected = chance.count(threshold) / chance.livetime_s * live
         count = int((peaks >= threshold).sum())
         low, high = poisson.interval(0.99, expected)
-        name = f"{seconds:g}"
         out |= {f"calibration/count_{name}": float(count), f"calibration/expected_{name}": expected}
         out[f"calibration/inside_{name}"] = float(low <= count <= high)
         out["calibration/ratio"] = count / expected if expected else float("nan")
-    out["calibration/inside"] = min((v for k, v in out.items() if k.startswith("calibration/inside_")), default=0.0)
+    for what in ("measured", "inside"):
+        out[f"calibration/{what}"] = sum(out.get(f"calibration/{what}_{seconds:g}", 0.0) for seconds in ASKED)
     return out
 
 
-def over_sets(values: list[Any]) -> Any:
-    """The mean over challenge sets, number by number; a curve's is that of its points."""
-    if isinstance(values[0], list):
-        shortest = min(len(v) for v in values)
-        return np.mean([v[:shortest] for v in values], axis=0).tolist()
-    return float(np.mean(values))
+def set_seeds(run_seed: int, count: int) -> list[int]:
+    """Seeds of the sets that a run is measured on: each training seed has its own, searches of one seed share them."""
+    return [100_000 + 100 * run_seed + number for number in range(count)]
+
+
+def over_sets(sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean over sets, number by number; a curve's is that of its points. What one set lacks has no mean."""
+    out: dict[str, Any] = {}
+    for key in sets[0]:
+        values = [one[key] for one in sets if key in one]
+        if len(values) < len(sets):
+            continue
+        if isinstance(values[0], list):
+            shortest = min(map(len, values))
+            out[key] = np.mean([v[:shortest] for v in values], axis=0).tolist()
+        else:
+            out[key] = float(np.mean(values))
+    return out
 
 
 def triggers_of(scores: Scores, threshold: float, time_offset: Seconds) -> list[Trigger]:

@@ -6,7 +6,7 @@ phase and the place of its merger within the range in which mergers lie. No sear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -66,11 +66,13 @@ def efficiency(
         noise_windows, signals: windows of noise alone, and at each signal-to-noise ratio.
 
     Returns:
-        `<prefix>/fap1e-3/snr8` and so on, and `threshold/fap1e-3`.
+        `<prefix>/fap1e-3/snr8` and so on, `threshold/fap1e-3`, and how many windows there were (`windows/noise`,
+        `windows/signals` at each strength).
     """
     noise = statistics(statistic, data.noise_windows(noise_windows))
     thresholds = {fap: threshold_at(noise, fap) for fap in faps}
-    out = {f"threshold/fap1e{round(np.log10(fap))}": threshold for fap, threshold in thresholds.items()}
+    out = {"windows/noise": float(noise_windows), "windows/signals": float(signals)}
+    out |= {f"threshold/fap1e{round(np.log10(fap))}": threshold for fap, threshold in thresholds.items()}
     for snr in snrs:
         found = statistics(statistic, data.test_windows(snr, signals))
         for fap, threshold in thresholds.items():
@@ -113,6 +115,19 @@ def ideal_efficiency(
         for snr in snrs:
             out[f"ideal_tpr/{name_of(fap, snr)}"] = float((values[snr] > threshold).mean())
     return out
+
+
+def share_of_ideal(
+    found: Mapping[str, float], data: SimulatedBBH, trials: int, signals: int = 2000, snr: float = 8.0
+) -> dict[str, float]:
+    """What a network finds of what a known waveform finds, on windows of the same part: `ideal_share/fap1e-3/snr8`.
+
+    Args:
+        found: of `efficiency`, of one detector. trials, signals: of `ideal_efficiency`.
+    """
+    name = name_of(FAPS[-1], snr)
+    ideal = ideal_efficiency(data, trials, signals, (snr,), FAPS[-1:], data.run_seed)
+    return {f"ideal_share/{name}": found[f"tpr/{name}"] / ideal[f"ideal_tpr/{name}"]}
 
 
 def _largest(

@@ -21,6 +21,7 @@ from mma_realtime.search.scores import Scores, conditioner_for, score_strain
 from mma_realtime.search.significance import Background, short_step
 
 AROUND: Seconds = 0.6  # of whitened strain that is kept for the figure
+ENOUGH: Seconds = 2000.0  # of slid livetime, for an event to stand above
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ def event_metrics(
 
     Returns:
         under `events/<name>/`: `statistic`, `loudest_slide` (exclusive: without the event's own windows),
-        `loudest_slide_inclusive`, `above_all` (1: above every slide, of both kinds), `time_error` (s), `livetime`,
+        `loudest_slide_inclusive`, `above_all` (1: above every slide, of both kinds), `above_2000_s` (1: and these are
+        at least 2,000 s, without the event's own windows), `time_error` (s), `livetime`,
         `independent_livetime`, `far_per_hour` (an upper bound, where it is above all); `reversed_statistic`,
-        `reversed_in_noise` (1: nothing in the reversed strain is above every slide of it); curves of scores and
-        whitened strain.
+        `reversed_lower` (1: lower than the event's), `reversed_in_noise` (1: nothing in the reversed strain is above
+        every slide of it); curves of scores and whitened strain.
     """
     found = look(model, strain)
     head = f"events/{name}/"
@@ -84,6 +86,7 @@ def event_metrics(
         f"{head}loudest_slide": found.exclusive.loudest,
         f"{head}loudest_slide_inclusive": found.inclusive.loudest,
         f"{head}above_all": float(above),
+        f"{head}above_2000_s": float(above and found.exclusive.livetime_s >= ENOUGH),
         f"{head}time_error": abs(found.gps - gps_event),
         f"{head}livetime": found.exclusive.livetime_s,
         f"{head}independent_livetime": found.exclusive.independent_livetime_s,
@@ -92,6 +95,7 @@ def event_metrics(
     if reverse:
         backwards = look(model, time_reversed(strain))
         out[f"{head}reversed_statistic"] = backwards.statistic
+        out[f"{head}reversed_lower"] = float(backwards.statistic < found.statistic)
         out[f"{head}reversed_loudest_slide"] = backwards.exclusive.loudest
         out[f"{head}reversed_in_noise"] = float(backwards.statistic <= backwards.exclusive.loudest)
     series = combine(found.scores)
@@ -99,7 +103,7 @@ def event_metrics(
     out[f"curve/{head}time"] = np.round(found.scores.times[valid] - gps_event, 4).tolist()
     out[f"curve/{head}score"] = np.round(series[valid], 3).tolist()
     out |= {f"curve/{head}{k}": v for k, v in whitened_around(model, strain, gps_event).items()}
-    edges = np.linspace(min(found.exclusive.statistics.min(), 0), max(found.inclusive.loudest, found.statistic), 41)
+    edges = np.linspace(found.exclusive.statistics.min(initial=0.0), max(found.inclusive.loudest, found.statistic), 41)
     out[f"curve/{head}slide_edges"] = edges.round(4).tolist()
     out[f"curve/{head}slide_counts"] = np.histogram(found.exclusive.statistics, edges)[0].astype(float).tolist()
     return out

@@ -13,8 +13,9 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from shared.errors import one_line_errors
@@ -22,14 +23,19 @@ from shared.runs.job import Job, Outcome, cores
 from shared.runs.key import run_key
 from shared.runs.launch import run_jobs
 
-from mma_realtime.data.strain_files import SUFFIXES, holds_strain, stretches
+from mma_realtime.data.strain import Strain, read_strain
+from mma_realtime.data.strain_files import SAMPLE_RATE, Stretch, span
+from mma_realtime.data.strain_parts import listed, preferred, spans
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
+from mma_realtime.search.arguments import finite
 from mma_realtime.search.coincidence import Trigger
+from mma_realtime.search.conditioning import Conditioner
 from mma_realtime.search.model_file import DEFAULT, SearchModel
+from mma_realtime.search.replay import FAILED, Searched, psd_text, stretch_dicts
+from mma_realtime.search.scores import conditioner_for, informed
 
 RUNS = DEFAULT.parents[2] / "runs" / "search"
-FAILED = 3  # exit status: some stretches failed, the others' triggers are told
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -40,8 +46,8 @@ def arguments() -> argparse.ArgumentParser:
         "--psd", choices=("auto", "trailing", "file"), default="auto",
         help="noise: of the seconds before, or of the whole file; auto: of the file where it is shorter than a minute",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, help="of a trigger's statistic; default: the model's")
-    parser.add_argument("--step", type=float, help="s between slides; default: as short as 2,000 s of livetime need")
+    parser.add_argument("--threshold", type=finite, help="of a trigger's statistic; default: the model's")
+    parser.add_argument("--step", type=finite, help="s between slides; default: as short as 2,000 s of livetime need")
     parser.add_argument("--jobs", type=int, help="processes at once; default: one a core")
     parser.add_argument("--launcher", choices=("local", "slurm"), default="local")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of what was searched")
@@ -49,33 +55,32 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def grouped(paths: Sequence[Path]) -> list[list[Path]]:
-    """Files that share seconds, in the order of time.
+class Group(NamedTuple):
+    """Files that share seconds, and the GPS range in s of one stretch that they hold together."""
+
+    files: list[Path]
+    gps: tuple[int, int]
+
+
+def grouped(paths: Sequence[Path]) -> list[Group]:
+    """The stretches of these files, in the order of time.
 
     Raises:
-        SearchError: a folder without strain. StrainError: a file that cannot be read.
+        StrainError: a folder without strain, or a file that cannot be read.
     """
-    files: list[Path] = []
-    for path in paths:
-        inside = (
-            sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and holds_strain(p)) if path.is_dir() else [path]
-        )
-        if not inside:
-            raise SearchError(f"{path} holds no strain: files ending in {', '.join(SUFFIXES)} are expected")
-        files += inside
-    spans = []
-    for file in dict.fromkeys(files):
-        parts = stretches(file)
-        spans.append((min(p.gps_start for p in parts), max(p.gps_end for p in parts), file))
-    groups: list[list[Path]] = []
+    parts = sorted(listed(dict.fromkeys(paths)), key=lambda part: (part.gps_start, str(part.path)))
+    by_file: dict[Path, list[Stretch]] = {}
+    for part in preferred(parts, SAMPLE_RATE):
+        by_file.setdefault(part.path, []).append(part)
+    files: list[list[Path]] = []
     last = -1
-    for first, end, file in sorted(spans):
+    for first, end, file in sorted((mine[0].gps_start, mine[-1].gps_end, file) for file, mine in by_file.items()):
         if first < last:
-            groups[-1].append(file)
+            files[-1].append(file)
         else:
-            groups.append([file])
+            files.append([file])
         last = max(last, end)
-    return groups
+    return [Group(group, gps) for group in files for gps in spans(part for file in group for part in by_file[file])]
 
 
 def contents(files: Sequence[Path]) -> str:
@@ -87,18 +92,25 @@ def contents(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def jobs_of(groups: Sequence[Sequence[Path]], model: SearchModel, args: argparse.Namespace) -> list[Job]:
+def jobs_of(groups: Sequence[Group], model: SearchModel, args: argparse.Namespace) -> list[Job]:
+    names = [files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more" for files, _ in groups]
     jobs = []
-    for files in groups:
-        config: dict[str, Any] = {"psd": args.psd, "threshold": args.threshold, "model": model.checksum}
+    for name, (files, gps) in zip(names, groups, strict=True):
+        config: dict[str, Any] = {"psd": args.psd, "threshold": args.threshold, "model": model.checksum, "gps": gps}
         key = run_key(config, ["mma_realtime", "shared"], contents(files))
         config |= {
             "files": [str(file.resolve()) for file in files],
             "checkpoint": str((model.path or DEFAULT).resolve()),
         }
-        name = files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
+        name = name if names.count(name) == 1 else f"{name}, {span(*gps)}"
         jobs.append(Job("mma_realtime.search", name, 0, config, args.runs / key))
     return jobs
+
+
+def strain_again(model: SearchModel, job: Job) -> tuple[Strain, Conditioner]:
+    """The strain of a job and its conditioner, as they were searched."""
+    strain = read_strain(*job.config["files"], partial=True, gps=tuple(job.config["gps"]))
+    return strain, informed(conditioner_for(model, strain.sample_rate), strain, job.config["psd"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,31 +131,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SearchError("; ".join(f"{name}: {message}" for name, message in failed.items()))
     scores = [report.read_scores(job.run_dir / "scores.npz") for job in done]
     triggers: list[Trigger] = []
+    searched: list[Searched] = []
     for job in done:
         before = max((t.event for t in triggers), default=0)
-        found = [Trigger.from_dict(each) for each in json.loads((job.run_dir / "triggers.json").read_bytes())]
-        triggers += [replace(t, event=t.event + before) for t in found]
+        found = json.loads((job.run_dir / "triggers.json").read_bytes())
+        triggers += [replace(t, event=t.event + before) for t in map(Trigger.from_dict, found["triggers"])]
+        first, last = job.config["gps"]
+        searched.append(Searched(first, last, found["psd"]))
     recipe = model.recipe
     threshold = recipe.threshold if args.threshold is None else args.threshold
     slider = report.Slider(threshold, recipe.single_threshold, args.step)
-    rows, background, why = report.judged(triggers, scores, slider)
+    with report.progress_bar(console=console, transient=True) as bar:
+        task = bar.add_task("slides", total=None, last="")
+        stretches = [
+            report.slidable(
+                model, mine, partial(strain_again, model, job),
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+            for job, mine in zip(done, scores, strict=True)
+        ]  # fmt: skip
+        rows, background, why = report.judged(triggers, stretches, slider)
     if rows:
         console.print(report.trigger_table(rows, scores[0].detectors))
     else:
         console.print(f"no trigger above {threshold:g}")
     console.print(report.background_text(background, why), soft_wrap=True)
-    searched = sum(each.livetime for each in scores)
-    console.print(f"{searched:,.0f} s searched in {len(done)} stretches", soft_wrap=True)
+    if limit := slider.limit_text(stretches):
+        console.print(limit, soft_wrap=True)
+    livetime = sum(each.livetime for each in scores)
+    console.print(psd_text(searched), soft_wrap=True)
+    console.print(f"{livetime:,.0f} s searched in {len(done)} stretches", soft_wrap=True)
     for name, message in failed.items():
         console.print(f"[red]failed[/red] {name}: {message}", soft_wrap=True)
     if args.json:
         content = {
             "model": report.model_dict(model),
-            "searched_s": searched,
+            "searched_s": livetime,
             "threshold": threshold,
-            "stretches": [{"files": job.config["files"], "livetime_s": s.livetime} for job, s in zip(done, scores)],
+            "stretches": [
+                {"files": job.config["files"]} | each for job, each in zip(done, stretch_dicts(searched, scores))
+            ],
             "failed": failed,
-            "triggers": [row.as_dict() for row in rows],
+            "triggers": [row.as_dict() | {"model_sha256": model.checksum} for row in rows],
             "background": report.background_dict(background, why),
         }
         report.write_json(args.json, content)

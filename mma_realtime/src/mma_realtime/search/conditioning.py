@@ -11,6 +11,7 @@ cut into hops, so the stream and the offline search are one code path: the latte
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from mma_realtime.data.strain import Strain
+from mma_realtime.data.strain_files import span
+from mma_realtime.data.strain_parts import HOLE
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Hertz, Seconds
 from mma_realtime.gw.whiten import MEDIAN_OF_NORMAL, whitening_filter
@@ -33,6 +36,8 @@ SECONDS_AT_ONCE = 64  # of strain in memory, offline
 MOST_SEGMENTS = 1024  # that a file's PSD is the median of
 LINE_WIDTH = 1.5  # over the filter's length: Hz to either side that a line is widened to
 BEYOND_THE_BAND: Hertz = 4.0  # of the PSD that is kept, on either side
+REPEATED = 64  # samples that equal those some time before: not by chance, a buffer was sent again
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Conditioner:
         8 s 0.019 (0.081), 16 s 0.0065 (0.025), 32 s 0.0031 (0.012), 64 s 0.0017 (0.006) with a filter of 1 s; with
         2 s 0.035, 0.012, 0.0057, 0.0029; with 0.5 s 0.010, 0.0038, 0.0022, 0.0015, but lines are left 5 times, not
         2.4 times, above the noise.
-    psd_least: s that are enough to begin with.
+    psd_least: s that are enough to begin with, and after a hole longer than `HOLE`.
     segment: s of a periodogram, half overlapping: an even number.
     fixed_psd: scaled strain, per Hz, one-sided, at multiples of 1 / segment Hz.
     fixed_scale: that whitened strain is divided by.
@@ -199,6 +204,8 @@ class Conditioner:
     ) -> tuple[ConditionerState, Whitened]:
         """Take in the next raw samples; give back what can be whitened now.
 
+        Samples that repeat those a second or a fraction of it before are a stale buffer: a gap.
+
         Args:
             state: left as it is.
             block: strain x 1e21, any number of samples.
@@ -206,6 +213,9 @@ class Conditioner:
         """
         fs, half, n0 = self.sample_rate_in, self.half, state.consumed
         raw = np.concatenate([state.raw, np.where(ok, block, 0.0)], axis=1)
+        again = _repeated(raw, block.shape[1] + 1, fs)
+        _tell_repeated(state, again, fs)
+        ok = ok & ~again[:, 1:]
         ok = np.concatenate([state.ok, ok], axis=1)
         origin, n1 = n0 - state.raw.shape[1], n0 + block.shape[1]  # of `raw`, in samples since gps_start
         if self.psd == "trailing":
@@ -232,7 +242,7 @@ class Conditioner:
         if self.psd == "file":
             assert self.fixed_scale is not None
             return new, replace(whitened, values=values / self.fixed_scale[:, None])
-        return self._scaled(new, whitened)
+        return self._scaled(new, whitened, known, int(seconds[0]))
 
     @property
     def step(self) -> int:
@@ -261,7 +271,8 @@ class Conditioner:
         starts = np.array([b * fs - length - origin for b in ends])
         frames = np.stack([raw[:, a : a + length] for a in starts], axis=1)
         whole = np.stack([ok[:, a : a + length].all(axis=1) for a in starts], axis=1)
-        new = periodogram(frames, fs)[..., self.bins].astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # no filter is made of what is no number
+            new = periodogram(frames, fs)[..., self.bins].astype(np.float32)
         labels = np.where(whole, np.array(ends), -1)
         return np.concatenate([state.periodograms, new], axis=1), np.concatenate([state.labels, labels], axis=1)
 
@@ -288,6 +299,8 @@ class Conditioner:
         for d, mine in enumerate(labels):
             for i, second in enumerate(seconds):
                 usable = np.flatnonzero((mine >= 0) & (mine <= second))[-most:]
+                holes = np.flatnonzero(np.diff(mine[usable], append=second) > HOLE + self.segment)
+                usable = usable[holes[-1] + 1 :] if len(holes) else usable
                 if len(usable) < least:
                     continue
                 key = (d, *mine[usable].tolist())
@@ -296,7 +309,7 @@ class Conditioner:
                         made[key] = before[key]
                     else:
                         psd = median_of(periodograms[d, usable]) / median_bias(len(usable))
-                        if not (psd > 0).all():
+                        if not (np.isfinite(psd) & (psd > 0)).all():
                             continue  # a filter of no noise would be infinite: this is no detector's strain
                         made[key] = self._taps(self._whole(psd))
                 out[d, i], known[d, i] = made[key], True
@@ -315,8 +328,13 @@ class Conditioner:
         )
         return taps.numpy()
 
-    def _scaled(self, state: ConditionerState, new: Whitened) -> tuple[ConditionerState, Whitened]:
-        """Divide each second by the median scale of the seconds before it; a second is measured once it is whole."""
+    def _scaled(
+        self, state: ConditionerState, new: Whitened, known: Bool[np.ndarray, "detector second"], first: int
+    ) -> tuple[ConditionerState, Whitened]:
+        """Divide each second by the median scale of the seconds before it; a second is measured once it is whole.
+
+        Where the noise of a second is not `known` (from second `first` on), neither is the scale any more.
+        """
         rate, part = self.sample_rate, state.second.shape[1]
         values = np.concatenate([state.second, new.values], axis=1)
         valid = np.concatenate([state.second_valid, new.valid], axis=1)
@@ -330,9 +348,10 @@ class Conditioner:
             out[:, here] = values[:, here] / scale[:, None]
             good[:, here] = valid[:, here] & some[:, None]
             if i < whole:
-                measured = valid[:, here].all(axis=1)
                 median = np.median(np.abs(values[:, here]), axis=1) / MEDIAN_OF_NORMAL
+                measured = valid[:, here].all(axis=1) & np.isfinite(median) & (median > 0)
                 medians = medians.copy()
+                medians[~known[:, (new.start - part) // rate + i - first]] = np.nan
                 medians[measured] = np.concatenate([medians[measured, 1:], median[measured, None]], axis=1)
         rest = slice(whole * rate, None)
         state = replace(state, medians=medians, second=values[:, rest], second_valid=valid[:, rest])
@@ -358,10 +377,14 @@ class Conditioner:
                 )
             ends = ends[np.linspace(0, len(ends) - 1, min(len(ends), MOST_SEGMENTS)).round().astype(int)]
             frames = (strain.values[d, (b - self.segment) * fs : b * fs] for b in ends)
-            power = np.stack([periodogram(frame, fs)[self.bins] for frame in frames])
+            with np.errstate(over="ignore", invalid="ignore"):
+                power = np.stack([periodogram(frame, fs)[self.bins] for frame in frames])
             psds.append(np.median(power, axis=0) / median_bias(len(ends)))
-        if not (np.stack(psds) > 0).all():
-            raise SearchError(f"{strain.source}: the noise is zero at some frequency: this is no detector's strain")
+        if not (np.isfinite(psds) & (np.stack(psds) > 0)).all():
+            raise SearchError(
+                f"{strain.source}, {span(strain.gps_start, strain.gps_end)}: the noise is zero, or no number, at some "
+                "frequency: this is no detector's strain"
+            )
         ones = np.ones(len(psds))
         fixed = np.stack([self._whole(psd) for psd in psds])
         unscaled = replace(self, psd="file", fixed_psd=fixed, fixed_scale=ones)
@@ -397,6 +420,32 @@ def check_rate(conditioner: Conditioner, strain: Strain) -> None:
             f"{strain.source} is sampled at {strain.sample_rate} Hz, the search takes {conditioner.sample_rate_in} Hz: "
             f"read it with sample_rate={conditioner.sample_rate_in}"
         )
+
+
+def _repeated(raw: Float64[np.ndarray, "detector n"], last: int, sample_rate: int) -> Bool[np.ndarray, "detector last"]:
+    """Whether each of the `last` samples ends `REPEATED` that equal those 1, 1/2, ... or 1/16 s before them.
+
+    Buffers are as long, or divide it, in all live streams; what of one is not seen yet is within a filter of the rest.
+    """
+    found = np.zeros((len(raw), last), bool)
+    n = last + REPEATED
+    for part in (1, 2, 4, 8, 16):
+        lag = sample_rate // part
+        now, before = raw[:, -n:], raw[:, -n - lag : -lag]
+        if not (now[:, ::REPEATED] == before[:, ::REPEATED]).any():
+            continue  # so many in a row would have one of these among them
+        same = (now == before) & (now != 0)  # a gap is zero, and known
+        count = np.cumsum(same, axis=1, dtype=np.int32)
+        found |= count[:, REPEATED:] - count[:, :-REPEATED] == REPEATED
+    return found
+
+
+def _tell_repeated(state: ConditionerState, again: Bool[np.ndarray, "detector n"], sample_rate: int) -> None:
+    for name, row in zip(state.detectors, again, strict=True):
+        begin = np.flatnonzero(row[1:] & ~row[:-1])
+        if len(begin):
+            gps = state.gps_start + (state.consumed + begin[0] - REPEATED + 1) / sample_rate
+            log.warning("%s: strain repeats itself from GPS %.2f on: a stale buffer, taken as a gap", name, gps)
 
 
 def _last(labels: np.ndarray, kept: int) -> np.ndarray:

@@ -134,7 +134,8 @@ def distance_at(evaluation: Evaluation, far_per_month: float) -> Megaparsec:
         far_per_month: false alarms in 30 days.
 
     Raises:
-        SearchError: the background is shorter than the time in which one such false alarm is expected.
+        SearchError: the background is shorter than the time in which one such false alarm is expected, or has fewer
+            events than such a rate gives: the search's own threshold cut them off.
     """
     needed = MONTH / far_per_month
     if evaluation.duration < needed:
@@ -142,6 +143,12 @@ def distance_at(evaluation: Evaluation, far_per_month: float) -> Megaparsec:
             f"livetime too short: {far_per_month:g} false alarms a month need a background of {needed:.0f} s, it has "
             f"{evaluation.duration:.0f} s: lengthen it by time slides, or ask for at least "
             f"{MONTH / evaluation.duration:.3g} a month"
+        )
+    if len(evaluation.far) <= far_per_month / MONTH * evaluation.duration:
+        raise SearchError(
+            f"background cut off: at {far_per_month:g} false alarms a month {evaluation.duration:.0f} s have "
+            f"{far_per_month / MONTH * evaluation.duration:.0f} events, it has {len(evaluation.far)}: lower the "
+            "threshold of the search, or ask for a lower rate"
         )
     allowed = evaluation.far <= far_per_month / MONTH
     return float(evaluation.sensitive_distance[np.argmax(allowed)])

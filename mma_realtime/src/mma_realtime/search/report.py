@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from shared.runs.store import write_atomic
 
+from mma_realtime.data.strain import Strain
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Seconds
+from mma_realtime.search.coherent import CoherentStretch
 from mma_realtime.search.coincidence import Trigger
+from mma_realtime.search.conditioning import Conditioner
 from mma_realtime.search.model_file import DEFAULT, SearchModel
 from mma_realtime.search.series import Scores
 from mma_realtime.search.significance import (
@@ -31,6 +34,7 @@ from mma_realtime.times import utc_iso
 
 MOST_SUMS = 2e9  # hops times slides: some seconds of one core
 MOST_EXCLUSIVE = 16  # triggers, the loudest, whose own windows are taken out of a background of their own
+SIGNIFICANT = 0.1  # the largest p of a signal whose windows are no noise to fainter triggers
 
 
 @dataclass(frozen=True)
@@ -38,17 +42,19 @@ class Judged:
     """A trigger and how often chance does as well.
 
     Args:
-        far: from slides without the trigger's own windows. inclusive: from all windows.
-        p: chance of one false alarm as loud in the time searched.
+        far: from slides without the trigger's own windows, and those of louder signals. inclusive: from all windows.
+        independent: as `far`, its bound from independent slides alone.
+        p: chance of one false alarm as loud in the time searched, by `independent`.
     """
 
     trigger: Trigger
     far: FalseAlarmRate | None
     inclusive: FalseAlarmRate | None
+    independent: FalseAlarmRate | None
     p: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        rates = {"far": self.far, "far_inclusive": self.inclusive}
+        rates = {"far": self.far, "far_inclusive": self.inclusive, "far_independent": self.independent}
         return self.trigger.as_dict() | {
             "utc": utc_iso(self.trigger.gps),
             **{f"{name}_hz": each and each.value_hz for name, each in rates.items()},
@@ -76,24 +82,16 @@ class Slider:
     max_slides: int | None = None
     correlated: bool = False
 
-    def background(self, stretches: Sequence[Scores], on_source: Sequence[GPS] = ()) -> Background:
+    def background(self, stretches: Sequence[Scores | CoherentStretch], on_source: Sequence[GPS] = ()) -> Background:
         """Of those stretches that are long enough for a slide.
 
         Raises:
             SearchError: none is; see `time_slides`.
         """
         out, why = [], SearchError("there is no strain to slide")
-        for scores in stretches:
-            step = short_step(scores) if self.step is None else self.step
-            most = self.max_slides or max(1, int(MOST_SUMS / max(1, scores.values.shape[1])))
-            correlated = self.correlated or self.step is None
+        for each in stretches:
             try:
-                out.append(
-                    time_slides(
-                        scores, step, self.min_shift, most, on_source, threshold=self.threshold,
-                        single_threshold=self.single_threshold, correlated=correlated,
-                    )
-                )  # fmt: skip
+                out.append(self._of(each, on_source))
             except SearchError as error:
                 if "hold no slide" not in str(error) and "no window has a score" not in str(error):
                     raise
@@ -102,40 +100,88 @@ class Slider:
             raise why
         return together(out)
 
+    def _of(self, stretch: Scores | CoherentStretch, on_source: Sequence[GPS]) -> Background:
+        correlated = self.correlated or self.step is None
+        if isinstance(stretch, CoherentStretch):
+            most = self.max_slides or stretch.most_slides
+            step = short_step(stretch.scores, max_slides=most) if self.step is None else self.step
+            return stretch.background(step, self.min_shift, most, on_source, self.threshold, correlated)
+        step = short_step(stretch) if self.step is None else self.step
+        most = self.max_slides or max(1, int(MOST_SUMS / max(1, stretch.values.shape[1])))
+        return time_slides(
+            stretch, step, self.min_shift, most, on_source, threshold=self.threshold,
+            single_threshold=self.single_threshold, correlated=correlated,
+        )  # fmt: skip
+
+    def limit_text(self, stretches: Sequence[Scores | CoherentStretch]) -> str:
+        """Of networks that look again in every slide: how many slides of a stretch are made at most; else nothing."""
+        most = [each.most_slides for each in stretches if isinstance(each, CoherentStretch)]
+        if not most or self.max_slides:
+            return ""
+        return (
+            f"networks that see both detectors look again in every slide: at most {min(most):,} slides of a stretch, "
+            "for more, python -m mma_realtime.slides --max-slides"
+        )
+
+
+def slidable(
+    model: SearchModel,
+    scores: Scores,
+    load: Callable[[], tuple[Strain, Conditioner]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scores | CoherentStretch:
+    """What is slid: scores of each detector, or the strain again where networks look at the detectors together."""
+    return CoherentStretch(model, scores, load, progress) if model.coherent else scores
+
 
 def judged(
-    triggers: Sequence[Trigger], stretches: Sequence[Scores], slider: Slider
+    triggers: Sequence[Trigger], stretches: Sequence[Scores | CoherentStretch], slider: Slider
 ) -> tuple[list[Judged], Background | None, str]:
-    """Triggers with their rates, the background of all windows, and, where there is none, why."""
+    """Triggers with their rates, the background of all windows, and, where there is none, why.
+
+    From the loudest down: a trigger's background leaves out its own windows and those of all louder signals, which are
+    triggers above all of their own background with p at most `SIGNIFICANT`. Others are noise, and stay.
+    """
     livetime = sum(scores.livetime for scores in stretches)
     try:
         everything = slider.background(stretches)
     except SearchError as error:
-        return [Judged(trigger, None, None, None) for trigger in triggers], None, str(error)
-    loudest = sorted(triggers, key=lambda trigger: -trigger.statistic)[:MOST_EXCLUSIVE]
-    out = []
-    for trigger in triggers:
-        own = slider.background(stretches, [trigger.gps]) if trigger in loudest else everything
-        far = own.far(trigger.statistic)
-        out.append(Judged(trigger, far, everything.far(trigger.statistic), far.p_value(livetime)))
-    return out, everything, ""
+        return [Judged(trigger, None, None, None, None) for trigger in triggers], None, str(error)
+    signals: list[GPS] = []
+    found: dict[int, Judged] = {}
+    loudest_first = sorted(range(len(triggers)), key=lambda i: -triggers[i].statistic)
+    own = everything
+    for number, i in enumerate(loudest_first):
+        trigger = triggers[i]
+        if number < MOST_EXCLUSIVE:
+            own = slider.background(stretches, [*signals, trigger.gps])
+        elif number == MOST_EXCLUSIVE and signals:
+            own = slider.background(stretches, signals)
+        elif number == MOST_EXCLUSIVE:
+            own = everything
+        far, independent = own.far(trigger.statistic), own.independent_far(trigger.statistic)
+        p = independent.p_value(livetime)
+        found[i] = Judged(trigger, far, everything.far(trigger.statistic), independent, p)
+        if far.upper_limit and p <= SIGNIFICANT and number < MOST_EXCLUSIVE:
+            signals.append(trigger.gps)
+    return [found[i] for i in range(len(triggers))], everything, ""
 
 
 def trigger_table(rows: Sequence[Judged], detectors: tuple[str, ...]) -> Table:
-    """GPS and UTC, statistic, per detector, false-alarm rate, chance."""
+    """GPS and UTC, statistic, per detector, false-alarm rate, the rate that p uses (`Judged.independent`), and p."""
     table = Table(box=None, pad_edge=False)
     per_row = len(rows[0].trigger.per_detector) if rows else len(detectors)
     names = detectors if per_row == len(detectors) else ("+".join(detectors),)
     table.add_column("GPS (s)", no_wrap=True)
     table.add_column("UTC", min_width=12)  # on a narrow terminal the day stands above the time
-    for name in ("statistic", *names, "event", "false alarms", "p"):
-        table.add_column(name, justify="right", no_wrap=name != "false alarms")
+    for name in ("statistic", *names, "event", "false alarms", "for p", "p"):
+        table.add_column(name, justify="right", no_wrap=name not in ("false alarms", "for p"))
     for each in rows:
         trigger = each.trigger
         table.add_row(
             f"{trigger.gps:.3f}", utc_iso(trigger.gps).replace("T", " ").removesuffix("Z"), f"{trigger.statistic:.2f}",
             *(f"{value:.2f}" for value in trigger.per_detector), f"{trigger.event}.{trigger.version}",
-            str(each.far or "-"), "-" if each.p is None else f"{each.p:.2g}",
+            str(each.far or "-"), str(each.independent or "-"), "-" if each.p is None else f"{each.p:.2g}",
         )  # fmt: skip
     return table
 
@@ -151,8 +197,11 @@ def background_text(background: Background | None, why: str) -> str:
     if background.correlated:
         text += (
             f"; slides so close pair nearly the same windows: only {background.independent_livetime_s:,.0f} s of it "
-            "are independent"
+            f"are independent, and bound rates at 1 per {duration_text(background.independent_livetime_s)}; "
+            "p uses these"
         )
+    else:
+        text += "; all are independent, and p uses these rates"
     return text
 
 
@@ -164,6 +213,7 @@ def background_dict(background: Background | None, why: str = "") -> dict[str, A
         "step_s": background.step,
         "livetime_s": background.livetime_s,
         "independent_livetime_s": background.independent_livetime_s,
+        "p_value_from": "far_independent_hz",
         "correlated": background.correlated,
         "threshold": background.threshold,
         "loudest": background.loudest if math.isfinite(background.loudest) else None,

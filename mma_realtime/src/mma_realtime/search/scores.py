@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from mma_realtime.data.strain import Strain
+from mma_realtime.data.strain_files import runs, span
+from mma_realtime.data.strain_parts import HOLE
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Seconds
+from mma_realtime.models import count_windows
 from mma_realtime.search.conditioning import Conditioner, Whitened
 from mma_realtime.search.model_file import SearchModel
 from mma_realtime.search.series import Scores, joined
 
-__all__ = ["HOP", "Scorer", "ScorerState", "Scores", "check_model", "conditioner_for", "joined", "score_strain"]
+__all__ = [
+    "HOP", "SHORT", "Noise", "Scorer", "ScorerState", "Scores", "check_model", "check_scored", "conditioner_for",
+    "informed", "joined", "nothing_scored", "psd_of", "score_strain", "windows_of",
+]  # fmt: skip
 
 HOP: Seconds = 1 / 16
+Noise = Literal["auto", "trailing", "file"]
+SHORT: Seconds = HOLE  # a stretch shorter than this has the PSD of all of it, else that of the seconds before
 
 
 @dataclass(frozen=True)
@@ -147,3 +156,69 @@ def conditioner_for(model: SearchModel, sample_rate_in: int = 2048, **settings: 
     """The conditioner that prepares strain as the networks were trained; `settings` as of `Conditioner`."""
     recipe = model.recipe
     return Conditioner(sample_rate_in, recipe.sample_rate, recipe.band, **settings)  # type: ignore[arg-type]
+
+
+def psd_of(duration: Seconds, noise: Noise) -> Literal["trailing", "file"]:
+    """Which PSD a stretch of so many s gets: `auto` is that of all of it where it is shorter than `SHORT`."""
+    if noise == "auto":
+        return "file" if duration < SHORT else "trailing"
+    return noise
+
+
+def informed(conditioner: Conditioner, strain: Strain, noise: Noise) -> Conditioner:
+    """A trailing conditioner, with the PSD of all of `strain`, a whole stretch, where `noise` asks for that."""
+    return conditioner.fitted(strain) if psd_of(strain.duration, noise) == "file" else conditioner
+
+
+def check_scored(scores: Scores, strain: Strain) -> None:
+    """Raises:
+    SearchError: no window of the strain has a score in every detector, so nothing could be found in it.
+    """
+    if not scores.valid.all(axis=0).any():
+        raise SearchError(nothing_scored(strain.source, strain.detectors, strain.gps_start, strain.valid))
+
+
+def nothing_scored(
+    source: str, detectors: tuple[str, ...], gps_start: GPS, valid: Bool[np.ndarray, "detector second"]
+) -> str:
+    """What to say of strain in which no window has a score; names files, GPS range and the longest gapless stretch."""
+    longest = max((b - a for a, b in runs(np.logical_and.reduce(valid))), default=0)
+    names = " and ".join(detectors)
+    return (
+        f"{source}, {names}, {span(gps_start, gps_start + valid.shape[1])}: no window has a score: the longest stretch "
+        f"without a gap in any detector is {longest} s, and the PSD, the scale and a window need more (16 s are "
+        "enough): give a longer file"
+    )
+
+
+class Windowed(NamedTuple):
+    """Whitened strain, and where its windows are.
+
+    Attributes:
+        values: unit variance in noise.
+        starts: sample at which each window begins.
+        whole: whether a window of a detector touches neither gap nor edge nor the start of the PSD.
+        ends: GPS s at which each window ends.
+    """
+
+    values: Float32[np.ndarray, "detector time"]
+    starts: Int64[np.ndarray, " window"]
+    whole: Bool[np.ndarray, "detector window"]
+    ends: Float64[np.ndarray, " window"]
+
+
+def windows_of(strain: Strain, conditioner: Conditioner, length: int, hop: int) -> Windowed:
+    """All windows of a stretch, those that `score_strain` scores: they end at multiples of the hop since its start.
+
+    Args:
+        length: samples of a window, at the conditioner's rate. hop: samples.
+    """
+    parts = list(conditioner.whitened(strain))
+    values = np.concatenate([part.values for part in parts], axis=1).astype(np.float32)
+    valid = np.concatenate([part.valid for part in parts], axis=1)
+    first = (-parts[0].start - length) % hop
+    starts = first + hop * np.arange(count_windows(values.shape[1] - first, length, hop))
+    bad = np.cumsum(np.pad(~valid, [(0, 0), (1, 0)]), axis=1)
+    whole = bad[:, starts + length] == bad[:, starts]
+    ends = strain.gps_start + (parts[0].start + starts + length) / conditioner.sample_rate
+    return Windowed(values, starts, whole, ends)

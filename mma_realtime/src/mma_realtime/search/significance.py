@@ -3,6 +3,13 @@
 A slide shifts one detector's scores against the other's by more than any signal can explain; what is then coincident is
 chance. FAR(s) = (N_b(>= s) + 1) / T_b, with T_b the time that the slides overlap: never zero, and where nothing in the
 background is as loud, an upper bound. Zero lag is never a slide.
+
+Slides closer than a window repeat nearly the same pairs: they sharpen a rate, and bound none. So the bound that a
+p-value rests on is of the slides alone that are further apart, T_i: FAR(s) = N_b(>= s) / T_b + 1 / T_i.
+
+Chance is counted in clusters, zero lag in superevents. Every superevent is a cluster (or part of one longer than 8 s),
+but a cluster within 1 s of a louder one, or less than 8 s after it, is none of its own. So for the same windows
+the background has at least as many counts, and a rate is never too low by that.
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from jaxtyping import Bool, Float64, Int64
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Hertz, Seconds
 from mma_realtime.kernels.slides import slide_hist
-from mma_realtime.search.coincidence import CLUSTER_GAP, coincident_rows
+from mma_realtime.search.coincidence import CLUSTER_GAP, clusters, coincident_rows
 from mma_realtime.search.series import Scores
 
 BEYOND_THE_WINDOW: Seconds = 1.0  # a shift is at least the window and this (section 7)
@@ -102,8 +109,23 @@ class Background:
         louder = self.count(statistic)
         return FalseAlarmRate((louder + 1) / self.livetime_s, louder == 0)
 
+    def independent_far(self, statistic: float) -> FalseAlarmRate:
+        """N_b(>= s) / T_b + 1 / T_i, T_i the independent livetime: no step, however short, lowers its bound.
+
+        Raises:
+            SearchError: as of `far`; no slide that is independent overlaps.
+        """
+        rate = self.far(statistic)
+        if not self.independent_livetime_s:
+            raise SearchError("no independent slide has livetime: add strain")
+        louder = self.count(statistic)
+        return FalseAlarmRate(louder / self.livetime_s + 1 / self.independent_livetime_s, rate.upper_limit)
+
     def threshold_at(self, far: Hertz) -> float:
-        """The statistic from which on the false-alarm rate is at most `far`; nan-free: the loudest where none is.
+        """The lowest statistic from which on the false-alarm rate is at most `far`.
+
+        Where every cluster may count, it is the threshold above which they were counted: what is below has no rate.
+        Where none may, it is just above the loudest cluster.
 
         Raises:
             SearchError: the livetime is too short for such a rate; says how much is needed.
@@ -158,6 +180,22 @@ def in_hops(seconds: Seconds, hop: Seconds, what: str) -> int:
     return hops
 
 
+def check_apart(step: Seconds, min_shift: Seconds, apart: Seconds, correlated: bool) -> None:
+    """Raises:
+    SearchError: slides closer to each other, or to zero lag, than the window and 1 s.
+    """
+    if step < apart - 1e-9 and not correlated:
+        raise SearchError(
+            f"a slide step of {step:g} s is shorter than the window and 1 s ({apart:g} s): neighbouring slides would "
+            "not be independent; use a longer step, or ask for correlated slides"
+        )
+    if min_shift < apart - 1e-9:
+        raise SearchError(
+            f"a smallest shift of {min_shift:g} s is shorter than the window and 1 s ({apart:g} s): such a slide still "
+            "holds true coincidences; use a longer one"
+        )
+
+
 def on_one_circle(
     scores: Scores, on_source: Sequence[GPS], single_threshold: float
 ) -> tuple[Float64[np.ndarray, "row time"], Bool[np.ndarray, "row time"]]:
@@ -195,12 +233,15 @@ def time_slides(
     gap: Seconds = CLUSTER_GAP,
     correlated: bool = False,
 ) -> Background:
-    """The background of two detectors' scores: the second shifted round against the first by k `step`, k = 1, 2, ...
+    """The background of detectors' scores: the second shifted round against the first by k `step`, k = 1, 2, ...
+
+    A third is shifted by twice as much, so that no two keep their true coincidences; each such pair has to be
+    `min_shift` apart too.
 
     Gaps of either detector, wherever the shift puts them, take away livetime.
 
     Args:
-        scores: of two detectors.
+        scores: of two detectors or more.
         step: s between slides; the window and 1 s where nothing is said.
         min_shift: s from zero lag, in both directions round the circle; the window and 1 s where nothing is said.
         max_slides: at most so many, those of the smallest shifts.
@@ -210,59 +251,75 @@ def time_slides(
             windows; `independent_livetime_s` says how much of the livetime does not.
 
     Raises:
-        SearchError: not two detectors; a step or shift shorter than allowed, or no slide fits the stretch.
+        SearchError: one detector; a step or shift shorter than allowed, or no slide fits the stretch.
     """
-    if len(scores.values) != 2:
+    if len(scores.values) < 2:
         raise SearchError(
             f"time slides shift one detector's scores against another's: {len(scores.values)} row(s) of scores are "
-            f"given ({', '.join(scores.detectors)}), two are needed"
+            f"given ({', '.join(scores.detectors)}), at least two are needed"
         )
     apart = scores.window + BEYOND_THE_WINDOW
     step = apart if step is None else step
     min_shift = apart if min_shift is None else min_shift
-    if step < apart - 1e-9 and not correlated:
-        raise SearchError(
-            f"a slide step of {step:g} s is shorter than the window and 1 s ({apart:g} s): neighbouring slides would "
-            "not be independent; use a longer step, or ask for correlated slides"
-        )
-    if min_shift < apart - 1e-9:
-        raise SearchError(
-            f"a smallest shift of {min_shift:g} s is shorter than the window and 1 s ({apart:g} s): such a slide still "
-            "holds true coincidences; use a longer one"
-        )
+    check_apart(step, min_shift, apart, correlated)
     rows, live = on_one_circle(scores, on_source, single_threshold)
     step_hops = in_hops(step, scores.hop, "the slide step")
-    shifts = slide_shifts(rows.shape[1], step_hops, math.ceil(min_shift / scores.hop - 1e-9), max_slides)
+    least = math.ceil(min_shift / scores.hop - 1e-9)
+    shifts = slide_shifts(rows.shape[1], step_hops, least, None)
+    for times in range(2, len(rows)):  # detectors so many rows apart are shifted so many times as far
+        apart_now = times * shifts % rows.shape[1]
+        shifts = shifts[(apart_now >= least) & (apart_now <= rows.shape[1] - least)]
+    shifts = shifts[:max_slides]
     if not len(shifts):
         raise SearchError(
             f"{rows.shape[1] * scores.hop:.1f} s of scores from GPS {scores.gps_start:.1f} hold no slide: at least "
             f"{2 * min_shift:g} s are needed"
         )
-    slides = slide_hist(
-        torch.from_numpy(rows[0]),
-        torch.from_numpy(rows[1]),
-        torch.from_numpy(shifts),
-        torch.tensor([threshold, torch.inf], dtype=torch.float64),
-        threshold,
-        gap / scores.hop,
-        torch.from_numpy(live[0]),
-        torch.from_numpy(live[1]),
-        maxima=True,
-    )
-    assert slides.maxima is not None
-    livetimes = slides.valid_hops.numpy() * scores.hop
+    maxima, hops, loudest = _slid(rows, live, shifts, threshold, gap, scores.hop)
+    livetimes = hops * scores.hop
     if not livetimes.sum():
         raise SearchError("the detectors never overlap in any slide: there is no livetime to count in")
     each = math.ceil(apart / step - 1e-9)
     return Background(
-        slides.maxima.numpy(),
-        float(livetimes.sum()),
-        float(livetimes[::each].sum()),
-        len(shifts),
-        step,
-        threshold,
-        float(slides.loudest.max()),
+        maxima, float(livetimes.sum()), float(livetimes[::each].sum()), len(shifts), step, threshold, loudest
     )
+
+
+def _slid(
+    rows: Float64[np.ndarray, "row time"],
+    live: Bool[np.ndarray, "row time"],
+    shifts: Int64[np.ndarray, " slide"],
+    threshold: float,
+    gap: Seconds,
+    hop: Seconds,
+) -> tuple[Float64[np.ndarray, " cluster"], Int64[np.ndarray, " slide"], float]:
+    """Maxima of the clusters, ascending; hops that count in each slide; the loudest sum. Row i is late by i shifts."""
+    if len(rows) == 2:
+        slides = slide_hist(
+            torch.from_numpy(rows[0]),
+            torch.from_numpy(rows[1]),
+            torch.from_numpy(shifts),
+            torch.tensor([threshold, torch.inf], dtype=torch.float64),
+            threshold,
+            gap / hop,
+            torch.from_numpy(live[0]),
+            torch.from_numpy(live[1]),
+            maxima=True,
+        )
+        assert slides.maxima is not None
+        return slides.maxima.numpy(), slides.valid_hops.numpy(), float(slides.loudest.max())
+    maxima: list[float] = []
+    hops, loudest = np.zeros(len(shifts), np.int64), -math.inf
+    for slide, shift in enumerate(shifts.tolist()):
+        late = [
+            (np.roll(row, i * shift), np.roll(ok, i * shift))
+            for i, (row, ok) in enumerate(zip(rows, live, strict=True))
+        ]
+        both = np.logical_and.reduce([ok for _, ok in late])
+        series = np.where(both, sum(row for row, _ in late), -np.inf)
+        maxima += [float(series[a : b + 1].max()) for a, b in clusters(series, hop, threshold, gap)]
+        hops[slide], loudest = both.sum(), max(loudest, float(series.max()))
+    return np.sort(maxima), hops, loudest
 
 
 def short_step(scores: Scores, livetime: Seconds = LEAST_LIVETIME, max_slides: int | None = None) -> Seconds:

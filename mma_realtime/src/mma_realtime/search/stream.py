@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from mma_realtime.data.strain_files import RMS_LIMIT
 from mma_realtime.errors import SearchError
+from mma_realtime.gw.constants import SCALE
 from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.search.coincidence import Clusterer, Superevents, Trigger
 from mma_realtime.search.conditioning import Conditioner, ConditionerState
@@ -31,6 +33,7 @@ from mma_realtime.search.scores import HOP, Scorer, ScorerState, Scores, check_m
 
 FORMAT = 1
 LONGEST_GAP_AT_ONCE: Seconds = 64.0
+LARGEST = 1e3 * RMS_LIMIT * SCALE  # of strain x 1e21: above it a sample is no strain, and its square no number
 log = logging.getLogger(__name__)
 
 
@@ -144,8 +147,8 @@ class StreamEngine:
 
         Args:
             block: strain x 1e21. Any length; seconds are whitened as soon as their filter's edge is there.
-            valid: of each detector, or of each sample. Samples that are not finite, and a detector that is constant
-                throughout the block, are never valid.
+            valid: of each detector, or of each sample. Samples that are not finite or beyond 1e-12 in strain, and a
+                detector that is constant throughout the block, are never valid.
             gps: GPS s of its first sample; where it is later than `next_gps` what is between is a gap, and what lies
                 before it is dropped. Not given: it is the next.
 
@@ -155,7 +158,7 @@ class StreamEngine:
         block = np.asarray(block, dtype=np.float64)
         if block.ndim != 2 or len(block) != len(self.detectors):
             raise SearchError(f"a block of shape {block.shape}: [{len(self.detectors)} detectors, samples] is expected")
-        ok = np.isfinite(block)
+        ok = np.isfinite(block) & ~self._beyond(block)
         if valid is not None:
             ok &= valid[:, None] if valid.ndim == 1 else valid
         if block.shape[1] > 1:
@@ -181,6 +184,17 @@ class StreamEngine:
             self._advance(block[:, skip:], ok[:, skip:], found, parts)
         self.scores = joined(parts) if parts else None
         return found
+
+    def _beyond(self, block: Float64[np.ndarray, "detector n"]) -> Bool[np.ndarray, "detector n"]:
+        """Samples that are finite, and too large for strain."""
+        beyond = (np.abs(block) > LARGEST) & np.isfinite(block)
+        for name, row in zip(self.detectors, beyond, strict=True):
+            if row.any():
+                log.warning(
+                    "%s: strain is beyond %g near GPS %.2f: taken as a gap, check its unit (strain x 1e21)", name,
+                    LARGEST / SCALE, self.next_gps,
+                )  # fmt: skip
+        return beyond
 
     def _advance(self, block: np.ndarray, ok: np.ndarray, found: list[Trigger], parts: list[Scores]) -> None:
         conditioning, whitened = self.conditioner.advance(self.conditioning, block, ok)

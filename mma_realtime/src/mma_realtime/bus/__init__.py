@@ -1,0 +1,1 @@
+"""How records travel between processes (section 9): a SQLite log, Kafka, and VOEvents over TCP."""

@@ -1,0 +1,1 @@
+"""Sky maps: HEALPix, multi-order maps and their files, and the localiser that makes them (section 8)."""

@@ -1,0 +1,51 @@
+"""E9's measurement: every event's latency is strain and work, and its parts are those of the budget."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mma_realtime.bus.base import SURVEY
+from mma_realtime.bus.log import SqliteLog
+from mma_realtime.evaluation.latency import BUS, EVENT, Latency, measure_latency, resident, survey_night
+from mma_realtime.live.feed import GPS_START
+from mma_realtime.live.timed import COINCIDENCE, FAR, INFERENCE, NOTICE, WHITENING
+
+
+def test_a_short_stretch_is_measured_step_by_step(tmp_path: Path) -> None:
+    found = measure_latency(tmp_path, seed=0, duration=140, survey=0)
+    metrics = found.as_dict()
+    assert set(found.steps) == {WHITENING, INFERENCE, COINCIDENCE, FAR, NOTICE, EVENT, BUS}
+    assert len(found.steps[INFERENCE]) == 140
+    assert metrics["events"] == len(found.steps[EVENT]) >= 1
+    for total, waited in zip(sorted(found.total), sorted(found.steps[EVENT]), strict=True):
+        assert waited < total
+    # A plateau of loud windows, the filter's edge, the cluster's gap and the hop: less is impossible.
+    assert min(found.steps[EVENT]) > 0.5 + 0.35
+    assert metrics["latency_p50"] <= metrics["latency_p99"]
+    assert metrics["real_time_factor"] > 1
+
+
+def test_growth_is_a_slope_of_the_second_half() -> None:
+    level = [(60.0 * k, 100_000_000 + (50_000_000 if k > 20 else 2_000_000 * k)) for k in range(61)]
+    assert Latency(memory=level, strain=3600.0).growth == pytest.approx(0.0, abs=1e-6)
+    leak = [(60.0 * k, 100_000_000 + 1_000_000 * k) for k in range(61)]
+    assert Latency(memory=leak, strain=3600.0).growth == pytest.approx(60.0)
+    assert resident() > 1e7
+
+
+def test_a_survey_night_is_filtered_as_it_comes(tmp_path: Path) -> None:
+    stop, count = threading.Event(), SimpleNamespace(value=0)
+    night = threading.Thread(target=survey_night, args=(tmp_path / "bus", 500.0, GPS_START, stop, count))
+    night.start()
+    until = time.monotonic() + 60
+    while not count.value and time.monotonic() < until:
+        time.sleep(0.02)
+    stop.set()
+    night.join()
+    with SqliteLog(tmp_path / "bus") as bus:
+        assert 0 < count.value <= bus.end(SURVEY)
+        assert bus.committed("survey-filter", SURVEY) == count.value
