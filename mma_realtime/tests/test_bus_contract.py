@@ -265,7 +265,7 @@ def test_the_command_reads_a_cluster(
     cluster: tuple[subprocess.Popen[str], str], topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "kafka.yaml"
-    config.write_text(f"brokers: ['{cluster[1]}']\nsecurity: plaintext\nrequest_timeout: 2\n")
+    config.write_text(f"brokers: ['{cluster[1]}']\nsecurity: plaintext\nrequest_timeout: 30\n")
     bus = KafkaBus(read_config(config))
     first = bus.append_many(topic, [("S1", b"%d" % n, {}) for n in range(4)])[0]
     main(["tail", topic, "--kafka", str(config), "-n", "2"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import rcParams
 from mma_realtime.sky import healpix, picture
 from mma_realtime.sky.skymap import SkyMap
 
@@ -53,7 +54,7 @@ def test_labels_say_areas_levels_and_what_the_map_is_of() -> None:
     assert texts[1] == f"90%: {m.area(0.9):,.3g} deg²"
     assert [text.split(",")[0] for text in texts[2:]] == ["injected", "host"]
     assert texts[3] == "host, at 100%"
-    assert figure.axes[0].get_title() == "S1   2018-01-14T21:19:42.000Z   H1"
+    assert figure.axes[0].get_title(loc=rcParams["axes.titlelocation"]) == "S1   2018-01-14T21:19:42.000Z   H1"
     assert f"90 % ({m.area(0.9):.3g} deg²)" in picture.caption(m)
 
 

@@ -34,7 +34,8 @@ from mma_realtime.search.significance import (
 
 AT_ONCE = 4096  # windows
 # Over all slides of a stretch. A twin looks at a window in 0.3 us of a core (its parts look once), a ResNet in 30 ms.
-TWIN_WINDOWS, OTHER_WINDOWS = 20_000_000, 4_000
+TWIN_WINDOWS, OTHER_WINDOWS, LARGE_WINDOWS = 20_000_000, 60_000, 4_000
+LARGE = 1_000_000  # parameters
 Slid = Callable[[int], Float32[torch.Tensor, " window"]]
 
 
@@ -226,9 +227,10 @@ class CoherentStretch:
 
     @property
     def most_slides(self) -> int:
-        """As many as `TWIN_WINDOWS` or `OTHER_WINDOWS` allow."""
+        """As many as `TWIN_WINDOWS`, `OTHER_WINDOWS` or `LARGE_WINDOWS` allow."""
         twins = all(isinstance(member, TwinDeepFilter) for member in self.model.members)
-        windows = TWIN_WINDOWS if twins else OTHER_WINDOWS
+        large = sum(p.numel() for member in self.model.members for p in member.parameters()) > LARGE
+        windows = TWIN_WINDOWS if twins else LARGE_WINDOWS if large else OTHER_WINDOWS
         return max(1, windows // max(1, self.scores.values.shape[1] * len(self.model.members)))
 
     def background(
