@@ -128,3 +128,14 @@ def test_what_is_stored_comes_back() -> None:
     for event in (superevent(), superevent(masses=(30.0, 20.0)).joined(LOUDER).located(PLACE).retracted()):
         place = event.localisation
         assert Superevent.from_json(event.to_json(), place.fits if place else None) == event
+
+
+def test_a_coincidence_makes_a_further_version_that_says_the_same_of_the_event() -> None:
+    first = superevent()
+    assert [first.coincident().state, first.coincident().version] == [P, 2]
+    located = first.located(PLACE)
+    assert located.coincident() == replace(located, state=U, version=3)
+    assert located.coincident().coincident().state is U
+    assert superevent(early_warning=True).coincident().state is E
+    with pytest.raises(AlertError, match="does not follow"):
+        first.retracted().coincident()

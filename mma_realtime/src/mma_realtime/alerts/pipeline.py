@@ -20,7 +20,7 @@ from typing import Protocol
 from jaxtyping import Bool, Float64
 from numpy import ndarray
 
-from mma_realtime.alerts.notice import headers_of, notice_of, unified_of
+from mma_realtime.alerts.notice import ExternalCoincidence, headers_of, notice_of, unified_of
 from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.outbox import Store, Transaction, patiently
 from mma_realtime.alerts.ranker import MEMORY, REFRESH, SlidRanker, pack, unpack
@@ -267,11 +267,14 @@ def retract(store: Store, id: str, origin: Origin, created: str) -> Superevent:
     return event
 
 
-def tell(write: Transaction, event: Superevent, before: Superevent | None, origin: Origin, created: str) -> None:
+def tell(
+    write: Transaction, event: Superevent, before: Superevent | None, origin: Origin, created: str,
+    external: ExternalCoincidence | None = None,
+) -> None:  # fmt: skip
     """A superevent's new version, in the store and in all flavours in the outbox."""
     headers = headers_of(event, origin)
     write.version(event)
-    write.send(NOTICES, event.id, notice_of(event, created).to_json(), headers)
+    write.send(NOTICES, event.id, notice_of(event, created, external).to_json(), headers)
     write.send(UNIFIED, event.id, unified_of(event, created).to_json(), headers)
     write.send(VOEVENTS, event.id, voevent_of(event, origin, created, before), headers)
 

@@ -182,6 +182,14 @@ class Superevent:
         target = after.get(self.state, State.UPDATE)
         return self._next(target, localisation=localisation)
 
+    def coincident(self) -> Superevent:
+        """A version that says the same of the event, for a notice that says more of other messengers.
+
+        Raises:
+            AlertError: the superevent is retracted.
+        """
+        return self._next(State.UPDATE if self.state is State.INITIAL else self.state)
+
     def retracted(self) -> Superevent:
         """The version that takes it back.
 

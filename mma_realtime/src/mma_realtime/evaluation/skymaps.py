@@ -122,14 +122,8 @@ def draw(settings: Settings, filters: dict[str, Filter], rng: np.random.Generato
     if sum(abs(a) ** 2 for a, _ in found.values()) < (settings.network_snr - 5) ** 2:
         return None  # noise does not lift it so far
     z = {name: series(filters[name], *found[name], rate, rng) for name in filters}
+    peaks = peaks_of(z, rate)
     middle, kept = len(next(iter(z.values()))) // 2, round(KEPT * rate)
-    best = max(z, key=lambda name: np.abs(z[name]).max())
-    first = int(np.abs(z[best]).argmax())
-    peaks = {}
-    for name in z:
-        way = (DETECTORS[best].location_m - DETECTORS[name].location_m).norm() / C_M_S
-        reach = math.ceil((float(way) + 1e-3) * rate)
-        peaks[name] = first - reach + int(np.abs(z[name][first - reach : first + reach + 1]).argmax())
     size = np.array([abs(z[name][peaks[name]]) for name in z])
     network = float(np.sqrt((size**2).sum()))
     if network < settings.network_snr or size.min() < settings.detector_snr:
@@ -139,6 +133,22 @@ def draw(settings: Settings, filters: dict[str, Filter], rng: np.random.Generato
         {name: gps + (peaks[name] - middle) / rate for name in z},
         (ra, dec), distance, network,
     )  # fmt: skip
+
+
+def peaks_of(z: dict[str, Complex128[np.ndarray, " sample"]], rate: Hertz) -> dict[str, int]:
+    """Sample of each detector's peak: the loudest of all, and the others' within the light's way of it.
+
+    Args:
+        z: series of one span. rate: Hz.
+    """
+    best = max(z, key=lambda name: np.abs(z[name]).max())
+    first = int(np.abs(z[best]).argmax())
+    peaks = {}
+    for name in z:
+        way = (DETECTORS[best].location_m - DETECTORS[name].location_m).norm() / C_M_S
+        reach = math.ceil((float(way) + 1e-3) * rate)
+        peaks[name] = first - reach + int(np.abs(z[name][first - reach : first + reach + 1]).argmax())
+    return peaks
 
 
 def measure(

@@ -1,0 +1,337 @@
+"""Superevents beside external events as they come over the bus, and notices that say so (section 10).
+
+    matcher = CrossMatcher(store, bus, Origin.REPLAYED)
+    while not stopped: matcher.step()
+
+The latest notice of a superevent carries its best coincidence, or none: that is all that is kept true here, and it does
+not depend on what came first, twice or again. What holds of a superevent is read from the store; a further version,
+the rows of its notice and what was told are written in one transaction, which looks at what was told before. External
+notices are kept in a file beside the store before their place on the bus is committed. A process that dies between two
+of these steps compares all with all when it starts again, and finds what is left to tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
+
+import numpy as np
+
+from mma_realtime.alerts.notice import ExternalCoincidence
+from mma_realtime.alerts.origin import Origin
+from mma_realtime.alerts.outbox import Database, Store, patiently
+from mma_realtime.alerts.pipeline import tell, utc_now
+from mma_realtime.alerts.superevent import State, Superevent
+from mma_realtime.bus.base import EXTERNAL, NOTICES, Bus, RangeLost, Record, bury, handled
+from mma_realtime.crossmatch.external import ExternalEvent, Externals, read_notice, spot
+from mma_realtime.crossmatch.filter import SurveyFilter
+from mma_realtime.crossmatch.joint import OPTICAL
+from mma_realtime.crossmatch.pair import POINT, Candidate, Joint, compare
+from mma_realtime.crossmatch.survey import Region
+from mma_realtime.errors import AlertError, BusError, CrossMatchError, SkyMapError
+from mma_realtime.gw.units import Hertz, Seconds
+from mma_realtime.sky.fits import read_fits, to_bytes
+from mma_realtime.sky.skymap import SkyMap
+
+GROUP = "cross-match"
+NOTICES_AT_ONCE, EXTERNAL_AT_ONCE = 50, 1000  # a notice with a map takes a megabyte
+KEPT: Seconds = OPTICAL.high + 86400.0  # that external notices and superevents are remembered
+TENSES = ("test", "injection")  # of external events that may stand beside ours, which are all tests
+MEMORY = "CREATE TABLE notice (digest BLOB PRIMARY KEY, arrived REAL NOT NULL, content BLOB NOT NULL) WITHOUT ROWID;"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a version of a superevent said of other messengers: of which event, and the rates (Hz)."""
+
+    external: str
+    temporal: Hertz | None
+    spatiotemporal: Hertz | None
+
+
+class CrossMatcher:
+    """Args:
+        store: of the superevents; its relay sends what is told here. External notices are kept in `<path>.crossmatch`.
+        bus: with `gw.notices`, `external.notices` and `survey.alerts`.
+        origin: of the strain.
+        now, wait: as of `AlertPipeline`.
+
+    Attributes:
+        survey: the filter of survey alerts; its regions are those of the superevents that stand and have a map.
+        told: versions that were written by this object.
+        lost: records that retention deleted before they were read.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        origin: Origin,
+        now: Callable[[], str] | None = None,
+        wait: Callable[[Seconds], object] = time.sleep,
+    ) -> None:
+        self.store, self.bus, self.origin = store, bus, origin
+        self.now, self.wait = now or utc_now, wait
+        self.survey = SurveyFilter(bus)
+        self.told = self.lost = 0
+        self._memory = Database(f"{store.path}.crossmatch", 0x6D6D6178, 1, MEMORY, "memory of external notices", 30.0)
+        self._externals, self._loaded, self._arrived = Externals(), 0.0, 0.0
+        self._events: dict[str, Superevent] = {}  # that stand, as of the last look at the store
+        self._candidates: dict[str, Candidate] = {}
+        self._pairs: dict[str, dict[str, tuple[Joint, ExternalEvent]]] = {}
+        self._load()
+        for id in self._recent():
+            self._look(id)
+            self._tell(id)
+
+    def step(self, timeout: Seconds = 0.0) -> int:
+        """One round; how many records were read. Waits up to `timeout` where nothing has come.
+
+        Raises:
+            BusError: the bus is down; the same records come again.
+        """
+        done = self._read(NOTICES, NOTICES_AT_ONCE, 0.0, self._superevents)
+        done += self.survey.step().read
+        return done + self._read(EXTERNAL, EXTERNAL_AT_ONCE, 0.0 if done else timeout, self._external)
+
+    def close(self) -> None:
+        self._memory.close()
+
+    def _read(self, topic: str, most: int, timeout: Seconds, take: Callable[[list[Record]], None]) -> int:
+        try:
+            records = self.bus.fetch(topic, GROUP, most, timeout)
+        except RangeLost as lost:
+            log.warning("%s", lost)
+            self.lost += lost.next - lost.first
+            self.bus.seek(GROUP, topic, lost.next)
+            return 0
+        if records:
+            with handled(self.bus, GROUP, records):
+                take(records)
+        return len(records)
+
+    def _superevents(self, records: list[Record]) -> None:
+        """A notice is only the news that a superevent has changed: what holds is in the store, whatever came first."""
+        changed = dict.fromkeys(record.headers.get("superevent_id", "") for record in records)
+        known = {id: self._look(id) for id in changed}
+        for record in records:
+            if not known[id := record.headers.get("superevent_id", "")]:
+                bury(self.bus, record, f"{self.store.path} has no superevent {id!r}: the notice is not of this search")
+        for id in changed:
+            self._tell(id)
+        self._forget()
+
+    def _external(self, records: list[Record]) -> None:
+        good, found = [], []
+        for record in records:
+            try:
+                found += read_notice(record.value)
+                good.append(record)
+            except CrossMatchError as error:
+                bury(self.bus, record, str(error))
+        self._keep(good)
+        changed = dict.fromkeys(event.id for event in found if self._externals.add(event))
+        for id in list(self._candidates):
+            # Each is compared anew: `any` must not stop at the first.
+            if sum(self._pair(id, name, self._externals.get(name)) for name in changed):
+                self._tell(id)
+        if self._arrived - self._loaded > 86400.0:
+            self._load()
+
+    def _keep(self, records: Sequence[Record]) -> None:
+        """External notices in one transaction; one that is there stays as it is."""
+        rows = [(hashlib.sha256(record.value).digest(), record.time, record.value) for record in records]
+
+        def written() -> None:
+            with self._memory.writing():
+                self._memory.connection.executemany("INSERT OR IGNORE INTO notice VALUES (?, ?, ?)", rows)
+
+        if rows:
+            patiently(written, self.wait)
+            self._arrived = max(self._arrived, *(record.time for record in records))
+
+    def _load(self) -> None:
+        """What is known of external events, from the file: without those whose notices came long before the last."""
+
+        def cleared() -> None:
+            with self._memory.writing():
+                old = "DELETE FROM notice WHERE arrived < (SELECT max(arrived) FROM notice) - ?"
+                self._memory.connection.execute(old, (KEPT,))
+
+        patiently(cleared, self.wait)
+        rows = self._memory.rows("SELECT content, arrived FROM notice")
+        self._externals = Externals(event for content, _ in rows for event in read_notice(content))
+        self._loaded = self._arrived = max((arrived for _, arrived in rows), default=0.0)
+
+    def _recent(self) -> list[str]:
+        """Superevents within two weeks of the last one."""
+        names = self.store.superevents()[::-1]
+        last = self.store.superevent(names[0]).opened_at if names else 0.0
+        recent = takewhile(lambda event: event.opened_at >= last - KEPT, map(self.store.superevent, names))
+        return [event.id for event in recent][::-1]
+
+    def _look(self, id: str) -> bool:
+        """Takes a superevent over as it is in the store, and compares it with all; False: it is not there."""
+        try:
+            event = self.store.superevent(id)
+        except AlertError:
+            return False
+        before = self._events.get(id)
+        if event.state is State.RETRACTION:
+            self._drop(id)
+        elif before is None or (before.preferred, before.localisation) != (event.preferred, event.localisation):
+            self._events[id] = event
+            candidate = candidate_of(event)
+            self._candidates[id], self._pairs[id] = candidate, {}
+            self.survey.regions.pop(id, None)
+            if candidate.sky_map is not None:
+                self.survey.regions[id] = Region(candidate.sky_map, candidate.gps, OPTICAL)
+            for external in self._externals.standing():
+                self._pair(id, external.id, external)
+        else:
+            self._events[id] = event
+        return True
+
+    def _pair(self, id: str, name: str, external: ExternalEvent | None) -> bool:
+        """Compares a superevent with an external event as both are now; False: they had and have nothing in common."""
+        had = self._pairs[id].pop(name, None) is not None
+        if external is None or external.tense not in TENSES:
+            return had
+        try:
+            joint = compare(self._candidates[id], external)
+        except (CrossMatchError, SkyMapError) as error:
+            log.warning("%s and %s are not compared: %s", id, name, error)
+            return had
+        if joint is None or joint.best is None or not joint.best < self._candidates[id].far:
+            return had
+        self._pairs[id][name] = joint, external
+        return True
+
+    def _tell(self, id: str) -> None:
+        """A further version, if the latest notice does not say what holds."""
+        if id not in self._events:
+            return
+        best = min(self._pairs[id].values(), key=lambda pair: (pair[0].best, pair[1].id), default=None)
+        told = best and Told(best[1].id, best[0].temporal, best[0].spatiotemporal)
+        if told == self._said(self._events[id]):
+            return
+        external = best and coincidence(self._candidates[id], *best)
+        patiently(partial(self._written, self._events[id], told, external), self.wait)
+
+    def _said(self, event: Superevent) -> Told | None:
+        """What a version's notice says of other messengers: nothing, unless it was written here."""
+        found = self.store.state(_stream(event.id))
+        if found is None or found[0] != event.version:
+            return None
+        content = json.loads(found[1])
+        return content and Told(**content)
+
+    def _written(self, event: Superevent, told: Told | None, external: ExternalCoincidence | None) -> None:
+        with self.store.transaction() as write:
+            if write.latest(event.id).version != event.version:
+                return  # another process was faster: its notice is on its way here
+            version = event.coincident()
+            tell(write, version, event, self.origin, self.now(), external)
+            write.state(_stream(event.id), version.version, json.dumps(told and vars(told), allow_nan=False).encode())
+        self._events[event.id] = version
+        self.told += 1
+
+    def _forget(self) -> None:
+        """Superevents more than two weeks before the last one."""
+        last = max((event.opened_at for event in self._events.values()), default=0.0)
+        for id in [id for id, event in self._events.items() if event.opened_at < last - KEPT]:
+            self._drop(id)
+
+    def _drop(self, id: str) -> None:
+        for known in (self._events, self._candidates, self._pairs, self.survey.regions):
+            known.pop(id, None)
+
+
+def _stream(id: str) -> str:
+    """Where the store keeps what was told of a superevent."""
+    return f"{GROUP} {id}"
+
+
+def candidate_of(event: Superevent) -> Candidate:
+    """What a comparison needs of a superevent; without a map that cannot be read."""
+    candidate = Candidate(event.id, event.preferred.gps, event.preferred.far)
+    if event.localisation is None:
+        return candidate
+    try:
+        return replace(candidate, sky_map=read_fits(event.localisation.fits))
+    except SkyMapError as error:
+        log.warning("%s is compared without its map: %s", event.id, error)
+        return candidate
+
+
+def coincidence(candidate: Candidate, joint: Joint, external: ExternalEvent) -> ExternalCoincidence:
+    """A pair as a notice tells it.
+
+    Args:
+        joint: with a rate.
+    """
+    assert joint.temporal is not None
+    combined = None if joint.spatiotemporal is None else combined_map(candidate.sky_map, external)
+    return ExternalCoincidence(
+        None, external.ivorn or external.id, external.mission, search_of(joint, external), joint.time_difference,
+        joint.temporal, joint.spatiotemporal, None if combined is None else to_bytes(combined),
+    )  # fmt: skip
+
+
+def search_of(joint: Joint, external: ExternalEvent) -> str:
+    if external.kind != "GRB":
+        return external.kind
+    return "SubGRBTargeted" if joint.method == "targeted" else "SubGRB" if external.subthreshold else "GRB"
+
+
+def combined_map(sky_map: SkyMap | None, external: ExternalEvent) -> SkyMap | None:
+    """The product of both maps, normalised, in the finer of their pixels; with the distances of the first.
+
+    None where one of them has no place, or they have none in common.
+    """
+    if sky_map is None:
+        return None
+    if external.sky_map is not None:
+        other = read_fits(external.sky_map)
+    elif external.ra is not None and external.dec is not None and external.sigma is not None:
+        found = spot(external.ra, external.dec, max(external.sigma, POINT))
+        other = SkyMap(found.uniq, found.probdensity)
+    else:
+        return None
+    fine = sky_map.refined(other.uniq)
+    density = fine.probdensity * other.refined(sky_map.uniq).probdensity
+    total = float(np.dot(density, fine.pixel_area))
+    return replace(fine, probdensity=density / total) if total > 0 else None
+
+
+def run(matcher: CrossMatcher, stopped: Callable[[Seconds], bool], idle: Seconds = 0.05) -> None:
+    """Steps until told to stop; a bus that is down is tried again, ever more rarely.
+
+    Args:
+        stopped: waits so many seconds or less; True: stop (`threading.Event().wait`).
+    """
+    pause = idle
+    while True:
+        try:
+            rest = 0.0 if matcher.step() else idle
+            pause = idle
+        except BusError as error:
+            log.warning("%s: next attempt in %.3g s", error, pause)
+            rest, pause = pause, min(2 * pause, 10.0)
+        if stopped(rest):
+            return
+
+
+def catch_up(matcher: CrossMatcher) -> int:
+    """Steps until nothing waits; how many records were read."""
+    done = 0
+    while found := matcher.step():
+        done += found
+    return done
