@@ -210,7 +210,7 @@ def test_a_broker_that_is_away_for_a_while_loses_and_unsorts_nothing(
     bus = KafkaBus(KafkaConfig((address,), "plaintext", delivery_timeout=60, request_timeout=1))
     bus.append_many(topic, [("S1", b"0", {})])
     process.send_signal(signal.SIGSTOP)
-    back = threading.Timer(4.0, process.send_signal, [signal.SIGCONT])  # several requests time out until then
+    back = threading.Timer(6.0, process.send_signal, [signal.SIGCONT])  # several requests time out until then
     back.start()
     begin = time.monotonic()
     bus.append_many(topic, [("S1", b"%d" % n, {}) for n in range(1, 50)])
@@ -261,7 +261,6 @@ def test_without_the_extra_one_clear_message(monkeypatch: pytest.MonkeyPatch) ->
         KafkaBus(KafkaConfig(("localhost:9092",), "plaintext"))
 
 
-@pytest.mark.xfail(strict=False, reason="known defect: on a busy machine records come again after a seek on Kafka")
 def test_the_command_reads_a_cluster(
     cluster: tuple[subprocess.Popen[str], str], topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
