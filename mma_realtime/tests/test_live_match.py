@@ -124,3 +124,14 @@ def test_poison_is_put_aside_once(bus: SqliteLog, tmp_path: Path) -> None:
     assert list(matcher.candidates) == [FIRST.id]
     rounds(Matcher(bus, tmp_path / "memory"))
     assert (bus.end(EXTERNAL + DEAD), bus.end(NOTICES + DEAD)) == (1, 2)
+
+
+def test_places_without_anything_in_common_are_told_without_a_rate(bus: SqliteLog, tmp_path: Path) -> None:
+    matcher = Matcher(bus, tmp_path / "memory")
+    bus.append(EXTERNAL, "GRB1", json.dumps(GRB | {"ra_dec_error": 0.5, "systematic_included": True}).encode(), {})
+    far_off = np.zeros(12 * 16**2)
+    far_off[0] = 1.0
+    tell(bus, FIRST.located(localisation_of(SkyMap.from_flat(far_off))))
+    rounds(matcher)
+    (pair,) = pairs(bus)
+    assert (pair["overlap"], pair["spatiotemporal"]) == (0.0, None)

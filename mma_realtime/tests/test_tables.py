@@ -98,4 +98,4 @@ def test_a_caption_concludes_from_what_is_drawn(score: float, says: str, tmp_pat
     figure = figures.event(found, tmp_path, "GW150914", "GW150914")
     assert figure is not None
     assert says in figure.caption
-    assert f"{score:.1f}, {says} of all time slides, 4.0" in figure.caption
+    assert f"{score:.1f}, {says} of all time slides without the event's windows, 4.0" in figure.caption

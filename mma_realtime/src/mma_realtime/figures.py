@@ -55,9 +55,9 @@ def efficiency(results: Results, folder: Path) -> Figure | None:
 
 def above_slides(score: float, loudest: float) -> str:
     """What the drawn score and the drawn line say."""
-    if score > loudest:
-        return f"Its loudest, {score:.1f}, is above the loudest of all time slides, {loudest:.1f}."
-    return f"Its loudest, {score:.1f}, is not above the loudest of all time slides, {loudest:.1f}."
+    where = "above" if score > loudest else "not above"
+    slides = f"the loudest of all time slides without the event's windows, {loudest:.1f}"
+    return f"Its loudest, {score:.1f}, is {where} {slides}."
 
 
 def event(results: Results, folder: Path, name: str, told: str) -> Figure | None:

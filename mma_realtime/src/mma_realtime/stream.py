@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows, background, why = report.judged(progress.triggers, stretches, slider)
     detectors = progress.stretches[0].detectors
     if rows:
-        console.print(report.trigger_table(rows, detectors))
+        console.print(report.trigger_table(rows, detectors, console.width))
     else:
         console.print(f"no trigger above {threshold:g}")
     console.print(psd_text(progress.searched), soft_wrap=True)

@@ -17,9 +17,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mma_realtime.alerts.voevent import VOEvent, read
-from mma_realtime.crossmatch.joint import DEEPEST, FIRST_UNIQ, YEAR
+from mma_realtime.crossmatch.joint import YEAR
 from mma_realtime.errors import AlertError, CrossMatchError
 from mma_realtime.gw.units import GPS, Hertz
+from mma_realtime.sky.moc import DEEPEST, FIRST_UNIQ
 from mma_realtime.times import gps_from_utc
 
 Kind = Literal["GRB", "neutrino", "optical"]

@@ -18,11 +18,9 @@ from jaxtyping import Float64, Int64
 
 from mma_realtime.errors import CrossMatchError
 from mma_realtime.gw.units import GPS, Hertz, Seconds
+from mma_realtime.sky.moc import N_DEEPEST, ranges
 
 YEAR: Seconds = 365 * 86400.0
-DEEPEST = 29  # the finest level whose nested indices fit 64 bits
-N_DEEPEST = 12 * 4**DEEPEST
-FIRST_UNIQ = np.int64(4) << (2 * np.arange(DEEPEST + 1, dtype=np.int64))  # of each level
 
 
 class Map(Protocol):
@@ -100,15 +98,6 @@ def spatial_far(far: Hertz, overlap: float) -> Hertz:
     if not overlap >= 0:
         raise CrossMatchError(f"an overlap of {overlap} is none: it is 0 or more")
     return far / overlap if overlap > 0 else math.inf
-
-
-def ranges(uniq: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """First nested index at level 29 of each pixel, and the one after its last."""
-    # By comparison: as floating-point numbers the deepest UNIQs round up to the next level.
-    level = np.searchsorted(FIRST_UNIQ, uniq, side="right") - 1
-    shift = 2 * (DEEPEST - level)
-    first = (uniq - (np.int64(4) << (2 * level))) << shift
-    return first, first + (np.int64(1) << shift)
 
 
 def overlap(a: Map, b: Map) -> float:

@@ -22,9 +22,10 @@ import numpy as np
 from astropy_healpix import HEALPix
 from jaxtyping import Bool, Float64
 
-from mma_realtime.crossmatch.joint import DEEPEST, Map, Window, ranges
+from mma_realtime.crossmatch.joint import Map, Window
 from mma_realtime.errors import CrossMatchError
 from mma_realtime.gw.units import GPS
+from mma_realtime.sky.moc import DEEPEST, ranges
 
 LARGEST = 2 * 2**20  # bytes of a packet; those of LSST have at most 80 kB
 OBJECT_CONTAINER, REGISTRY = b"Obj\x01", b"\x00"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,9 @@ class Matcher:
             return
         if joint is None or not new:
             return
-        content = {"superevent_id": candidate.id, "version": version, "external_id": event.id} | joint.as_dict()
+        # Places without anything in common have an infinite rate, which JSON has no word for: none is told.
+        rates = {key: None if value == math.inf else value for key, value in joint.as_dict().items()}
+        content = {"superevent_id": candidate.id, "version": version, "external_id": event.id} | rates
         name = f"{candidate.id} {version} {event.id}"
         self.bus.append(JOINT, candidate.id, json.dumps(content, allow_nan=False).encode(), {"id": name})
         self.pairs += 1

@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]  # fmt: skip
         rows, background, why = report.judged(triggers, stretches, slider)
     if rows:
-        console.print(report.trigger_table(rows, scores[0].detectors))
+        console.print(report.trigger_table(rows, scores[0].detectors, console.width))
     else:
         console.print(f"no trigger above {threshold:g}")
     console.print(report.background_text(background, why), soft_wrap=True)

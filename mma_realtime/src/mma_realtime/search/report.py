@@ -34,6 +34,7 @@ from mma_realtime.times import utc_iso
 
 MOST_SUMS = 2e9  # hops times slides: some seconds of one core
 MOST_EXCLUSIVE = 16  # triggers, the loudest, whose own windows are taken out of a background of their own
+WIDE = 100  # characters, of a terminal that has room for all columns
 SIGNIFICANT = 0.1  # the largest p of a signal whose windows are no noise to fainter triggers
 
 
@@ -167,21 +168,27 @@ def judged(
     return [found[i] for i in range(len(triggers))], everything, ""
 
 
-def trigger_table(rows: Sequence[Judged], detectors: tuple[str, ...]) -> Table:
-    """GPS and UTC, statistic, per detector, false-alarm rate, the rate that p uses (`Judged.independent`), and p."""
+def trigger_table(rows: Sequence[Judged], detectors: tuple[str, ...], width: int = WIDE) -> Table:
+    """GPS and UTC, statistic, per detector, false-alarm rate, the rate that p uses (`Judged.independent`), and p.
+
+    Args:
+        width: characters of the terminal; UTC is left out below `WIDE`, where p would not fit.
+    """
     table = Table(box=None, pad_edge=False)
     per_row = len(rows[0].trigger.per_detector) if rows else len(detectors)
     names = detectors if per_row == len(detectors) else ("+".join(detectors),)
     table.add_column("GPS (s)", no_wrap=True)
-    table.add_column("UTC", min_width=12)  # on a narrow terminal the day stands above the time
+    if width >= WIDE:
+        table.add_column("UTC", no_wrap=True)
     for name in ("statistic", *names, "event", "false alarms", "for p", "p"):
         table.add_column(name, justify="right", no_wrap=name not in ("false alarms", "for p"))
     for each in rows:
         trigger = each.trigger
+        utc = [utc_iso(trigger.gps).replace("T", " ").removesuffix("Z")] if width >= WIDE else []
         table.add_row(
-            f"{trigger.gps:.3f}", utc_iso(trigger.gps).replace("T", " ").removesuffix("Z"), f"{trigger.statistic:.2f}",
-            *(f"{value:.2f}" for value in trigger.per_detector), f"{trigger.event}.{trigger.version}",
-            str(each.far or "-"), str(each.independent or "-"), "-" if each.p is None else f"{each.p:.2g}",
+            f"{trigger.gps:.3f}", *utc, f"{trigger.statistic:.2f}", *(f"{value:.2f}" for value in trigger.per_detector),
+            f"{trigger.event}.{trigger.version}", str(each.far or "-"), str(each.independent or "-"),
+            "-" if each.p is None else f"{each.p:.2g}",
         )  # fmt: skip
     return table
 
