@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mma_realtime.alerts.made_up import CREATED, PLACE, superevent
+from mma_realtime.alerts.origin import Origin
+from mma_realtime.alerts.voevent import ivorn_of, voevent_of
 from mma_realtime.bus import vtp
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.errors import BusError
@@ -224,9 +227,8 @@ def test_a_subscriber_answers_acknowledges_and_comes_back(tmp_path: Path) -> Non
             ("ack", "ivo://test.mma/notices#a"), ("ack", "ivo://test.mma/notices#b"),
         ]  # fmt: skip
         found = bus.fetch("external.notices", "group")
-        assert [(record.key, record.value) for record in found] == [
-            (f"ivo://test.mma/notices#{name}", voevent(name)) for name in "ab"
-        ]
+        assert [record.value for record in found] == [voevent("a"), *ours]
+        assert [record.key for record in found] == ["ivo://test.mma/notices#a", *map(ivorn_of, events)]
         dead = bus.fetch("external.notices.dead", "group")
         assert [record.value for record in dead] == [b"<nonsense/>", b"<!DOCTYPE a><a/>"]
         assert "is no VOEvent" in dead[0].headers["reason"]
@@ -282,6 +284,13 @@ def free_ports(count: int) -> list[int]:
 def test_comet_takes_our_events_and_sends_them_to_our_subscriber(tmp_path: Path) -> None:
     pytest.importorskip("comet", reason="Comet is not installed (extra `test`)")
     receive, broadcast = free_ports(2)
+    first_of = superevent(masses=(36.0, 29.0))
+    located = first_of.located(PLACE)
+    events = [first_of, located, located.retracted()]
+    ours = [
+        voevent_of(event, Origin.SIMULATED, CREATED, before)
+        for event, before in zip(events, [None, *events[:-1]], strict=True)
+    ]
     command = [
         TWISTD, "--nodaemon", "--pidfile", tmp_path / "pid", "comet", "--local-ivo", "ivo://test.comet/broker",
         "--receive", "--receive-port", receive, "--broadcast", "--broadcast-port", broadcast,
@@ -305,13 +314,12 @@ def test_comet_takes_our_events_and_sends_them_to_our_subscriber(tmp_path: Path)
                     vtp.submit(
                         voevent("bad").replace(b"<Who>", b"<Whom>").replace(b"</Who>", b"</Whom>"), "127.0.0.1", receive
                     )
-                vtp.submit(voevent("b"), "127.0.0.1", receive, timeout=30)
-                found = bus.fetch("external.notices", "group", 1, timeout=30)
-                found += bus.fetch("external.notices", "group", 1, timeout=30)
+                for packet in ours:
+                    assert not vtp.submit(packet, "127.0.0.1", receive, timeout=30).duplicate
+                found = [bus.fetch("external.notices", "group", 1, timeout=30)[0] for _ in range(1 + len(ours))]
         assert (first.duplicate, again.duplicate) == (False, True)
-        assert [(record.key, record.value) for record in found] == [
-            (f"ivo://test.mma/notices#{name}", voevent(name)) for name in "ab"
-        ]
+        assert [record.value for record in found] == [voevent("a"), *ours]
+        assert [record.key for record in found] == ["ivo://test.mma/notices#a", *map(ivorn_of, events)]
     finally:
         comet.kill()
         comet.wait()
