@@ -101,6 +101,14 @@ class CrossMatcher:
         done += self.survey.step().read
         return done + self._read(EXTERNAL, EXTERNAL_AT_ONCE, 0.0 if done else timeout, self._external)
 
+    def behind(self) -> int:
+        """Notices that wait on the bus: ours, and external ones.
+
+        Raises:
+            BusError: the bus does not say.
+        """
+        return sum(max(0, self.bus.end(topic) - self.bus.committed(GROUP, topic)) for topic in (NOTICES, EXTERNAL))
+
     def close(self) -> None:
         self._memory.close()
 

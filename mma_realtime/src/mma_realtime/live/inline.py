@@ -8,6 +8,8 @@ import threading
 import time
 
 from mma_realtime.alerts.outbox import relay
+from mma_realtime.bus.base import NOTICES
+from mma_realtime.crossmatch.matcher import GROUP
 from mma_realtime.errors import AlertError, BusError
 from mma_realtime.gw.units import Seconds
 from mma_realtime.live import stages
@@ -68,9 +70,9 @@ def over(stop: threading.Event, begin: float, seconds: Seconds | None) -> bool:
 
 
 def left(system: System) -> bool:
-    """Whether something that was found waits for its map or for the bus."""
-    with system.store() as store:
-        return bool(store.waiting(1) or store.unlocated())
+    """Whether something that was found waits for its map, for the bus, or for being compared with others' events."""
+    with system.store() as store, system.bus() as bus:
+        return bool(store.waiting(1) or store.unlocated()) or bus.end(NOTICES) > bus.committed(GROUP, NOTICES)
 
 
 def summary(system: System) -> str:

@@ -4,6 +4,7 @@ store and bus wherever it, or one before it, was killed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -17,13 +18,14 @@ from mma_realtime.alerts.pipeline import MapWorker
 from mma_realtime.alerts.place import localisation_of
 from mma_realtime.alerts.superevent import Localisation, Superevent
 from mma_realtime.bus.base import Bus
+from mma_realtime.crossmatch.matcher import CrossMatcher
+from mma_realtime.crossmatch.matcher import run as keep_matching
 from mma_realtime.data.challenge import CURVE
 from mma_realtime.data.strain import SAMPLE_RATE
-from mma_realtime.errors import SearchError, SkyMapError
+from mma_realtime.errors import BusError, SearchError, SkyMapError
 from mma_realtime.gw.psd import design_curve
 from mma_realtime.gw.units import Seconds
 from mma_realtime.live.feed import Stretch, StretchSource
-from mma_realtime.live.match import Matcher
 from mma_realtime.live.system import System
 from mma_realtime.live.timed import TimedPipeline
 from mma_realtime.localise import BAND, FILTER, MASS_RATIO, MASSES, localise_candidate
@@ -34,7 +36,6 @@ from mma_realtime.search.scores import conditioner_for, informed, psd_of
 from mma_realtime.status.beats import STAGES, Heart
 
 Stage = Callable[[System, threading.Event, Heart], None]
-MEMORY = "crossmatch.sqlite"  # in the system's folder
 FIT = 0.25  # s: the largest score of so long is shown
 BEFORE, AFTER = 16, 3  # s of strain about an event that its sky map is made of
 MATCH = 0.9  # minimal, of the map's bank: 159 templates instead of 450, and a second instead of six to make them
@@ -181,18 +182,24 @@ def _arrived(store: Store, stretch: Stretch, gps: float, stop: threading.Event, 
 
 
 def crossmatch(system: System, stop: threading.Event, heart: Heart) -> None:
-    """External notices and survey alerts against superevents; pairs go onto the bus."""
-    with system.bus() as bus:
-        matcher = Matcher(bus, system.folder / MEMORY)
-        try:
-            while not stop.is_set():
-                done = matcher.step()
-                heart.numbers = {"pairs": float(matcher.pairs)}
-                heart.beat(queue=matcher.behind())
-                if not done:
-                    stop.wait(PAUSE)
-        finally:
-            matcher.seen.close()
+    """External notices and survey alerts against superevents; what they have in common is told in a further version."""
+    with (
+        system.store() as store,
+        system.bus() as bus,
+        contextlib.closing(CrossMatcher(store, bus, system.feed.origin)) as matcher,
+    ):
+
+        def stopped(pause: Seconds) -> bool:
+            heart.numbers = {"told": float(matcher.told), "lost": float(matcher.lost)}
+            down = pause > PAUSE
+            with contextlib.suppress(BusError):
+                heart.beat(
+                    "waiting" if down else "running", "the bus gives nothing: tries again" if down else "",
+                    queue=matcher.behind(),
+                )  # fmt: skip
+            return stop.wait(min(pause, 1.0))
+
+        keep_matching(matcher, stopped, idle=PAUSE)
 
 
 STAGES_IN_ORDER: dict[str, Stage] = {
