@@ -99,3 +99,12 @@ def test_a_caption_concludes_from_what_is_drawn(score: float, says: str, tmp_pat
     assert figure is not None
     assert says in figure.caption
     assert f"{score:.1f}, {says} of all time slides without the event's windows, 4.0" in figure.caption
+
+
+def test_a_bank_on_a_searchs_own_set_is_drawn_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = {f"curve/{part}{what}": [1.0, 2.0] for part in ("", "bank_") for what in ("far", "distance")}
+    drawn: list[tuple[str, str]] = []
+    monkeypatch.setattr(figures, "band", lambda axes, x, runs, label, colour, style="-": drawn.append((label, colour)))
+    assert figures.distance(results({}, curves), tmp_path) is not None
+    assert [label for label, _ in drawn] == ["net", "matched-filter bank"]
+    assert drawn[0][1] != drawn[1][1]

@@ -145,10 +145,12 @@ def distance(results: Results, folder: Path) -> Figure | None:
         for e, style in zip(found, STYLES):
             drawn = [(f"curve/distance{suffix}", f"curve/far{suffix}", e.title, "")]
             drawn += [(f"curve/twin_distance{suffix}", f"curve/twin_far{suffix}", "twins that begin as these", "twin")]
-            for key, far, label, twin in drawn:
+            drawn += [(f"curve/bank_distance{suffix}", f"curve/bank_far{suffix}", "matched-filter bank", "bank")]
+            for key, far, label, what in drawn:
                 if key not in e.runs[0].curves:
                     continue
-                colour = "0.35" if "templates" in e.runs[0].metrics else COLOURS["orange"] if twin else COLOURS["ours"]
+                bank = what == "bank" or "templates" in e.runs[0].metrics
+                colour = "0.35" if bank else COLOURS["orange"] if what == "twin" else COLOURS["ours"]
                 band(axes, e.runs[0].curves[far], np.array([run.curves[key] for run in e.runs]), label, colour, style)
         axes.set(xscale="log", xlabel="false alarms a month", title="with glitches" if suffix else "Gaussian noise")
     for (name, values), marker in zip(PUBLISHED.items(), "so^D"):
@@ -158,8 +160,8 @@ def distance(results: Results, folder: Path) -> Figure | None:
     return finish(
         figure, folder, "distance.svg",
         "How far a search sees at a false-alarm rate: networks and matched filter on hours of our own sets; points: "
-        "published searches on the challenge's set 1. Bands: range over seeds. Glitches are of the families that "
-        "networks are trained on; the bank has no chi-square test.",
+        "published searches on the challenge's set 1. Bands: range over seeds. The bank is measured on the first hour "
+        "of each seed. Glitches are of the families that networks are trained on.",
         "Sensitive distance against false-alarm rate",
     )  # fmt: skip
 

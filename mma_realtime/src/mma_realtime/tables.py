@@ -126,7 +126,7 @@ def distances(results: Results) -> Table | None:
         note="Ours: hours like the challenge's set 1, generated here, of each training seed its own; background from "
         "time slides (of twins too few for one a month). Published: a month of the challenge's own sets, second-hand; "
         "so beside ours, not against it. Glitches: one a minute in each detector, SNR 8 to 100, of the families that "
-        "networks are trained on. The bank has no chi-square test, which makes it a weak yardstick there.",
+        "networks are trained on; the bank, which has no chi-square test, is measured without them.",
     )
 
 
