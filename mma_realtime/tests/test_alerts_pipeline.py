@@ -311,6 +311,7 @@ def test_masses_decide_the_classification(tmp_path: Path) -> None:
         event = Notice.from_json(store.waiting()[0].value).event
         assert event is not None
         assert event.classification.BNS > 0
+        assert event.properties is not None
         assert event.properties.HasNS == 1
 
 

@@ -249,6 +249,11 @@ class Store:
             for number, topic, key, value, headers, made in rows
         ]
 
+    def rows_made(self) -> int:
+        """Rows that were ever put into the outbox."""
+        ((made,),) = self._database.rows("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'")
+        return int(made)
+
     def sending_times(self) -> list[Seconds]:
         """s from each row's making to its sending, of those that are sent, in order."""
         return [

@@ -72,7 +72,10 @@ def over(stop: threading.Event, begin: float, seconds: Seconds | None) -> bool:
 def left(system: System) -> bool:
     """Whether something that was found waits for its map, for the bus, or for being compared with others' events."""
     with system.store() as store, system.bus() as bus:
-        return bool(store.waiting(1) or store.unlocated()) or bus.end(NOTICES) > bus.committed(GROUP, NOTICES)
+        made = store.rows_made()
+        if store.waiting(1) or store.unlocated() or bus.end(NOTICES) > bus.committed(GROUP, NOTICES):
+            return True
+        return store.rows_made() > made  # a coincidence was told between these looks
 
 
 def summary(system: System) -> str:
