@@ -11,7 +11,7 @@ from mma_realtime.evaluation.latency import Latency
 from mma_realtime.evaluation.recovery import Recovery
 from shared.errors import UserError
 
-GOOD = Recovery(20, 23, 13, 13, 17, 0, 0, True, 0, True, 3.0)
+GOOD = Recovery(20, 23, 13, 13, 17, 0, 0, True, 0, True, 3.0, killed_s=(30.0, 90.0))
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,8 @@ def test_whatever_is_lost_doubled_or_out_of_order_counts(
     found = alerting.measured("recovery", {"duration": 600, "kills": 20}, 1, False)
     assert found["recovery/lost_or_doubled"] == lost
     assert found["recovery/kills"] == 20
+    assert found["curve/recovery/killed_s"] == [30.0, 90.0]
+    assert "recovery/killed_s" not in found
 
 
 def test_a_dry_run_is_the_least_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import gaussian
-from scipy.stats import binom
 from shared.claims.results import Results
 from shared.figures import COLOURS, Figure, finish, use_house_style
 
+from mma_realtime import alerting_figures
 from mma_realtime.data.glitches import GLITCHES
 from mma_realtime.data.strain import EVENTS
 from mma_realtime.evaluation.efficiency import SNRS
@@ -222,35 +222,11 @@ def glitches(results: Results, folder: Path) -> Figure | None:
     )  # fmt: skip
 
 
-def pp(results: Results, folder: Path) -> Figure | None:
-    """E7: credible levels of the truth against their rank."""
-    found = having(results, "skymaps/contained90")
-    if not found:
-        return None
-    figure, axes = plt.subplots(figsize=(3.6, 3.4))
-    p = np.linspace(0, 1, 101)
-    n = sum(len(run.curves["curve/skymaps/levels"]) for run in found[0].runs)
-    low, high = binom.ppf(0.025, n, p) / n, binom.ppf(0.975, n, p) / n
-    axes.fill_between(p, low, high, color="0.88", linewidth=0, label=f"95 % of {n} honest maps")
-    axes.plot(p, p, color="0.4", linestyle="--", linewidth=0.8)
-    for e, style in zip(found, STYLES):
-        levels = np.sort(np.concatenate([run.curves["curve/skymaps/levels"] for run in e.runs]))
-        axes.step([0, *levels, 1], [0, *(np.arange(len(levels)) + 1) / len(levels), 1], where="post",
-                  color=COLOURS["ours"], linestyle=style, label=e.title)  # fmt: skip
-    axes.set(xlabel="credible level", ylabel="share of injections within", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=7, loc="upper left")
-    return finish(
-        figure, folder, "pp.svg",
-        "How many injections lie in the region of each credible level. Above the diagonal maps are wider than need be.",
-        "Share of injections within a credible level against that level",
-    )  # fmt: skip
-
-
 def draw(results: Results, folder: Path) -> list[Figure]:
     """Every figure whose experiments are there."""
     use_house_style()
     made = [efficiency(results, folder), masses(results, folder), distance(results, folder), slides(results, folder)]
     told = {**{name: name for name in EVENTS}, "stand_in": "a signal like GW150914 in simulated noise"}
     made += [event(results, folder, name, text) for name, text in told.items()]
-    made += [glitches(results, folder), pp(results, folder)]
-    return [figure for figure in made if figure is not None]
+    made += [glitches(results, folder)]
+    return [figure for figure in made if figure is not None] + alerting_figures.draw(results, folder)

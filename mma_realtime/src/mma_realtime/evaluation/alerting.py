@@ -44,7 +44,8 @@ def latency(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     count = {"count": settings["packets"]} if "packets" in settings else {}
     own = {key: value for key, value in settings.items() if key != "packets"}
     with tempfile.TemporaryDirectory(prefix="mma_realtime_") as folder:
-        out = filter_rate(Path(folder), **count)
+        out = filter_rate(Path(folder), **count)  # 800 MB of packets, gone before the hour begins
+    with tempfile.TemporaryDirectory(prefix="mma_realtime_") as folder:
         found = measure_latency(Path(folder), seed, **own)
     out |= {key: value for key, value in found.as_dict().items() if math.isfinite(value)}
     return out | {
@@ -64,7 +65,8 @@ def recovery(settings: dict[str, Any], seed: int, checkpoint: Path | None = None
 
     with tempfile.TemporaryDirectory(prefix="mma_realtime_") as folder:
         found = measure_recovery(Path(folder), seed, checkpoint=checkpoint, **settings)
-    out = {f"recovery/{key}": float(value) for key, value in found.as_dict().items()}
+    out: dict[str, Any] = {f"recovery/{key}": float(value) for key, value in found.as_dict().items()}
+    out |= {f"curve/recovery/{key}": value for key, value in found.curves().items()}
     wrong = found.missing + found.extra + (found.alerted - found.alerted_once)
     whole = found.contiguous and found.same_order
     return out | {"recovery/lost_or_doubled": float(wrong + (not whole))}
