@@ -107,7 +107,7 @@ class CrossMatcher:
         Raises:
             BusError: the bus does not say.
         """
-        return sum(max(0, self.bus.end(topic) - self.bus.committed(GROUP, topic)) for topic in (NOTICES, EXTERNAL))
+        return sum(self.bus.behind(topic, GROUP) for topic in (NOTICES, EXTERNAL))
 
     def close(self) -> None:
         self._memory.close()

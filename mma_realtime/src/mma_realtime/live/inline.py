@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 
-from mma_realtime.alerts.outbox import relay
+from mma_realtime.alerts.outbox import TryAgain, relay
 from mma_realtime.bus.base import NOTICES
 from mma_realtime.crossmatch.matcher import GROUP
 from mma_realtime.errors import AlertError, BusError
@@ -71,11 +71,14 @@ def over(stop: threading.Event, begin: float, seconds: Seconds | None) -> bool:
 
 def left(system: System) -> bool:
     """Whether something that was found waits for its map, for the bus, or for being compared with others' events."""
-    with system.store() as store, system.bus() as bus:
-        made = store.rows_made()
-        if store.waiting(1) or store.unlocated() or bus.end(NOTICES) > bus.committed(GROUP, NOTICES):
-            return True
-        return store.rows_made() > made  # a coincidence was told between these looks
+    try:
+        with system.store() as store, system.bus() as bus:
+            made = store.rows_made()
+            if store.waiting(1) or store.unlocated() or bus.behind(NOTICES, GROUP):
+                return True
+            return store.rows_made() > made  # a coincidence was told between these looks
+    except (TryAgain, BusError):  # locked, or out of space: what waits there will go on
+        return True
 
 
 def summary(system: System) -> str:
