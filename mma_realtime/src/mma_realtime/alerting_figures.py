@@ -103,7 +103,8 @@ def latency(results: Results, folder: Path) -> Figure | None:
     for run in one.runs:
         minutes = np.asarray(run.curves["curve/latency/memory_s"]) / 60
         right.plot(minutes, run.curves["curve/latency/memory_mb"], color=COLOURS["ours"], linewidth=1)
-    right.set(xlabel="strain (min)", ylabel="memory (MB)", ylim=(0, None))
+    most = together(one, "curve/latency/memory_mb").max()
+    right.set(xlabel="strain (min)", ylabel="memory (MB)", ylim=(0, 1.15 * most))
     slopes = [run.metrics["memory_mb_per_hour"] for run in one.runs]
     over = int((total > ALLOWED).sum())
     return finish(
