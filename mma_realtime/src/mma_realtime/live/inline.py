@@ -8,7 +8,7 @@ import threading
 import time
 
 from mma_realtime.alerts.outbox import TryAgain, relay
-from mma_realtime.bus.base import NOTICES
+from mma_realtime.bus.base import EXTERNAL, NOTICES
 from mma_realtime.crossmatch.matcher import GROUP
 from mma_realtime.errors import AlertError, BusError
 from mma_realtime.gw.units import Seconds
@@ -74,7 +74,7 @@ def left(system: System) -> bool:
     try:
         with system.store() as store, system.bus() as bus:
             made = store.rows_made()
-            if store.waiting(1) or store.unlocated() or bus.behind(NOTICES, GROUP):
+            if store.waiting(1) or store.unlocated() or any(bus.behind(topic, GROUP) for topic in (NOTICES, EXTERNAL)):
                 return True
             return store.rows_made() > made  # a coincidence was told between these looks
     except (TryAgain, BusError):  # locked, or out of space: what waits there will go on

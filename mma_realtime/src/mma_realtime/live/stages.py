@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from mma_realtime.alerts.outbox import Store, TryAgain, keep_relaying
+from mma_realtime.alerts.outbox import Store, TryAgain, keep_relaying, patiently
 from mma_realtime.alerts.pipeline import MapWorker
 from mma_realtime.alerts.place import localisation_of
 from mma_realtime.alerts.superevent import Localisation, Superevent
@@ -110,10 +110,11 @@ def relay(system: System, stop: threading.Event, heart: Heart) -> None:
     with system.store() as store, system.bus() as bus:
 
         def wait(seconds: Seconds) -> bool:
-            waiting = store.waiting(1000)
-            lag = time.time() - waiting[0].made if waiting else 0.0
-            note = "the bus takes nothing: tries again" if seconds > 1 else ""
-            heart.beat("waiting" if note else "running", note, lag=lag, queue=len(waiting))
+            note = "the bus takes nothing: tries again, nothing is lost" if seconds > PAUSE else ""
+            with contextlib.suppress(TryAgain):
+                waiting = store.waiting(1000)
+                lag = time.time() - waiting[0].made if waiting else 0.0
+                heart.beat("waiting" if note else "running", note, lag=lag, queue=len(waiting))
             return stop.wait(min(seconds, 1.0))
 
         keep_relaying(store, bus, wait, idle=0.02)
@@ -144,9 +145,10 @@ def localiser(system: System, stop: threading.Event, heart: Heart) -> None:
             heart.took("making of the map", [time.monotonic() - waited])
             return found
 
-        worker = MapWorker(store, place, feed.origin, wait=_patience(stop, heart))
+        patience = _patience(stop, heart)
+        worker = MapWorker(store, place, feed.origin, wait=patience)
         while not stop.is_set():
-            worker.work()
+            patiently(worker.work, patience)
             heart.beat(lag=0.0, queue=0)
             stop.wait(PAUSE)
 
