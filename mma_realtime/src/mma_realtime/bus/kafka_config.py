@@ -63,7 +63,7 @@ class KafkaConfig:
             raise BusError(f"mechanism {self.mechanism!r} of Kafka: one of {', '.join(MECHANISMS)}")
         if self.mechanism == "OAUTHBEARER" and not self.token_url:
             raise BusError("mechanism OAUTHBEARER of Kafka needs token_url")
-        if isinstance(self.message_bytes, bool) or not 1000 <= self.message_bytes <= 10**8:
+        if type(self.message_bytes) is not int or not 1000 <= self.message_bytes <= 10**8:
             raise BusError(f"message_bytes {self.message_bytes!r} of Kafka: bytes of a record, 1,000 to 100,000,000")
 
     def client_settings(self) -> dict[str, Any]:
