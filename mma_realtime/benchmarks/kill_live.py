@@ -2,7 +2,8 @@
 
 Simulated strain with injections is replayed twice through the whole system: once left alone, once while processes of
 its stages get SIGKILL at random. What is told must be the same: no superevent lost or doubled, versions 1, 2, ... each
-once and in order, the first and the last as without kills. Prints JSON; ends with 1 where something was lost or doubled.
+once and in order, the first and the last as without kills. Prints JSON; ends with 1 where that
+is not so.
 """
 
 from __future__ import annotations
