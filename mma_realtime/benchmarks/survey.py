@@ -25,16 +25,11 @@ from typing import Any
 import numpy as np
 from mma_realtime.bus.base import SURVEY
 from mma_realtime.bus.log import SqliteLog
-from mma_realtime.crossmatch.external import spot
-from mma_realtime.crossmatch.filter import SurveyFilter
-from mma_realtime.crossmatch.joint import OPTICAL
-from mma_realtime.crossmatch.made_up import packets
-from mma_realtime.crossmatch.survey import Region
+from mma_realtime.crossmatch.filter import BATCH, SurveyFilter
+from mma_realtime.evaluation.survey import SIZE, filter_rate, regions
 
 TARGET = 5000.0  # alerts/s of a core
-GPS, WAITING, DIFFERENT, BATCH = 1187008882.43, 12_000, 500, 500
 LSST_MEAN, SECONDS = 350.0, 15.0  # alerts/s over a night of 8 h; that the producer goes on
-SIZE = 60_000  # bytes of images
 PRODUCER = """
 import sys, time
 from mma_realtime.bus.base import SURVEY
@@ -53,26 +48,14 @@ print(done / (time.monotonic() - begin), flush=True)
 """
 
 
-def regions() -> dict[str, Region]:
-    places = {"S1": (197.45, -23.38, 5.0), "S2": (40.0, 20.0, 15.0), "S3": (300.0, 60.0, 2.0)}
-    return {name: Region(spot(*place), GPS, OPTICAL) for name, place in places.items()}
-
-
 def drained(folder: Path) -> dict[str, Any]:
-    rows = [("ztf", content, {}) for content, _ in packets(DIFFERENT, 1, GPS, SIZE)]
-    with SqliteLog(folder / "drained.db") as log:
-        for _ in range(WAITING // DIFFERENT):
-            log.append_many(SURVEY, rows)
-        worker = SurveyFilter(log, regions(), batch=BATCH)
-        wall, cpu, done, matched = time.perf_counter(), time.process_time(), 0, 0
-        while (step := worker.step()).read:
-            done, matched = done + step.read, matched + step.matched
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    found = filter_rate(folder)
     return {
-        "what": "drained", "alerts": done, "matched": matched,
-        "bytes_an_alert": float(np.mean([len(content) for _, content, _ in rows])),
-        "per_second_by_wall_clock": done / wall, "per_second_of_a_core": done / cpu, "target": TARGET,
-        "met_by_cpu_time": done / cpu >= TARGET,
+        "what": "drained", "alerts": int(found["survey/packets"]), "matched": int(found["survey/matched"]),
+        "bytes_an_alert": found["survey/packet_bytes"],
+        "per_second_by_wall_clock": found["survey/wall_alerts_per_second"],
+        "per_second_of_a_core": found["alerts_per_second"], "target": TARGET,
+        "met_by_cpu_time": found["alerts_per_second"] >= TARGET,
     }  # fmt: skip
 
 

@@ -25,10 +25,11 @@ from mma_realtime.alerts.notice import (
 )
 from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.superevent import Superevent
+from mma_realtime.alerts.voevent import read, voevent_of
 from mma_realtime.errors import AlertError
 
 FERMI = ExternalCoincidence(123, "ivo://x#1", "Fermi", "GRB", -1.7, 1e-6, 1e-8, b"map")
-LOCATED = superevent().joined(LOUDER).located(PLACE)
+LOCATED = superevent().joined(LOUDER).located(replace(PLACE, masses=(36.0, 29.0)))
 
 
 def told(**changes: Any) -> dict[str, Any]:
@@ -161,9 +162,9 @@ def test_what_is_too_large_is_refused_before_it_is_parsed(monkeypatch: pytest.Mo
             return 10**9
 
     monkeypatch.setattr(module.json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
-    for read in (Notice.from_json, UnifiedNotice.from_json):
+    for parse in (Notice.from_json, UnifiedNotice.from_json):
         with pytest.raises(AlertError, match="1,000,000,000 bytes is refused"):
-            read(Gigabyte())
+            parse(Gigabyte())
     huge = superevent().located(replace(PLACE, fits=bytes(module.LARGEST)))
     with pytest.raises(AlertError, match="too large"):
         notice_of(huge, CREATED).to_json()
@@ -197,13 +198,37 @@ def test_anything_in_place_of_a_value_is_read_or_refused(value: Any, key: str) -
         ((10.0, 1.4), "NSBH", (1, 0, 0)),
         ((10.0, 3.0), "BBH", (0, 0, 1)),
         ((36.0, 29.0), "BBH", (0, 0, 0)),
-        (None, "BBH", (0, 0, 0)),
     ],
 )
-def test_kinds_by_masses(masses: tuple[float, float] | None, kind: str, properties: tuple[int, int, int]) -> None:
+def test_kinds_by_masses(masses: tuple[float, float], kind: str, properties: tuple[int, int, int]) -> None:
     found, has = classify(candidate(masses=masses))
     assert getattr(found, kind) == found.p_astro == p_astro(1e-4)
+    assert has is not None
     assert (has.HasNS, has.HasRemnant, has.HasMassGap) == properties
+
+
+def test_without_masses_the_kind_is_assumed_and_every_flavour_says_so() -> None:
+    unknown = superevent().joined(LOUDER).located(PLACE)
+    astro = p_astro(unknown.preferred.far)
+    found = json.loads(notice_of(unknown, CREATED).to_json())["event"]
+    assert found["properties"] is None
+    assert found["classification"] == {"BNS": 0.0, "NSBH": 0.0, "BBH": astro, "Terrestrial": 1 - astro}
+    unified = json.loads(unified_of(unknown, CREATED).to_json())
+    assert "classification" not in unified
+    assert unified["p_astro"] == astro
+    assert headers_of(unknown, Origin.SIMULATED)["classification"] == "assumed"
+    params = read(voevent_of(superevent(), Origin.SIMULATED, CREATED)).params
+    assert params["ClassifiedBy"] == "assumed"
+    assert [name for name in params if name.startswith("Properties")] == []
+    assert headers_of(LOCATED, Origin.SIMULATED)["classification"] == "masses"
+    assert json.loads(unified_of(LOCATED, CREATED).to_json())["classification"]["BBH"] == p_astro(1e-5)
+
+
+def test_the_masses_come_with_the_map_and_go_with_it() -> None:
+    assert LOCATED.preferred.masses == (36.0, 29.0)
+    assert superevent(masses=(1.6, 1.4)).located(replace(PLACE, masses=(36.0, 29.0))).preferred.masses == (1.6, 1.4)
+    assert LOCATED.joined(candidate(far=1e-9)).preferred.masses is None
+    assert Superevent.from_json(LOCATED.to_json(), PLACE.fits) == LOCATED
 
 
 def test_p_astro_is_one_half_where_chance_and_signals_are_as_frequent() -> None:

@@ -197,6 +197,21 @@ def test_a_map_of_a_trigger_that_a_better_one_has_replaced_is_not_told(tmp_path:
         assert [(event.id, event.version) for event in worker.work()] == [(name, 3)]
 
 
+def test_a_map_of_what_is_taken_back_meanwhile_is_not_told(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.db") as store:
+        list(pipeline(store).run())
+        name = store.superevents()[0]
+
+        def slow(event: Superevent) -> Localisation:
+            if event.id == name:
+                retract(store, name, Origin.SIMULATED, CREATED)
+            return PLACE
+
+        worker = MapWorker(store, slow, Origin.SIMULATED, lambda: CREATED)
+        assert name not in [event.id for event in worker.work()]
+        assert store.superevent(name).state == "RETRACTION"
+
+
 def noise(seed: int, start: float, windows: int = 16) -> Scores:
     values = np.random.default_rng(seed).normal(size=(2, windows)).astype(np.float32)
     return Scores(("H1", "L1"), start, 1 / 16, values, np.ones((2, windows), bool))
@@ -296,6 +311,7 @@ def test_masses_decide_the_classification(tmp_path: Path) -> None:
         event = Notice.from_json(store.waiting()[0].value).event
         assert event is not None
         assert event.classification.BNS > 0
+        assert event.properties is not None
         assert event.properties.HasNS == 1
 
 

@@ -37,6 +37,11 @@ def test_the_whole_sky_is_a_circle_too() -> None:
     assert localisation_of(SkyMap.isotropic()).radius == pytest.approx(math.degrees(math.acos(-0.8)))
 
 
+def test_the_masses_are_those_of_the_maps_template() -> None:
+    assert localisation_of(SkyMap.isotropic()).masses is None
+    assert localisation_of(SkyMap.isotropic(meta={"masses": (36.0, 29.0)})).masses == (36.0, 29.0)
+
+
 def test_the_map_in_both_flavours_is_the_map() -> None:
     skymap = cap(10.0, 40.0, 10.0, level=4)
     event = superevent().located(localisation_of(skymap))

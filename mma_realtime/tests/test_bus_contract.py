@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from mma_realtime.bus.__main__ import main
-from mma_realtime.bus.base import PARTITION, Bus, RangeLost, Record, deliver
+from mma_realtime.bus.base import PARTITION, SURVEY, Bus, RangeLost, Record, deliver
 from mma_realtime.bus.kafka import KafkaBus
 from mma_realtime.bus.kafka_config import KafkaConfig, read_config
 from mma_realtime.bus.log import SqliteLog
+from mma_realtime.crossmatch.filter import Batch, SurveyFilter
 from mma_realtime.errors import BusError
 
 Opener = Callable[[], Bus]
@@ -201,6 +202,35 @@ def test_a_group_goes_on_in_another_process(opener: Opener, topic: str) -> None:
         found += map(int, done.stdout.split())
     assert found == offsets
     assert bus.committed("group", topic, *([offsets[0] >> PARTITION] if ":" in where else [])) == offsets[-1] + 1
+
+
+def test_how_far_a_group_is_behind_is_of_all_partitions(opener: Opener, topic: str) -> None:
+    bus = opener()
+    assert bus.behind(topic, "group") == 0
+    bus.append_many(topic, [(str(n), b"", {}) for n in range(40)])
+    assert bus.behind(topic, "group") == 40
+    handled = 0
+    while handled < 25:
+        handled += deliver(bus, topic, "group", lambda record: None, max=25 - handled, timeout=10)
+    assert opener().behind(topic, "group") == 15
+
+
+def test_a_notice_with_a_map_is_taken(opener: Opener, topic: str) -> None:
+    bus, value = opener(), os.urandom(3_000_000)
+    bus.append(topic, "S1", value)
+    (found,) = drain(bus, topic, "group", 1)
+    assert found.value == value
+
+
+def test_a_survey_filter_says_what_waits_in_every_partition(opener: Opener) -> None:
+    bus = opener()
+    bus.append_many(SURVEY, [(str(n), b"poison", {}) for n in range(40)])
+    worker, steps = SurveyFilter(bus, batch=15), list[Batch]()
+    while sum(step.read for step in steps) < 40:
+        steps.append(worker.step(10.0))
+    assert [step.waiting for step in steps if step.read] == [
+        40 - sum(step.read for step in steps[: at + 1]) for at, step in enumerate(steps) if step.read
+    ]
 
 
 def test_a_broker_that_is_away_for_a_while_loses_and_unsorts_nothing(

@@ -63,6 +63,8 @@ def test_credentials_come_from_the_environment_where_no_file_is_named() -> None:
         ("brokers: [a:1]\nsecurity: sasl_plaintext\n", "one of plaintext, ssl, sasl_ssl"),
         ("brokers: [a:1]\nmechanism: GSSAPI\n", "one of SCRAM-SHA-512"),
         ("brokers: [a:1]\nmechanism: OAUTHBEARER\n", "needs token_url"),
+        ("brokers: [a:1]\nmessage_bytes: 16 MB\n", "message_bytes '16 MB' of Kafka: bytes of a record"),
+        ("brokers: [a:1]\nmessage_bytes: 10\n", "message_bytes 10 of Kafka"),
         ("- a\n", "names and values are wanted"),
         (f"password: '{HIDDEN}\n", "is no YAML"),
     ],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
-from mma_realtime.coverage import NOT_RUN, RECOMMENDATIONS, evidence, main, results_of, tables
+from mma_realtime.coverage import HEADLINES, NOT_RUN, RECOMMENDATIONS, coverage, evidence, main, results_of, tables
+from rich.console import Console
 from shared.claims.ledger import load_ledger
 from shared.errors import UserError
 
@@ -54,6 +56,25 @@ def test_the_command_prints_the_table_and_leaves_other_arguments_alone(capsys: p
     assert main(HERE, ["--tier", "quick"]) is None
     assert main(HERE, ["--coverage"]) == 0
     assert NOT_RUN in capsys.readouterr().out
+
+
+def test_a_line_says_its_headline_and_not_its_first_claim() -> None:
+    assert set(HEADLINES) <= {claim.id for claim in CLAIMS}
+    told = evidence(RECOMMENDATIONS[0], CLAIMS, results_of(HERE)).splitlines()
+    assert "share found at SNR 8, one false alarm in 1,000 windows: 0." in told[0]
+    assert "distance over the matched filter's" in told[3]
+    for row in RECOMMENDATIONS:  # each experiment of a row has one of its own
+        for experiment in {prefix.split(".")[0] for prefix in row.claims}:
+            mine = [c.id for c in CLAIMS if c.id.startswith(row.claims) and c.id.split(".")[0] == experiment]
+            assert set(mine) & set(HEADLINES), (row.says, experiment)
+
+
+def test_nothing_is_cut_where_there_is_little_room() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(coverage(HERE))
+    text = console.export_text()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_tables_of_one_experiment() -> None:

@@ -20,15 +20,15 @@ from mma_realtime.alerts.made_up import CREATED, LOUDER, candidate
 from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.outbox import Store, relay
-from mma_realtime.alerts.pipeline import retract, tell
+from mma_realtime.alerts.pipeline import MapWorker, retract, tell
 from mma_realtime.alerts.place import localisation_of
-from mma_realtime.alerts.superevent import State, Superevent
-from mma_realtime.bus.base import DEAD, EXTERNAL, NOTICES
+from mma_realtime.alerts.superevent import Localisation, State, Superevent
+from mma_realtime.bus.base import DEAD, EXTERNAL, NOTICES, Record
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.external import read_notice, spot
 from mma_realtime.crossmatch.joint import GRB, RATE_GRB, overlap
 from mma_realtime.crossmatch.matcher import GROUP, CrossMatcher, catch_up, combined_map, run
-from mma_realtime.errors import BusError
+from mma_realtime.errors import BusError, SkyMapError
 from mma_realtime.sky.fits import read_fits
 from mma_realtime.sky.skymap import SkyMap
 from mma_realtime.times import utc_iso
@@ -91,9 +91,12 @@ class System:
         while relay(self.store, self.bus) + catch_up(self.matcher):
             pass
 
-    def notices(self) -> list[Notice]:
+    def records(self) -> list[Record]:
         self.bus.seek("test", NOTICES, 0)
-        return [Notice.from_json(record.value) for record in self.bus.fetch(NOTICES, "test", 1000)]
+        return self.bus.fetch(NOTICES, "test", 1000)
+
+    def notices(self) -> list[Notice]:
+        return [Notice.from_json(record.value) for record in self.records()]
 
     def dead(self, topic: str) -> list[str]:
         self.bus.seek("test", topic + DEAD, 0)
@@ -165,6 +168,49 @@ def test_whatever_comes_first_the_last_notice_is_the_same(tmp_path: Path) -> Non
         last.add((notice.alert_type, notice.external_coinc))
         system.matcher.close()
     assert len(last) == 1
+
+
+@pytest.mark.parametrize("matched", ["before the map is begun", "while the map is made", "after the map is written"])
+def test_a_map_and_a_coincidence_at_once_are_both_told_in_whatever_order(system: System, matched: str) -> None:
+    """The worker of the maps and that of the coincidences write versions of one superevent at the same time."""
+    system.found()
+
+    def slow(event: Superevent) -> Localisation:
+        if matched == "while the map is made":
+            system.hears(burst())  # a version comes while this one's map is made
+            assert system.store.superevent(event.id).version == event.version + 1
+        return localisation_of(sky(*PLACE, 5.0))
+
+    worker = MapWorker(system.store, slow, ORIGIN, lambda: CREATED)
+    if matched == "before the map is begun":
+        system.hears(burst())
+    assert [event.localisation is not None for event in worker.work()] == [True]  # it is not made twice
+    assert worker.work() == []
+    system.hears(*([burst()] if matched == "after the map is written" else []))
+    versions = system.store.versions("S150914a")
+    assert [event.version for event in versions] == list(range(1, len(versions) + 1))
+    rows = [record.headers["version"] for record in system.records()]
+    assert rows == [str(event.version) for event in versions]  # each told once, in order
+    last = system.notices()[-1]
+    assert last.event is not None
+    assert last.event.skymap is not None
+    assert last.external_coinc is not None
+    assert last.external_coinc.time_sky_position_coincidence_far is not None
+
+
+def test_a_map_that_fails_is_not_tried_again_for_a_version_of_the_same_trigger(system: System) -> None:
+    system.found()
+    asked: list[int] = []
+
+    def none(event: Superevent) -> Localisation:
+        asked.append(event.version)
+        raise SkyMapError("no signal-to-noise series")
+
+    worker = MapWorker(system.store, none, ORIGIN, lambda: CREATED)
+    worker.work()
+    system.hears(burst())
+    worker.work()
+    assert asked == [1]
 
 
 def test_the_best_of_several_is_told_and_a_worse_one_changes_nothing(system: System) -> None:

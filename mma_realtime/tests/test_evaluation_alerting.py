@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mma_realtime.evaluation import alerting, recovery
+from mma_realtime.evaluation import alerting, latency, recovery, survey
+from mma_realtime.evaluation.latency import Latency
 from mma_realtime.evaluation.recovery import Recovery
 from shared.errors import UserError
 
-GOOD = Recovery(20, 23, 13, 13, 17, 0, 0, True, 0, True, 3.0)
+GOOD = Recovery(20, 23, 13, 13, 17, 0, 0, True, 0, True, 3.0, killed_s=(30.0, 90.0))
 
 
-@pytest.mark.parametrize(("section", "known"), [("skymaps", "injections"), ("recovery", "kills")])
+@pytest.mark.parametrize(
+    ("section", "known"), [("skymaps", "injections"), ("latency", "survey"), ("recovery", "kills")]
+)
 def test_a_key_that_does_not_exist_is_named(section: str, known: str) -> None:
     with pytest.raises(UserError, match=rf"unknown key '{section}\.injection'; it has: .*{known}"):
         alerting.measured(section, {"injection": 3}, 0, False)
@@ -29,17 +32,32 @@ def test_whatever_is_lost_doubled_or_out_of_order_counts(
 ) -> None:
     from dataclasses import replace
 
-    monkeypatch.setattr(recovery, "measure_recovery", lambda folder, seed, **settings: replace(GOOD, **changes))
+    monkeypatch.setattr(recovery, "measure_recovery", lambda folder, seed, **given: replace(GOOD, **changes))
     found = alerting.measured("recovery", {"duration": 600, "kills": 20}, 1, False)
     assert found["recovery/lost_or_doubled"] == lost
     assert found["recovery/kills"] == 20
+    assert found["curve/recovery/killed_s"] == [30.0, 90.0]
+    assert "recovery/killed_s" not in found
 
 
 def test_a_dry_run_is_the_least_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
     monkeypatch.setattr(recovery, "measure_recovery", lambda folder, seed, **settings: asked.update(settings) or GOOD)
     alerting.measured("recovery", {"duration": 600, "kills": 20}, 1, True)
-    assert asked == {"duration": 90, "kills": 1}
+    assert asked == {"duration": 90, "kills": 1, "checkpoint": None}
+
+
+def test_a_latency_that_was_not_measured_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(survey, "filter_rate", lambda folder, count: counted.append(count) or {"alerts_per_second": 1})
+    level = Latency(total=[], memory=[(10.0 * k, 10**8) for k in range(20)], strain=200.0, wall=10.0)
+    monkeypatch.setattr(latency, "measure_latency", lambda folder, seed, **settings: level)
+    found = alerting.measured("latency", {"duration": 200, "packets": 7}, 1, False)
+    assert counted == [7]
+    assert "latency_p99" not in found  # there was no event
+    assert (found["events"], found["real_time_factor"]) == (0, 20)
+    assert found["memory_mb_per_hour"] == pytest.approx(0, abs=1e-6)
+    assert found["curve/latency/memory_mb"][3] == 100
 
 
 def test_maps_of_one_injection_are_measured() -> None:

@@ -10,7 +10,11 @@ from types import SimpleNamespace
 import pytest
 from mma_realtime.bus.base import SURVEY
 from mma_realtime.bus.log import SqliteLog
+from mma_realtime.crossmatch.filter import MATCHES
+from mma_realtime.errors import AlertError
+from mma_realtime.evaluation import latency
 from mma_realtime.evaluation.latency import BUS, EVENT, Latency, measure_latency, resident, survey_night
+from mma_realtime.evaluation.survey import filter_rate
 from mma_realtime.live.feed import GPS_START
 from mma_realtime.live.timed import COINCIDENCE, FAR, INFERENCE, NOTICE, WHITENING
 
@@ -49,3 +53,28 @@ def test_a_survey_night_is_filtered_as_it_comes(tmp_path: Path) -> None:
     with SqliteLog(tmp_path / "bus") as bus:
         assert 0 < count.value <= bus.end(SURVEY)
         assert bus.committed("survey-filter", SURVEY) == count.value
+        assert bus.end(MATCHES) > 0
+        assert f"{SURVEY}.dead" not in bus.topics()
+
+
+def test_a_survey_that_is_no_load_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "packets", lambda *args: [(b"torn", {})])
+    stop, count = threading.Event(), SimpleNamespace(value=0)
+    with pytest.raises(AlertError, match="this is no load"):
+        survey_night(tmp_path / "bus", 500.0, GPS_START, stop, count)
+
+
+def test_a_survey_that_dies_fails_the_measurement(tmp_path: Path) -> None:
+    with (
+        pytest.raises(AlertError, match="ended with status 1"),
+        latency._surveyed(tmp_path / "no" / "bus", 5.0, Latency()),
+    ):
+        pass
+
+
+def test_the_filter_drains_every_packet(tmp_path: Path) -> None:
+    found = filter_rate(tmp_path, 700)
+    assert found["survey/packets"] == 700
+    assert found["survey/matched"] > 0
+    assert found["survey/packet_bytes"] > 60_000
+    assert found["alerts_per_second"] > found["survey/wall_alerts_per_second"] * 0.5 > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import signal
@@ -15,15 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.outbox import Store
-from mma_realtime.bus.base import NOTICES
+from mma_realtime.bus.base import EXTERNAL, NOTICES
 from mma_realtime.bus.log import SqliteLog
+from mma_realtime.crossmatch.matcher import GROUP
 from mma_realtime.data.strain import write_npz
 from mma_realtime.errors import StatusError
 from mma_realtime.live import supervise
 from mma_realtime.live.__main__ import main
 from mma_realtime.live.system import Clock, Settings, System, alone, prepare
 from mma_realtime.status.beats import STAGES, Beat
+from mma_realtime.times import utc_iso
 
 spec = importlib.util.spec_from_file_location("search_inputs", Path(__file__).with_name("search_inputs.py"))
 assert spec is not None
@@ -126,6 +130,38 @@ def test_a_replay_ends_with_its_strain_and_goes_on_where_it_was(
     assert {"whitening", "inference", "coincidence", "false-alarm rate", "notice, written"} <= steps
     assert main(words) == 0
     assert "40 s searched, 1 superevents in" in capsys.readouterr().out
+
+
+def test_a_burst_on_the_bus_is_told_in_a_further_version_of_what_it_fits(
+    tmp_path: Path, strain: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = inputs.template_model(threshold=2.0, time_offset=0.0)
+    monkeypatch.setattr("mma_realtime.live.system.report.load_model", lambda path: model)
+    monkeypatch.setattr("mma_realtime.live.inline.LAST", 300.0)  # a map on a machine that does much else
+    state = tmp_path / "state"
+    burst = {
+        "mission": "Fermi", "messenger": "EM", "alert_tense": "test", "alert_type": "initial", "id": ["GRB1"],
+        "instrument": "GBM", "trigger_time": utc_iso(inputs.START + 25.6 + 1.7),
+        "alert_datetime": utc_iso(inputs.START + 60.0), "ra": 120.0, "dec": -66.0, "ra_dec_error": 12.0,
+    }  # fmt: skip
+    state.mkdir()
+    with SqliteLog(state / "bus.sqlite") as bus:
+        bus.append(EXTERNAL, "GRB1", json.dumps(burst).encode())
+    words = ["--replay", str(strain), "--speed", "0", "--port", "0", "--state", str(state)]
+    for _ in range(2):  # the second time there is nothing left to tell
+        assert main(words) == 0
+        with SqliteLog(state / "bus.sqlite") as bus:
+            notices = [Notice.from_json(record.value) for record in bus.fetch(NOTICES, "test", 1000)]
+            assert bus.committed(GROUP, NOTICES) == bus.end(NOTICES)
+            assert [r.headers["version"] for r in bus.fetch(NOTICES, "again")] == [
+                str(n) for n in range(1, len(notices) + 1)
+            ]
+        first, *_, last = notices
+        assert (first.external_coinc, first.superevent_id) == (None, last.superevent_id)
+        assert last.external_coinc is not None
+        assert (last.external_coinc.ivorn, last.external_coinc.search) == ("Fermi GRB1", "GRB")
+        assert last.external_coinc.time_difference == pytest.approx(-1.7, abs=0.3)
+        assert sum(notice.external_coinc is not None for notice in notices) <= 2  # by time, and with the map
 
 
 def child(tmp_path: Path, code: str) -> supervise.Child:

@@ -218,7 +218,7 @@ def test_strain_in_which_nothing_can_be_found_is_an_error(psd: str, untrained: P
         for main, args in (
             (stream.main, ["--replay", str(file), "--psd", psd]),
             (search.main, [str(file), "--psd", psd, "--jobs", "1", "--runs", str(tmp_path / "runs")]),
-            (slides.main, [str(file)]),
+            (slides.main, [str(file), "--psd", psd]),
         ):
             with pytest.raises((SearchError, StrainError), match=rf"{name}\.npz, {says}"):
                 main([*args, "--checkpoint", str(untrained)])
@@ -298,6 +298,10 @@ def test_slides_tell_what_a_rate_costs(
     with pytest.raises(SearchError, match=r"slide step of 0\.5 s is shorter than the window and 1 s"):
         slides.main([*common, "--step", "0.5"])
     assert slides.main([*common, "--step", "0.5", "--correlated"]) == 0
+    assert slides.main([*args, "--psd", "trailing"]) == 0
+    other = read(out)
+    assert other["psd"] == "trailing"
+    assert other["background"]["loudest"] != found["background"]["loudest"]
 
 
 @pytest.mark.slow

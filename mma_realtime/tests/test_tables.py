@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from mma_realtime.data.strain import EVENTS
 from mma_realtime.evaluation.efficiency import SNRS
+from mma_realtime.evaluation.joint import FARS
+from mma_realtime.evaluation.latency import BUS, EVENT
+from mma_realtime.live.timed import COINCIDENCE, FAR, INFERENCE, NOTICE, WHITENING
 from shared.claims.ledger import load_ledger
 from shared.claims.results import Results, Table
 
-from mma_realtime import figures, tables
+from mma_realtime import alerting_figures, figures, tables
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -99,3 +102,63 @@ def test_a_caption_concludes_from_what_is_drawn(score: float, says: str, tmp_pat
     assert figure is not None
     assert says in figure.caption
     assert f"{score:.1f}, {says} of all time slides without the event's windows, 4.0" in figure.caption
+
+
+def test_a_bank_on_a_searchs_own_set_is_drawn_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = {f"curve/{part}{what}": [1.0, 2.0] for part in ("", "bank_") for what in ("far", "distance")}
+    drawn: list[tuple[str, str]] = []
+    monkeypatch.setattr(figures, "band", lambda axes, x, runs, label, colour, style="-": drawn.append((label, colour)))
+    assert figures.distance(results({}, curves), tmp_path) is not None
+    assert [label for label, _ in drawn] == ["net", "matched-filter bank"]
+    assert drawn[0][1] != drawn[1][1]
+
+
+LEVELS = [0.1, 0.3, 0.45, 0.7, 0.95]
+RECOVERED = {"kills": 2.0, "injections": 3.0, "alerted": 2.0, "alerted_once": 2.0, "notices": 3.0, "missing": 0.0,
+             "extra": 0.0, "duplicates": 1.0, "recovery_s": 4.0, "lost_or_doubled": 0.0}  # fmt: skip
+
+
+def measured() -> Results:
+    """E7 to E10 of made-up runs."""
+    maps = {f"skymaps/{key}": 1.0 for key in ("contained50", "contained90", "area50", "area90", "searched_area")}
+    maps |= {"skymaps/seconds": 2.0, "skymaps/seconds_max": 3.0}
+    pair = {f"joint/{kind}_far/{name}": far / by for name, far in FARS.items()
+            for kind, by in (("temporal", 100), ("spatiotemporal", 2000))}  # fmt: skip
+    pair |= {"joint/gain": 20.0, "joint/overlap": 20.0, "joint/time_gain": 100.0, "joint/area90": 30.0,
+             "joint/combined_area90": 25.0}  # fmt: skip
+    delays = {"latency_p50": 1.5, "latency_p99": 3.2, "events": 3.0, "memory_mb_per_hour": 2.5, "survey_alerts": 1234.0,
+              "real_time_factor": 30.0, "alerts_per_second": 6000.0}  # fmt: skip
+    delays |= {f"latency/{step}_p{q}": 0.5 for step in tables.BUDGET for q in (50, 99)}
+    curves: dict[str, list[float]] = {
+        "curve/skymaps/levels": LEVELS, "curve/skymaps/areas90": [9.0, 30.0, 12.0, 700.0, 20.0],
+        "curve/latency/total": [1.4, 1.5, 3.2], "curve/latency/memory_s": [0.0, 60.0, 120.0],
+        "curve/latency/memory_mb": [500.0, 505.0, 505.0], "curve/recovery/killed_s": [20.0, 70.0],
+        "curve/recovery/injected_s": [30.0, 55.0, 80.0], "curve/recovery/alerted_s": [30.0, 80.0],
+        "curve/recovery/starts": [4.0, 4.5],
+    }  # fmt: skip
+    return results(maps | pair | delays | {f"recovery/{k}": v for k, v in RECOVERED.items()}, curves)
+
+
+def test_the_alerting_figures_say_what_they_draw(tmp_path: Path) -> None:
+    figures.use_house_style()
+    made = {figure.file: figure.caption for figure in alerting_figures.draw(measured(), tmp_path)}
+    assert set(made) == {"skymaps.svg", "joint.svg", "latency.svg", "recovery.svg"}
+    assert all((tmp_path / name).stat().st_size > 5000 for name in made)
+    assert "of 5 injections 3 lie within the 50 % region and 4 within the 90 % one" in made["skymaps.svg"]
+    assert "area of at most 20 deg², the largest has 700" in made["skymaps.svg"]
+    assert "The places lower the rate 20 times, the time 100 times" in made["joint.svg"]
+    assert "the slowest after 3.20 s; 1 took more than 3 s" in made["latency.svg"]
+    assert "memory changed by 2.5 MB an hour" in made["latency.svg"]
+    assert "Of 2 injections that the undisturbed replay alerts, the killed one alerts 2 once" in made["recovery.svg"]
+    assert alerting_figures.between([1.0, 12345.0]) == "1 to 12,345"
+
+
+def test_the_alerting_tables_hold_the_measured_steps() -> None:
+    made = {table.title[:3]: table for table in tables.tables(measured())}
+    assert {"E7.", "E8.", "E9.", "E10"} <= set(made)
+    assert [row[0] for row in made["E8."].rows] == [f"one false alarm a {name}" for name in FARS]
+    assert made["E8."].rows[0][1:] == ["1.16e-05", "1.16e-07", "5.79e-09"]
+    assert made["E9."].rows[-1] == ["merger to notice on the bus", "3", "1.50", "3.20"]
+    assert "1,234 survey alerts" in made["E9."].note
+    steps = {EVENT, BUS, WHITENING, INFERENCE, COINCIDENCE, FAR, NOTICE}
+    assert set(tables.BUDGET) == steps

@@ -127,7 +127,6 @@ def test_the_cpu_tier_holds_what_claims_compare() -> None:
     assert any(config["model"]["search"].get("challenge", 0) >= 3600 for config in cpu)
     assert any("twin" in config or config["data"]["detectors"] == 2 for config in cpu)
     (yardstick,) = [e.config for e in plan("cpu").values() if "matched_filter" in e.config]
-    assert yardstick["matched_filter"]["challenge"] >= 3600
     beside = [c for c in cpu if c["model"]["search"].get("bank") is not None]
     assert beside
     for config in beside:  # the same bank, on the networks' own sets

@@ -65,7 +65,7 @@ def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trial, Pa
     folder = tmp_path_factory.mktemp("run")
     search = {
         "noise_windows": 10_000, "signals": 200, "events": ["GW150914", "GW170104"], "stand_in": True, "speed": 20,
-        "calibration": 200, "near": 0.5, "ideal_trials": 10_000,
+        "calibration": 200, "near": 0.5, "ideal_trials": 10_000, "alert": 150,
     }  # fmt: skip
     data = {"root": str(root), "steps_per_epoch": 120}
     return trained(folder, search, data, 2, members=2, lr=2e-3, pretrain_steps=60), folder
@@ -87,6 +87,7 @@ def test_all_that_was_asked_is_measured(run: tuple[Trial, Path]) -> None:
     assert found["events/GW150914/statistic"] == pytest.approx(found["events/stand_in/statistic"], abs=0.05)  # float32
     assert not any("GW170104" in key for key in found)  # not there: not run
     assert found["speed/offline"] > 1
+    assert (found["recovery/kills"], found["recovery/lost_or_doubled"]) == (1, 0)
     assert not any(key.startswith(("distance", "calibration")) for key in found)  # not asked for
     assert {"parameters", "test/partial_auroc", "curve/step", "calibrated/time_offset"} <= set(found)
     for key, value in found.items():
@@ -173,18 +174,20 @@ def test_what_twins_cannot_begin_as(single: Path, tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_exist_are_named() -> None:
-    with pytest.raises(UserError, match=r"unknown key 'search\.signal'; it has: bank, calibration, challenge"):
+    with pytest.raises(UserError, match=r"unknown key 'search\.signal'; it has: alert, bank, calibration, challenge"):
         Trial(search={"signal": 3})
     with pytest.raises(UserError, match=r"search\.events: GW170817 is not known; there are GW150914, GW170104"):
         Measurements.read({"events": ["GW170817"]})
 
 
 def test_a_dry_run_measures_the_least_and_publishes_nothing() -> None:
-    large = Measurements(noise_windows=10**6, challenge=3600, challenge_sets=2, bank={}, speed=128, publish=10)
+    large = Measurements(
+        noise_windows=10**6, challenge=3600, challenge_sets=2, bank={}, speed=128, alert=200, publish=10
+    )
     dry = large.dry()
     assert (dry.noise_windows, dry.signals, dry.events, dry.publish) == (10_000, 50, [], None)
     assert (dry.challenge, dry.challenge_sets, dry.speed, dry.calibration) == (200, 1, 32, 200)
-    assert (dry.ideal_trials, dry.near) == (0, math.inf)
+    assert (dry.ideal_trials, dry.near, dry.alert) == (0, math.inf, 90)
     assert dry.bank is not None
     assert len(Settings.read(dry.bank).bank(0)) < 20
     none = Measurements(noise_windows=0, challenge=0, speed=0, calibration=0, stand_in=False).dry()

@@ -5,7 +5,7 @@ glitch_classifier  GlitchNet, which names transients; `data` are then settings o
 denoiser           a denoiser; `data` are then settings of windows that come with their signals (`SignalWindows`)
 model              networks, trained on simulated strain and measured as a search (E1 to E6); with a section `twin`
                    (model, data and trainer of its own) twins that begin as these follow, and are measured beside them
-skymaps, joint, recovery   E7, E8 and E10 (`evaluation.alerting`)
+skymaps, joint, latency, recovery   E7 to E10 (`evaluation.alerting`)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TWIN = {"model", "data", "trainer"}
 ALL = {"data", "trainer", "seed_everything"}
 SEARCHES = {"matched_filter", "twin", "model"} | ALL
 ALONE = ("glitch_classifier", "denoiser")  # networks that are no search
-ALERTING = ("skymaps", "joint", "recovery")
+ALERTING = ("skymaps", "joint", "latency", "recovery")
 SECTIONS = SEARCHES | set(ALONE) | set(ALERTING)
 
 

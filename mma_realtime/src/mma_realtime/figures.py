@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import gaussian
-from scipy.stats import binom
 from shared.claims.results import Results
 from shared.figures import COLOURS, Figure, finish, use_house_style
 
+from mma_realtime import alerting_figures
 from mma_realtime.data.glitches import GLITCHES
 from mma_realtime.data.strain import EVENTS
 from mma_realtime.evaluation.efficiency import SNRS
@@ -145,10 +145,12 @@ def distance(results: Results, folder: Path) -> Figure | None:
         for e, style in zip(found, STYLES):
             drawn = [(f"curve/distance{suffix}", f"curve/far{suffix}", e.title, "")]
             drawn += [(f"curve/twin_distance{suffix}", f"curve/twin_far{suffix}", "twins that begin as these", "twin")]
-            for key, far, label, twin in drawn:
+            drawn += [(f"curve/bank_distance{suffix}", f"curve/bank_far{suffix}", "matched-filter bank", "bank")]
+            for key, far, label, what in drawn:
                 if key not in e.runs[0].curves:
                     continue
-                colour = "0.35" if "templates" in e.runs[0].metrics else COLOURS["orange"] if twin else COLOURS["ours"]
+                bank = what == "bank" or "templates" in e.runs[0].metrics
+                colour = "0.35" if bank else COLOURS["orange"] if what == "twin" else COLOURS["ours"]
                 band(axes, e.runs[0].curves[far], np.array([run.curves[key] for run in e.runs]), label, colour, style)
         axes.set(xscale="log", xlabel="false alarms a month", title="with glitches" if suffix else "Gaussian noise")
     for (name, values), marker in zip(PUBLISHED.items(), "so^D"):
@@ -158,8 +160,8 @@ def distance(results: Results, folder: Path) -> Figure | None:
     return finish(
         figure, folder, "distance.svg",
         "How far a search sees at a false-alarm rate: networks and matched filter on hours of our own sets; points: "
-        "published searches on the challenge's set 1. Bands: range over seeds. Glitches are of the families that "
-        "networks are trained on; the bank has no chi-square test.",
+        "published searches on the challenge's set 1. Bands: range over seeds. The bank is measured on the first hour "
+        "of each seed. Glitches are of the families that networks are trained on.",
         "Sensitive distance against false-alarm rate",
     )  # fmt: skip
 
@@ -220,35 +222,11 @@ def glitches(results: Results, folder: Path) -> Figure | None:
     )  # fmt: skip
 
 
-def pp(results: Results, folder: Path) -> Figure | None:
-    """E7: credible levels of the truth against their rank."""
-    found = having(results, "skymaps/contained90")
-    if not found:
-        return None
-    figure, axes = plt.subplots(figsize=(3.6, 3.4))
-    p = np.linspace(0, 1, 101)
-    n = sum(len(run.curves["curve/skymaps/levels"]) for run in found[0].runs)
-    low, high = binom.ppf(0.025, n, p) / n, binom.ppf(0.975, n, p) / n
-    axes.fill_between(p, low, high, color="0.88", linewidth=0, label=f"95 % of {n} honest maps")
-    axes.plot(p, p, color="0.4", linestyle="--", linewidth=0.8)
-    for e, style in zip(found, STYLES):
-        levels = np.sort(np.concatenate([run.curves["curve/skymaps/levels"] for run in e.runs]))
-        axes.step([0, *levels, 1], [0, *(np.arange(len(levels)) + 1) / len(levels), 1], where="post",
-                  color=COLOURS["ours"], linestyle=style, label=e.title)  # fmt: skip
-    axes.set(xlabel="credible level", ylabel="share of injections within", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(frameon=False, fontsize=7, loc="upper left")
-    return finish(
-        figure, folder, "pp.svg",
-        "How many injections lie in the region of each credible level. Above the diagonal maps are wider than need be.",
-        "Share of injections within a credible level against that level",
-    )  # fmt: skip
-
-
 def draw(results: Results, folder: Path) -> list[Figure]:
     """Every figure whose experiments are there."""
     use_house_style()
     made = [efficiency(results, folder), masses(results, folder), distance(results, folder), slides(results, folder)]
     told = {**{name: name for name in EVENTS}, "stand_in": "a signal like GW150914 in simulated noise"}
     made += [event(results, folder, name, text) for name, text in told.items()]
-    made += [glitches(results, folder), pp(results, folder)]
-    return [figure for figure in made if figure is not None]
+    made += [glitches(results, folder)]
+    return [figure for figure in made if figure is not None] + alerting_figures.draw(results, folder)

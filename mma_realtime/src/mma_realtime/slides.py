@@ -25,6 +25,10 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mma_realtime.slides", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", type=Path, nargs="+", help=".npz or HDF5 of one stretch; of two detectors")
     parser.add_argument("--checkpoint", type=Path, help="search model; default: the one that the cpu tier left")
+    parser.add_argument(
+        "--psd", choices=("auto", "trailing", "file"), default="auto",
+        help="noise: of the seconds before, or of the whole file; auto: of the file where it is shorter than a minute",
+    )  # fmt: skip
     parser.add_argument("--step", type=finite, help="s between slides; default: as short as 2,000 s of livetime need")
     parser.add_argument("--min-shift", type=finite, help="s; default and least: the window and 1 s")
     parser.add_argument("--max-slides", type=int, help="at most so many slides")
@@ -46,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     with report.progress_bar(console=console, transient=True) as bar:
         task = bar.add_task("scores", total=strain.duration, last="")
-        conditioner = informed(conditioner_for(model, strain.sample_rate), strain, "auto")
+        conditioner = informed(conditioner_for(model, strain.sample_rate), strain, args.psd)
         scores = score_strain(model, strain, conditioner, progress=lambda seconds: bar.update(task, advance=seconds))
     check_scored(scores, strain)
     recipe = model.recipe

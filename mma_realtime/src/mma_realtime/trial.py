@@ -1,7 +1,7 @@
 """A search, trained and then measured: what `reproduce.py` and `train.py` run.
 
 After training the networks become a search (calibrated threshold and time), which is saved and put through the
-experiments E1 to E6 that `search` names. All of it is the test of the Lightning run, so a killed one resumes.
+experiments E1 to E6, and E10, that `search` names. All of it is the test of the Lightning run, so a killed one resumes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mma_realtime.data.challenge import generate
 from mma_realtime.data.simulated import SimulatedBBH
 from mma_realtime.data.strain import EVENTS, Strain, event_files, read_event
 from mma_realtime.errors import SearchError
+from mma_realtime.evaluation.alerting import recovery
 from mma_realtime.evaluation.calibrate import NEAR, calibrated, size_of
 from mma_realtime.evaluation.challenge import challenge_metrics
 from mma_realtime.evaluation.distance import over_sets, set_seeds
@@ -56,6 +57,7 @@ class Measurements:
         bank: arguments of a template bank that is measured on the first of these sets, without glitches.
         glitches: whether E5 is measured with glitches in one detector too.
         speed: s of strain of E3; 0: none.
+        alert: s of strain that the search replays into alerts, as a process that is killed once (E10); 0: none.
         calibration: s of the set that calibrates threshold and time; 0: the networks are not made a search, and only
             windows are measured (E1, E2).
         near: s around an injection of that set in which its trigger is looked for.
@@ -75,6 +77,7 @@ class Measurements:
     bank: dict[str, Any] | None = None
     glitches: bool = False
     speed: int = 0
+    alert: int = 0
     calibration: int = 1200
     near: float = NEAR
     publish: int | None = None
@@ -98,7 +101,7 @@ class Measurements:
             self, noise_windows=min(self.noise_windows, 10_000), signals=50, events=[], stand_in=self.stand_in,
             ideal_trials=min(self.ideal_trials, 10_000), challenge=min(self.challenge, 200), challenge_sets=1,
             bank=None if self.bank is None else dataclasses.asdict(Settings.read(self.bank).dry()),
-            speed=min(self.speed, 32),
+            speed=min(self.speed, 32), alert=min(self.alert, 90),
             calibration=min(self.calibration, 200), near=math.inf, publish=None,  # untrained, it hears no injection
         )  # fmt: skip
 
@@ -164,6 +167,8 @@ class Trial(Detector):
         if settings.speed:
             quiet = generate(max(settings.speed, 80), 90_001).background
             out |= real_time_factors(model, quiet)
+        if settings.alert:
+            out |= recovery({"duration": settings.alert, "kills": 1}, data.run_seed, folder / FILE)
         return out
 
     def as_search(self, duration: int, near: float = NEAR) -> SearchModel:

@@ -5,12 +5,16 @@
   measurement. Terrestrial = 1 - p_astro; where the false-alarm rate is an upper bound, p_astro is a lower one.
 - HasNS: the lighter component is lighter than 3. HasMassGap: a component of 3 to 5. HasRemnant: both lighter than 3;
   matter that a black hole without spin leaves outside is neglected.
-- Without an estimate of the masses it is a BBH: black holes are what the networks are trained on.
+- The masses are those of the loudest template at the event, from the sky map on: as the detectors see them (heavier
+  than at the source by 1 + z), and no smaller or larger than the bank holds.
+- Before, they are not known. Then the properties are not known either, and BBH is all that p_astro can be given to:
+  black holes are what the networks are trained on. `basis_of` says which of the two it is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mma_realtime.alerts.superevent import Candidate
 from mma_realtime.errors import AlertError
@@ -77,10 +81,17 @@ def p_astro(far: Hertz) -> float:
     return SIGNALS / (SIGNALS + far)
 
 
-def classify(candidate: Candidate) -> tuple[Classification, Properties]:
-    """By the rules above."""
-    m1, m2 = candidate.masses or (float("inf"), float("inf"))
+def basis_of(candidate: Candidate) -> Literal["masses", "assumed"]:
+    """What its classification rests on."""
+    return "masses" if candidate.masses else "assumed"
+
+
+def classify(candidate: Candidate) -> tuple[Classification, Properties | None]:
+    """By the rules above; no properties: not known."""
     astro = p_astro(candidate.far)
+    if candidate.masses is None:
+        return Classification(0.0, 0.0, astro, Terrestrial=1 - astro), None
+    m1, m2 = candidate.masses
     kind = "BNS" if m1 < HEAVIEST_NS else "NSBH" if m2 < HEAVIEST_NS else "BBH"
     shares = {name: astro if name == kind else 0.0 for name in ("BNS", "NSBH", "BBH")}
     gap = any(HEAVIEST_NS <= mass <= HEAVIEST_IN_GAP for mass in (m1, m2))

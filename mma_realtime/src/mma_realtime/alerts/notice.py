@@ -16,7 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from mma_realtime.alerts.classify import SIGNIFICANT, Classification, Properties, check_probability, classify
+from mma_realtime.alerts.classify import (
+    SIGNIFICANT,
+    Classification,
+    Properties,
+    basis_of,
+    check_probability,
+    classify,
+)
 from mma_realtime.alerts.origin import ROLE, SEARCH, TENSE, Origin
 from mma_realtime.alerts.superevent import SHA256, UTC_TIME, State, Superevent
 from mma_realtime.errors import AlertError
@@ -42,6 +49,7 @@ class Event:
         significant: at most one false alarm as loud a month.
         time: of the merger, UTC.
         far: Hz; duration: s; central_frequency: Hz, where there is one.
+        properties: None: not known, as the masses are not.
         skymap: a multi-order map's file; None: not yet made.
 
     Raises:
@@ -55,7 +63,7 @@ class Event:
     group: Group
     pipeline: str
     search: str
-    properties: Properties
+    properties: Properties | None
     classification: Classification
     duration: float | None = None
     central_frequency: float | None = None
@@ -161,7 +169,7 @@ class Notice:
                 and vars(event)
                 | {
                     "instruments": list(event.instruments),
-                    "properties": vars(event.properties),
+                    "properties": event.properties and vars(event.properties),
                     "classification": vars(event.classification),
                     "skymap": _base64(event.skymap),
                 },
@@ -182,7 +190,8 @@ class Notice:
         event = found["event"]
         if event is not None:
             event = _keys(event, Event, "event.")
-            event["properties"] = Properties(**_keys(event["properties"], Properties, "event.properties."))
+            if event["properties"] is not None:
+                event["properties"] = Properties(**_keys(event["properties"], Properties, "event.properties."))
             classification = _keys(event["classification"], Classification, "event.classification.")
             event["classification"] = Classification(**classification)
             event["instruments"] = _texts("event.instruments", event["instruments"])
@@ -303,13 +312,14 @@ def unified_of(superevent: Superevent, created: str) -> UnifiedNotice:
     head = (created, UNIFIED[superevent.state], best.utc, (superevent.id,), "+".join(best.instruments), best.model)
     if superevent.state is State.RETRACTION:
         return UnifiedNotice(*head)
-    classification, _ = classify(best)
+    classification, properties = classify(best)
     where = (place.ra, place.dec, place.radius, CONTAINMENT, place.fits) if place else ()
-    return UnifiedNotice(*head, best.far, classification.p_astro, classification, *where)
+    known = classification if properties else None  # an assumption is left out, as what is not known is
+    return UnifiedNotice(*head, best.far, classification.p_astro, known, *where)
 
 
 def headers_of(superevent: Superevent, origin: Origin) -> dict[str, str]:
-    """What a record's headers say: which notice it is, that it is a test, and of what strain."""
+    """What a record's headers say: which notice it is, that it is a test, of what strain, and what is only assumed."""
     return {
         "superevent_id": superevent.id,
         "version": str(superevent.version),
@@ -319,6 +329,7 @@ def headers_of(superevent: Superevent, origin: Origin) -> dict[str, str]:
         "origin": origin.value,
         "model": superevent.preferred.model,
         "far_is_upper_limit": str(superevent.preferred.far_is_upper_limit).lower(),
+        "classification": basis_of(superevent.preferred),
     }
 
 

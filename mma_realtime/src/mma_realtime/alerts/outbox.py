@@ -34,6 +34,7 @@ from mma_realtime.search.coincidence import MERGE
 
 APPLICATION, VERSION = 0x6D6D6161, 1  # "mmaa"
 BATCH = 100  # rows that a relay sends at once
+PURGE = 200  # rows deleted in one transaction: the search waits for no more than that
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 10.0  # s between two attempts on a bus that is down
 BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
@@ -248,6 +249,22 @@ class Store:
             Waiting(number, topic, key, value, json.loads(headers), made)
             for number, topic, key, value, headers, made in rows
         ]
+
+    def rows_made(self) -> int:
+        """Rows that were ever put into the outbox."""
+        ((made,),) = self._database.rows("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox'")
+        return int(made)
+
+    def forget_sent(self, before: float) -> int:
+        """Deletes rows that were sent before a time (s since 1970); returns how many. What waits stays, however old."""
+        deleted = 0
+        while True:
+            with self._database.writing():
+                sql = "DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE sent < ? LIMIT ?)"
+                step = self._database.connection.execute(sql, (before, PURGE)).rowcount
+            deleted += step
+            if step < PURGE:
+                return deleted
 
     def sending_times(self) -> list[Seconds]:
         """s from each row's making to its sending, of those that are sent, in order."""

@@ -225,19 +225,19 @@ class MapWorker:
     ) -> None:
         self.store, self.localiser, self.origin = store, localiser, origin
         self.now, self.wait = now or utc_now, wait
-        self.failed: set[tuple[str, int]] = set()
+        self.failed: set[tuple[str, Candidate]] = set()
 
     def work(self) -> list[Superevent]:
         """Maps for all that have none; returns the new versions. One that fails is not tried again."""
         told = []
         for event in self.store.unlocated():
-            if (event.id, event.version) in self.failed:
+            if (event.id, event.preferred) in self.failed:
                 continue
             try:
                 place = self.localiser(event)
             except SkyMapError as error:
                 log.warning("no sky map for version %d of %s: %s", event.version, event.id, error)
-                self.failed.add((event.id, event.version))
+                self.failed.add((event.id, event.preferred))
                 continue
             located = patiently(partial(self._located, event, place), self.wait)
             told += [located] if located else []
@@ -246,7 +246,8 @@ class MapWorker:
     def _located(self, event: Superevent, place: Localisation) -> Superevent | None:
         with self.store.transaction() as write:
             latest = write.latest(event.id)
-            if latest.version != event.version:  # a better trigger has come, or it is taken back: the map is not of it
+            # A version that only says more of other messengers may have come meanwhile: the map is of it as well.
+            if latest.state is State.RETRACTION or latest.preferred != event.preferred or latest.localisation:
                 return None
             located = latest.located(place)
             tell(write, located, latest, self.origin, self.now())

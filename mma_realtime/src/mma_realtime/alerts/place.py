@@ -11,8 +11,13 @@ from mma_realtime.sky.skymap import SQUARE_DEGREE, SkyMap
 
 
 def localisation_of(skymap: SkyMap) -> Localisation:
-    """The map as a multi-order file; ra, dec of its densest pixel; the radius of a cap as large as its 90 % region."""
+    """The map as a multi-order file; ra, dec of its densest pixel; the radius of a cap as large as its 90 % region; the
+    masses of its template, where it names them.
+    """
     ra, dec = skymap.peak
     share = skymap.area(CONTAINMENT) * SQUARE_DEGREE / (4 * math.pi)  # of the sphere; a cap has (1 - cos r) / 2
     radius = math.acos(max(-1.0, 1 - 2 * share))
-    return Localisation(to_bytes(skymap), math.degrees(ra) % 360, math.degrees(dec), math.degrees(radius))
+    masses = skymap.meta.get("masses")
+    return Localisation(
+        to_bytes(skymap), math.degrees(ra) % 360, math.degrees(dec), math.degrees(radius), masses and tuple(masses)
+    )

@@ -105,12 +105,14 @@ class Localisation:
         fits: a multi-order map's file.
         ra, dec: deg, of its densest pixel.
         radius: deg, of a circle with the area of the 90 % region.
+        masses: of the template that the map was made with (solar masses, the heavier first).
     """
 
     fits: bytes
     ra: float
     dec: float
     radius: float
+    masses: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.ra < 360 and -90 <= self.dec <= 90 and 0 <= self.radius <= 180) or not self.fits:
@@ -173,14 +175,15 @@ class Superevent:
         return self._next(target, preferred=candidate, localisation=None)
 
     def located(self, localisation: Localisation) -> Superevent:
-        """With a sky map of the preferred candidate.
+        """With a sky map of the preferred candidate, and the masses that were found with it.
 
         Raises:
             AlertError: the superevent is retracted.
         """
         after = {State.EARLYWARNING: State.EARLYWARNING, State.PRELIMINARY: State.INITIAL}
         target = after.get(self.state, State.UPDATE)
-        return self._next(target, localisation=localisation)
+        masses = self.preferred.masses or localisation.masses
+        return self._next(target, localisation=localisation, preferred=replace(self.preferred, masses=masses))
 
     def coincident(self) -> Superevent:
         """A version that says the same of the event, for a notice that says more of other messengers.
@@ -210,10 +213,9 @@ class Superevent:
     def from_json(cls, text: str, fits: bytes | None) -> Superevent:
         content = json.loads(text)
         preferred, place = content["preferred"], content["localisation"]
-        preferred |= {
-            "instruments": tuple(preferred["instruments"]),
-            "masses": preferred["masses"] and tuple(preferred["masses"]),
-        }
+        preferred |= {"instruments": tuple(preferred["instruments"])}
+        for each in (preferred, place or {}):
+            each["masses"] = tuple(each["masses"]) if each.get("masses") else None
         return cls(
             **content
             | {

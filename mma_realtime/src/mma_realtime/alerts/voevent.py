@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
-from mma_realtime.alerts.classify import classify
+from mma_realtime.alerts.classify import basis_of, classify
 from mma_realtime.alerts.notice import PIPELINE
 from mma_realtime.alerts.origin import ROLE, SEARCH, Origin
 from mma_realtime.alerts.superevent import State, Superevent
@@ -119,7 +119,9 @@ def _found(what: etree._Element, superevent: Superevent) -> None:
     _param(what, "Instruments", ",".join(best.instruments), "meta.code", "string")
     _param(what, "Pipeline", PIPELINE, "meta.code", "string")
     _param(what, "Search", SEARCH, "meta.code", "string")
-    for name, values in (("Classification", vars(classification)), ("Properties", vars(properties))):
+    _param(what, "ClassifiedBy", basis_of(best), "meta.note", "string")
+    groups = {"Classification": vars(classification)} | ({"Properties": vars(properties)} if properties else {})
+    for name, values in groups.items():
         group = _add(what, "Group", name=name, type=name)
         for key, value in values.items():
             _param(group, key, value, "stat.probability", "float")

@@ -76,6 +76,9 @@ class Bus(Protocol):
     def end(self, topic: str) -> int:
         """The offset that the next record of a topic will have."""
 
+    def behind(self, topic: str, group: str) -> int:
+        """Records that a group has not committed, of all partitions."""
+
     def close(self) -> None:
         """Gives up files and connections; what was appended and committed stays."""
 

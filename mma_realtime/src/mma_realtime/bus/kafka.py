@@ -204,6 +204,13 @@ class KafkaBus:
         found = [(part << PARTITION, self._ends(topic, part)) for part in self._partitions(check_topic(topic))]
         return [(base + low, base + high) for base, (low, high) in found]
 
+    def behind(self, topic: str, group: str) -> int:
+        """Records that a group has not committed, of all partitions."""
+        parts = self._partitions(check_topic(topic))
+        places = self._committed(group, topic, parts) if parts else []
+        ends = [self._ends(topic, part) for part in parts]
+        return sum(high - max(low, place or 0) for (low, high), place in zip(ends, places, strict=True))
+
     def at(self, topic: str, time: float) -> list[int]:
         """The first offset of each partition that was taken at `time` (s since 1970) or later."""
         stamp = int(1e3 * time)

@@ -39,6 +39,7 @@ class KafkaConfig:
         credentials: a YAML file of mode 0600 with `user` and `password`; without it the environment has them.
         delivery_timeout: s for which a record is sent again and again before its append fails.
         request_timeout: s after which a broker that does not answer is asked again.
+        message_bytes: largest record, of which the topics and brokers have to allow as much: a notice carries its map.
     """
 
     brokers: tuple[str, ...]
@@ -51,6 +52,7 @@ class KafkaConfig:
     credentials: str | None = None
     delivery_timeout: float = 600.0
     request_timeout: float = 10.0
+    message_bytes: int = 34_000_000
 
     def __post_init__(self) -> None:
         if not self.brokers or isinstance(self.brokers, str):
@@ -61,6 +63,8 @@ class KafkaConfig:
             raise BusError(f"mechanism {self.mechanism!r} of Kafka: one of {', '.join(MECHANISMS)}")
         if self.mechanism == "OAUTHBEARER" and not self.token_url:
             raise BusError("mechanism OAUTHBEARER of Kafka needs token_url")
+        if type(self.message_bytes) is not int or not 1000 <= self.message_bytes <= 10**8:
+            raise BusError(f"message_bytes {self.message_bytes!r} of Kafka: bytes of a record, 1,000 to 100,000,000")
 
     def client_settings(self) -> dict[str, Any]:
         """What librdkafka is told, secrets among it: to be handed on, never shown."""
@@ -68,6 +72,8 @@ class KafkaConfig:
             "bootstrap.servers": ",".join(self.brokers),
             "security.protocol": self.security,
             "socket.timeout.ms": int(1e3 * self.request_timeout),
+            "message.max.bytes": self.message_bytes,
+            "receive.message.max.bytes": max(10**8, self.message_bytes + 2**20),
             "reconnect.backoff.ms": 100,
             "reconnect.backoff.max.ms": 5000,
         }

@@ -210,14 +210,22 @@ class SqliteLog:
         with self._lock, self._errors():
             return dict(self._connection.execute(sql, (topic,)).fetchall())
 
-    def delete_before(self, topic: str, time: float) -> int:
+    def behind(self, topic: str, group: str) -> int:
+        """Records that a group has not committed."""
+        with self._lock, self._errors(), self._reading():
+            _, first, after = self._bounds(topic)
+            return after - max(first, self._position(group, topic) or 0)
+
+    def delete_before(self, topic: str, time: float, unless_unread: Iterable[str] = ()) -> int:
         """Retention: deletes a topic's records older than `time` (s since 1970); returns how many.
 
-        A group that had not read them is told so by RangeLost.
+        Args:
+            unless_unread: groups for which what they have not committed stays, however old. Any other group that had
+                not read what is deleted is told so by RangeLost.
         """
         with self._lock, self._errors():
             with self._reading():
-                cut = self._at(topic, time)
+                cut = min([self._at(topic, time), *(self._position(group, topic) or 0 for group in unless_unread)])
             deleted = 0
             while True:
                 with self._writing():

@@ -77,7 +77,7 @@ class SurveyFilter:
             rows = self._matches(alerts)
             if rows:
                 self.bus.append_many(MATCHES, rows)
-        return self._told(records, len(rows), dead, self.bus.end(SURVEY) - records[-1].offset - 1)
+        return self._told(records, len(rows), dead, self.bus.behind(SURVEY, GROUP))
 
     def _matches(self, alerts: list[SurveyAlert]) -> list[tuple[str, bytes, dict[str, str]]]:
         table = columns(alerts)

@@ -25,7 +25,7 @@ import numpy as np
 
 from mma_realtime.alerts.notice import ExternalCoincidence
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Database, Store, patiently
+from mma_realtime.alerts.outbox import Database, Store, TryAgain, patiently
 from mma_realtime.alerts.pipeline import tell, utc_now
 from mma_realtime.alerts.superevent import State, Superevent
 from mma_realtime.bus.base import EXTERNAL, NOTICES, Bus, RangeLost, Record, bury, handled
@@ -100,6 +100,14 @@ class CrossMatcher:
         done = self._read(NOTICES, NOTICES_AT_ONCE, 0.0, self._superevents)
         done += self.survey.step().read
         return done + self._read(EXTERNAL, EXTERNAL_AT_ONCE, 0.0 if done else timeout, self._external)
+
+    def behind(self) -> int:
+        """Notices that wait on the bus: ours, and external ones.
+
+        Raises:
+            BusError: the bus does not say.
+        """
+        return sum(self.bus.behind(topic, GROUP) for topic in (NOTICES, EXTERNAL))
 
     def close(self) -> None:
         self._memory.close()
@@ -181,6 +189,8 @@ class CrossMatcher:
         """Takes a superevent over as it is in the store, and compares it with all; False: it is not there."""
         try:
             event = self.store.superevent(id)
+        except TryAgain:  # it may well be there
+            raise
         except AlertError:
             return False
         before = self._events.get(id)
@@ -312,7 +322,7 @@ def combined_map(sky_map: SkyMap | None, external: ExternalEvent) -> SkyMap | No
 
 
 def run(matcher: CrossMatcher, stopped: Callable[[Seconds], bool], idle: Seconds = 0.05) -> None:
-    """Steps until told to stop; a bus that is down is tried again, ever more rarely.
+    """Steps until told to stop; a bus or store that is down is tried again, ever more rarely.
 
     Args:
         stopped: waits so many seconds or less; True: stop (`threading.Event().wait`).
@@ -322,7 +332,7 @@ def run(matcher: CrossMatcher, stopped: Callable[[Seconds], bool], idle: Seconds
         try:
             rest = 0.0 if matcher.step() else idle
             pause = idle
-        except BusError as error:
+        except (BusError, TryAgain) as error:
             log.warning("%s: next attempt in %.3g s", error, pause)
             rest, pause = pause, min(2 * pause, 10.0)
         if stopped(rest):

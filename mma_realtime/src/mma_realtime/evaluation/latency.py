@@ -26,8 +26,10 @@ from mma_realtime.bus.base import NOTICES, SURVEY, Row
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.filter import SurveyFilter
 from mma_realtime.crossmatch.joint import OPTICAL
+from mma_realtime.crossmatch.made_up import LSST as LSST_SCHEMA
 from mma_realtime.crossmatch.made_up import packets
-from mma_realtime.crossmatch.survey import Region
+from mma_realtime.crossmatch.survey import PacketReader, Region
+from mma_realtime.errors import AlertError
 from mma_realtime.gw.units import GPS, Hertz, Seconds
 from mma_realtime.live.feed import GPS_START, Simulated, Stretch, StretchSource
 from mma_realtime.live.timed import TimedPipeline
@@ -40,6 +42,7 @@ PACKET = 20_000  # bytes of images in each
 RETAINED: Seconds = 5.0  # of survey alerts on the bus
 LONGEST: Seconds = 10.0  # that the last notice may take onto the bus
 STARTING: Seconds = 120.0  # that the survey's process may take to begin
+MEMORY_EVERY = 10  # s of strain
 EVENT, BUS = "last strain needed", "onto the bus"
 
 
@@ -50,7 +53,7 @@ class Latency:
     Attributes:
         total: s from the merger to the preliminary notice on the bus, of each event.
         steps: s, by step.
-        memory: (s of strain, bytes resident), a minute apart.
+        memory: (s of strain, bytes resident), `MEMORY_EVERY` apart.
         strain, wall: s searched, and that it took, without making the strain. survey: alerts filtered meanwhile.
     """
 
@@ -93,7 +96,7 @@ def measure_latency(
         progress: called with s of strain.
 
     Raises:
-        SearchError: no search model. AlertError, BusError: no space.
+        SearchError: no search model. AlertError, BusError: no space. AlertError: the survey's process does not live.
     """
     torch.set_num_threads(1)
     model, feed = report.load_model(None), Simulated(seed)
@@ -108,7 +111,7 @@ def measure_latency(
                     if event.version == 1:
                         told[event.id] = (block.gps + hop - event.preferred.gps, due)
                 out.wall += time.monotonic() - begin
-                if round(block.gps - GPS_START) % 60 == 0:
+                if block.gps >= GPS_START + MEMORY_EVERY * len(out.memory):
                     out.memory.append((block.gps - GPS_START, resident()))
                 progress(hop)
             _wait(lambda: not store.waiting(1))
@@ -168,28 +171,39 @@ def _surveyed(bus: Path, rate: Hertz, out: Latency) -> Iterator[None]:
     stop, count = context.Event(), context.Value("q", 0)
     process = context.Process(target=survey_night, args=(bus, rate, GPS_START, stop, count), daemon=True)
     process.start()
-    _wait(lambda: count.value > 0, STARTING)
+    _wait(lambda: count.value > 0 or not process.is_alive(), STARTING)
     try:
         yield
     finally:
         stop.set()
         process.join()
         out.survey = count.value
+    if process.exitcode or not out.survey:
+        raise AlertError(f"the survey's process ended with status {process.exitcode}, {out.survey} alerts filtered")
 
 
 def survey_night(bus: Path, rate: Hertz, gps: GPS, stop: Any, count: Any) -> None:
-    """Appends `rate` alerts a second and filters them, until `stop` is set; `count`: alerts filtered."""
+    """Appends `rate` alerts a second and filters them, until `stop` is set; `count`: alerts filtered.
+
+    Raises:
+        AlertError: an alert could not be read.
+    """
     some = [content for content, _ in packets(200, 0, gps, PACKET, "LSST")]
     with SqliteLog(bus) as log:
-        filtering = SurveyFilter(log, {"all": Region(SkyMap.isotropic(), gps, OPTICAL, 0.5)})
+        regions = {"all": Region(SkyMap.isotropic(), gps, OPTICAL, 0.5)}
+        filtering = SurveyFilter(log, regions, reader=PacketReader({1: LSST_SCHEMA}))
         begin, sent, kept = time.monotonic(), 0, time.time()
-        while not stop.is_set():
+        parent = multiprocessing.parent_process()
+        while not stop.is_set() and (parent is None or parent.is_alive()):  # a killed run leaves no survey behind
             due = int((time.monotonic() - begin) * rate) - sent
             if due:
                 rows: list[Row] = [("", some[(sent + k) % len(some)], {}) for k in range(min(due, 500))]
                 log.append_many(SURVEY, rows)
                 sent += len(rows)
-            count.value += filtering.step().read
+            step = filtering.step()
+            if step.dead:
+                raise AlertError(f"{step.dead} of {step.read} made-up alerts could not be read: this is no load")
+            count.value += step.read
             if time.time() - kept > RETAINED:
                 kept = time.time()
                 log.delete_before(SURVEY, kept - RETAINED)

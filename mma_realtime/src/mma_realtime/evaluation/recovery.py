@@ -45,7 +45,9 @@ class Recovery:
         notices: of the undisturbed replay. missing, extra: of the killed one, in values or order, duplicates dropped.
         duplicates: records that the subscriber dropped.
         contiguous: offsets of the killed replay's bus have no gaps.
-        recovery_s: from the start of a process to the first hop it commits, median.
+        recovery_s: from the start of a process to the first hop it commits, median. starts: of each.
+        killed_s, injected_s, alerted_s: where in the strain the kills, the injections, and those of them that are told
+            by the undisturbed replay, lie.
     """
 
     kills: int
@@ -59,9 +61,18 @@ class Recovery:
     duplicates: int
     contiguous: bool
     recovery_s: Seconds
+    starts: tuple[Seconds, ...] = ()
+    killed_s: tuple[Seconds, ...] = ()
+    injected_s: tuple[Seconds, ...] = ()
+    alerted_s: tuple[Seconds, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Numbers by name."""
+        return {key: value for key, value in asdict(self).items() if not isinstance(value, tuple)}
+
+    def curves(self) -> dict[str, list[float]]:
+        """Lists by name."""
+        return {key: list(value) for key, value in asdict(self).items() if isinstance(value, tuple)}
 
 
 def measure_recovery(
@@ -110,6 +121,10 @@ def measure_recovery(
         duplicates=killed.duplicates,
         contiguous=killed.contiguous(),
         recovery_s=float(np.median(killed.starts)) if killed.starts else 0.0,
+        starts=tuple(killed.starts),
+        killed_s=tuple(offset / made.foreground.sample_rate for offset in killed.killed_at),
+        injected_s=tuple(tc - made.foreground.gps_start for tc in made.injections["tc"].tolist()),
+        alerted_s=tuple(tc - made.foreground.gps_start for tc in alerted),
     )
 
 
@@ -133,6 +148,7 @@ class _Replay:
         module = "mma_realtime.alerts.replay"
         self.command = [sys.executable, "-m", module, str(folder / "strain.npz"), *files, *model]
         self.starts: list[Seconds] = []
+        self.killed_at: list[int] = []  # samples committed
         self.duplicates = 0
 
     def _start(self) -> subprocess.Popen[str]:
@@ -163,7 +179,10 @@ class _Replay:
         _, said = process.communicate()
         if process.returncode > 0:
             raise AlertError(f"a replay failed by itself: {said.strip().splitlines()[-1:]}")
-        return process.returncode == -signal.SIGKILL
+        if process.returncode != -signal.SIGKILL:
+            return False
+        self.killed_at.append(self._offset())
+        return True
 
     def _offset(self) -> int:
         if not self.store.exists():

@@ -7,7 +7,9 @@ import socket
 import threading
 import time
 
-from mma_realtime.alerts.outbox import relay
+from mma_realtime.alerts.outbox import TryAgain, relay
+from mma_realtime.bus.base import EXTERNAL, NOTICES
+from mma_realtime.crossmatch.matcher import GROUP
 from mma_realtime.errors import AlertError, BusError
 from mma_realtime.gw.units import Seconds
 from mma_realtime.live import stages
@@ -68,9 +70,15 @@ def over(stop: threading.Event, begin: float, seconds: Seconds | None) -> bool:
 
 
 def left(system: System) -> bool:
-    """Whether something that was found waits for its map or for the bus."""
-    with system.store() as store:
-        return bool(store.waiting(1) or store.unlocated())
+    """Whether something that was found waits for its map, for the bus, or for being compared with others' events."""
+    try:
+        with system.store() as store, system.bus() as bus:
+            made = store.rows_made()
+            if store.waiting(1) or store.unlocated() or any(bus.behind(topic, GROUP) for topic in (NOTICES, EXTERNAL)):
+                return True
+            return store.rows_made() > made  # a coincidence was told between these looks
+    except (TryAgain, BusError):  # locked, or out of space: what waits there will go on
+        return True
 
 
 def summary(system: System) -> str:

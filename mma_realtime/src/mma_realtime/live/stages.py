@@ -4,6 +4,7 @@ store and bus wherever it, or one before it, was killed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -12,18 +13,19 @@ from collections.abc import Callable
 
 import torch
 
-from mma_realtime.alerts.outbox import Store, keep_relaying
+from mma_realtime.alerts.outbox import Store, TryAgain, keep_relaying, patiently
 from mma_realtime.alerts.pipeline import MapWorker
 from mma_realtime.alerts.place import localisation_of
 from mma_realtime.alerts.superevent import Localisation, Superevent
-from mma_realtime.bus.base import Bus
+from mma_realtime.crossmatch.matcher import CrossMatcher
+from mma_realtime.crossmatch.matcher import run as keep_matching
 from mma_realtime.data.challenge import CURVE
 from mma_realtime.data.strain import SAMPLE_RATE
-from mma_realtime.errors import SearchError, SkyMapError
+from mma_realtime.errors import BusError, SearchError, SkyMapError
 from mma_realtime.gw.psd import design_curve
 from mma_realtime.gw.units import Seconds
 from mma_realtime.live.feed import Stretch, StretchSource
-from mma_realtime.live.match import Matcher
+from mma_realtime.live.retention import Retention
 from mma_realtime.live.system import System
 from mma_realtime.live.timed import TimedPipeline
 from mma_realtime.localise import BAND, FILTER, MASS_RATIO, MASSES, localise_candidate
@@ -31,15 +33,13 @@ from mma_realtime.search.bank import template_bank
 from mma_realtime.search.coincidence import combine
 from mma_realtime.search.matched_filter import MatchedFilterSearch
 from mma_realtime.search.scores import conditioner_for, informed, psd_of
-from mma_realtime.status.beats import STAGES, Heart
+from mma_realtime.status.beats import Heart
 
 Stage = Callable[[System, threading.Event, Heart], None]
-MEMORY = "crossmatch.sqlite"  # in the system's folder
 FIT = 0.25  # s: the largest score of so long is shown
 BEFORE, AFTER = 16, 3  # s of strain about an event that its sky map is made of
 MATCH = 0.9  # minimal, of the map's bank: 159 templates instead of 450, and a second instead of six to make them
 PATIENCE: Seconds = 20.0  # that a sky map waits for the strain after its event, at most
-KEPT: Seconds = 3600.0  # of beats on the bus
 PAUSE: Seconds = 0.1
 
 
@@ -57,7 +57,9 @@ def stream(system: System, stop: threading.Event, heart: Heart) -> None:
             if psd_of(stretch.gps_end - stretch.gps_start, "auto") == "file":
                 conditioner = informed(conditioner, feed.strain(stretch.gps_start, stretch.gps_end), "auto")
             source = StretchSource(feed, stretch, system.settings.hop)
-            pipeline = TimedPipeline(store, model, conditioner, source, feed.origin, stretch.name)
+            pipeline = TimedPipeline(
+                store, model, conditioner, source, feed.origin, stretch.name, wait=_patience(stop, heart)
+            )
             if pipeline.offset >= (stretch.gps_end - stretch.gps_start) * SAMPLE_RATE:
                 continue
             for block in source.blocks(pipeline.offset):
@@ -108,23 +110,14 @@ def relay(system: System, stop: threading.Event, heart: Heart) -> None:
     with system.store() as store, system.bus() as bus:
 
         def wait(seconds: Seconds) -> bool:
-            waiting = store.waiting(1000)
-            lag = time.time() - waiting[0].made if waiting else 0.0
-            note = "the bus takes nothing: tries again" if seconds > 1 else ""
-            heart.beat("waiting" if note else "running", note, lag=lag, queue=len(waiting))
-            _forget(bus, heart)
+            note = "the bus takes nothing: tries again, nothing is lost" if seconds > PAUSE else ""
+            with contextlib.suppress(TryAgain):
+                waiting = store.waiting(1000)
+                lag = time.time() - waiting[0].made if waiting else 0.0
+                heart.beat("waiting" if note else "running", note, lag=lag, queue=len(waiting))
             return stop.wait(min(seconds, 1.0))
 
         keep_relaying(store, bus, wait, idle=0.02)
-
-
-def _forget(bus: Bus, heart: Heart) -> None:
-    """Old beats: nobody reads them."""
-    forget = getattr(bus, "delete_before", None)
-    hour = time.time() // 600
-    if forget and heart.numbers.get("forgot") != hour:
-        heart.numbers["forgot"] = hour
-        forget(STAGES, time.time() - KEPT)
 
 
 def localiser(system: System, stop: threading.Event, heart: Heart) -> None:
@@ -152,18 +145,27 @@ def localiser(system: System, stop: threading.Event, heart: Heart) -> None:
             heart.took("making of the map", [time.monotonic() - waited])
             return found
 
-        worker = MapWorker(store, place, feed.origin)
+        patience = _patience(stop, heart)
+        worker = MapWorker(store, place, feed.origin, wait=patience)
         while not stop.is_set():
-            try:
-                worker.work()
-            except _Stopped:
-                break
+            patiently(worker.work, patience)
             heart.beat(lag=0.0, queue=0)
             stop.wait(PAUSE)
 
 
 class _Stopped(Exception):
     """The stage was told to stop while it waited."""
+
+
+def _patience(stop: threading.Event, heart: Heart) -> Callable[[Seconds], None]:
+    """How a stage waits for a store that is locked or out of space: it says so, and ends when it is told to."""
+
+    def wait(seconds: Seconds) -> None:
+        heart.beat("waiting", "the store is locked or out of space: tries again, nothing is lost", now=True)
+        if stop.wait(seconds):
+            raise _Stopped
+
+    return wait
 
 
 def _arrived(store: Store, stretch: Stretch, gps: float, stop: threading.Event, heart: Heart) -> int:
@@ -181,18 +183,26 @@ def _arrived(store: Store, stretch: Stretch, gps: float, stop: threading.Event, 
 
 
 def crossmatch(system: System, stop: threading.Event, heart: Heart) -> None:
-    """External notices and survey alerts against superevents; pairs go onto the bus."""
-    with system.bus() as bus:
-        matcher = Matcher(bus, system.folder / MEMORY)
-        try:
-            while not stop.is_set():
-                done = matcher.step()
-                heart.numbers = {"pairs": float(matcher.pairs)}
-                heart.beat(queue=matcher.behind())
-                if not done:
-                    stop.wait(PAUSE)
-        finally:
-            matcher.seen.close()
+    """External notices and survey alerts against superevents; what they have in common is told in a further version."""
+    with (
+        system.store() as store,
+        system.bus() as bus,
+        contextlib.closing(CrossMatcher(store, bus, system.feed.origin, wait=_patience(stop, heart))) as matcher,
+    ):
+        retention = Retention(store, bus)
+
+        def stopped(pause: Seconds) -> bool:
+            heart.numbers = {"told": float(matcher.told), "lost": float(matcher.lost)}
+            down = pause > PAUSE
+            with contextlib.suppress(BusError, TryAgain):  # no space: it is tried again in a minute
+                heart.beat(
+                    "waiting" if down else "running", "the bus gives nothing: tries again" if down else "",
+                    queue=matcher.behind(),
+                )  # fmt: skip
+                retention.keep()
+            return stop.wait(min(pause, 1.0))
+
+        keep_matching(matcher, stopped, idle=PAUSE)
 
 
 STAGES_IN_ORDER: dict[str, Stage] = {
@@ -206,7 +216,8 @@ def run(name: str, system: System, stop: threading.Event, restarts: int = 0) -> 
         heart = Heart(bus, name, restarts)
         heart.beat("starting", now=True)
         try:
-            STAGES_IN_ORDER[name](system, stop, heart)
+            with contextlib.suppress(_Stopped):
+                STAGES_IN_ORDER[name](system, stop, heart)
         except Exception as error:
             heart.beat("died", f"{type(error).__name__}: {error}"[:300], now=True)
             raise

@@ -66,14 +66,14 @@ class Looker:
         self.watch, self.every = watch, every
         self.number = 0
         self.stopping = threading.Event()
-        self.status: dict[str, Any] = watch.look() | {"trouble": ""}
+        self.status: dict[str, Any] = {"trouble": ""} | watch.look()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self.stopping.wait(self.every):
             try:
-                self.status = self.watch.look() | {"trouble": ""}
+                self.status = {"trouble": ""} | self.watch.look()
             except (BusError, StatusError) as error:
                 log.warning("%s", error)
                 self.status = self.status | {"trouble": str(error), "now": time.time()}

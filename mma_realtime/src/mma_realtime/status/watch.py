@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import shutil
 import sqlite3
 import time
 from collections import deque
@@ -30,6 +32,8 @@ SHOWN: Seconds = 120.0  # of scores
 TRIGGERS, ALERTS, SAMPLES = 12, 40, 2000  # shown; shown; of each step's latency
 RECENT = 200  # notices that a service reads when it starts
 BATCH = 50  # records at once: a notice with a map is large
+SPARE = 100e6  # bytes of free space below which the page warns
+WAITING: Seconds = 10.0  # of a row in the outbox, from which on the page says that the bus is down
 RELAY, MAP = "notice on the bus", "sky map"  # steps that the store tells of
 ORDER = ("stream", "relay", "localiser", "cross-match", "status")
 log = logging.getLogger(__name__)
@@ -86,6 +90,7 @@ class Watch:
         last = max(self.scores, default=0.0)
         return {
             "role": ROLE,
+            "trouble": self._trouble(stored["outbox"]),
             "origin": self.origin,
             "now": now,
             "gps": _first(numbers, "gps"),
@@ -155,6 +160,22 @@ class Watch:
             for step, values in {**self.latency, **steps}.items()
             if len(values)
         ]
+
+    def _trouble(self, outbox: Mapping[str, float]) -> str:
+        """What a person has to mend, where there is something."""
+        said = []
+        free = shutil.disk_usage(self.store.parent).free if self.store.parent.is_dir() else math.inf
+        if free < SPARE:
+            said.append(
+                f"{free / 1e6:,.0f} MB are left on the disk of {self.store.parent}: free some space; what cannot be "
+                "written is tried again, nothing is lost"
+            )
+        if outbox["oldest"] > WAITING:
+            said.append(
+                f"{outbox['waiting']} rows wait to be sent, the oldest for {outbox['oldest']:,.0f} s: the bus or its "
+                "relay is down; they are sent in order when it is back"
+            )
+        return "; ".join(said)
 
     def _stored(self) -> dict[str, Any]:
         """What the store says; nothing where it is not made yet."""

@@ -1,0 +1,24 @@
+"""Random kills of the whole system's processes, few and small; `benchmarks/kill_live.py` is for twenty."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+spec = importlib.util.spec_from_file_location(
+    "kill_live", Path(__file__).parents[1] / "benchmarks" / "kill_live.py"
+)  # fmt: skip
+assert spec is not None
+assert spec.loader is not None
+kill_live = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(kill_live)
+
+
+@pytest.mark.slow
+def test_killed_stages_tell_what_undisturbed_ones_tell(tmp_path: Path) -> None:
+    found = kill_live.measure(tmp_path, seed=3, duration=120, kills=4, speed=3.0)
+    assert sum(found["kills"].values()) >= 2
+    assert found["superevents"] >= 1
+    assert (found["lost"], found["doubled"], found["unlike"], found["gaps"]) == ([], [], [], [])
