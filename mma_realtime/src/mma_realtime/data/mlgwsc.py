@@ -113,7 +113,7 @@ def _columns(path: Path, needed: tuple[str, ...], what: str) -> dict[str, Float6
                 for key, data in file.items()
                 if isinstance(data, h5py.Dataset) and data.ndim == 1 and data.dtype.kind in "iuf"
             }
-    except OSError as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # h5py has one for every kind of damage
         raise SearchError(f"{path} is truncated or no HDF5 file ({str(error)[:80]}): write it anew") from None
     missing = [key for key in needed if key not in columns]
     if missing:
