@@ -22,7 +22,7 @@ SQRT2 = math.sqrt(2.0)
 
 
 def sector(dx: Tensor, dy: Tensor) -> Tensor:
-    """4..11: number of the eighth of the circle, (0, 45], (45, 90], ... degrees, in which (dx, dy) lies; 0 at (0, 0)."""
+    """4..11: the eighth of the circle, (0, 45], (45, 90], ... degrees, in which (dx, dy) lies; 0 at (0, 0)."""
     flat, steep = dx.abs() > dy.abs(), dy.abs() > dx.abs()
     out = torch.zeros_like(dx, dtype=torch.uint8)
     quadrants = ((dy > 0) & (dx >= 0), (dx < 0) & (dy >= 0), (dy < 0) & (dx <= 0), (dx > 0) & (dy <= 0))
