@@ -57,7 +57,14 @@ def parsed_ocr(text: str, name: str, size: Size | None = None, on_bad_box: OnBad
     else:
         content = parsed_json(text, name)
         said, rows, objects = _by_shape(content, name)
-    width, height = checked_size(*(said or size or _no_size(name)), name)
+    return checked_picture(said or size or _no_size(name), rows, objects, name, size, on_bad_box)
+
+
+def checked_picture(
+    said: Size, rows: Any, objects: Any, name: str, size: Size | None = None, on_bad_box: OnBadBox = "error"
+) -> Picture:
+    """A picture of lists of words and objects, whose boxes are those of an image of the size that was said."""
+    width, height = checked_size(*said, name)
     words, kept = checked_words(rows, width, height, name, on_bad_box)
     things, _ = checked_objects(objects, width, height, name, on_bad_box)
     notes = []
