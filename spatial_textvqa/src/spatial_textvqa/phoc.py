@@ -19,10 +19,11 @@ from torch import Tensor
 
 ALPHABET = b"abcdefghijklmnopqrstuvwxyz0123456789"
 LEVELS = (2, 3, 4, 5)
-BIGRAMS = (
+PAIRS = (
     "th he in er an re es on st nt en at ed nd to or ea ti ar te ng al it as is ha et se ou of "
     "le sa ve ro ra ri hi ne me de co ta ec si ll so na li la el"
-).split()
+)
+BIGRAMS = [PAIRS[i : i + 2] for i in range(0, len(PAIRS), 3)]
 REGIONS = sum(LEVELS)
 UNIGRAM_SLOTS = REGIONS * len(ALPHABET)
 SIZE = UNIGRAM_SLOTS + LEVELS[0] * len(BIGRAMS)
