@@ -140,7 +140,8 @@ def svg(picture: Picture, drawn: Drawn, backdrop: str = "") -> str:
     for i in sorted(answered):
         parts.append(_answer(boxes[i], name_of(i, picture)))
     parts += [
-        f'<text x="12" y="{height + 25:.1f}" font-size="18" fill="#2b2b2b">{_plain(drawn.question, int(frame / 9.2))}</text>',
+        f'<text x="12" y="{height + 25:.1f}" font-size="18" fill="#2b2b2b">'
+        f"{_plain(drawn.question, int(frame / 9.2))}</text>",
         f'<text x="12" y="{height + 51:.1f}" font-size="20" font-weight="600" fill="{ANSWER}">'
         f"{_plain(drawn.answer or '(nothing)', int(frame / 11))}</text>",
         "</svg>",
