@@ -22,7 +22,7 @@ MASKED = 10000.0  # subtracted from the scores of OCR slots that are padding
 
 
 class PreviousPrediction(nn.Module):
-    """LN(classifier.weight[y]) or LN(OCR encoder's output of token y - V), plus Drop(LN(position[t] + type[y >= V]))."""
+    """LN(classifier.weight[y]) or LN(encoder's output of token y - V), plus Drop(LN(position[t] + type[y >= V]))."""
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What goes into the multimodal transformer: question words, objects, OCR tokens (section 3.1 of the paper; 4.1 here)."""
+"""What goes into the transformer: question words, objects, OCR tokens (section 3.1 of the paper; 4.1 here)."""
 
 from __future__ import annotations
 

@@ -181,9 +181,7 @@ class SAM4C(nn.Module):
             raise UserError(f"beam is {beam}: at least 1")
         x, ocr, scene = self.entities(batch)
         if beam > 1:
-            batch = {
-                name: value.repeat_interleave(beam, 0) for name, value in batch.items() if isinstance(value, Tensor)
-            }
+            batch = {"ocr_mask": batch["ocr_mask"].repeat_interleave(beam, 0)}
             x, ocr = x.repeat_interleave(beam, 0), ocr.repeat_interleave(beam, 0)
             boxes = None if scene.boxes is None else scene.boxes.repeat_interleave(beam, 0)
             valid = scene.prefix_valid.repeat_interleave(beam, 0)
@@ -240,6 +238,6 @@ def initialise(module: nn.Module) -> None:
 
 def parameter_counts(model: SAM4C) -> dict[str, int]:
     """Trainable numbers by part (section 4.5)."""
-    parts = {name: child for name, child in model.named_children()}
+    parts = dict(model.named_children())
     counts = {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
     return counts | {"total": sum(counts.values())}

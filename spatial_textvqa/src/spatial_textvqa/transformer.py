@@ -1,8 +1,8 @@
 """The multimodal transformer with spatially aware layers (sections 3.2 and 3.3 of the paper; section 4.3 here).
 
 Positions [question | objects | OCR tokens | decoder]. A layer is a post-LN BERT layer. Layer string "nnssss": `n` sees
-everything that the base mask allows, head h of an `s` layer looks along its own spatial relations only. Since no one but
-the decoder sees decoder positions, the rest is encoded once and decoded from (`encode` and `step`).
+everything that the base mask allows, head h of an `s` layer looks along its own spatial relations only. Since no one
+but the decoder sees decoder positions, the rest is encoded once and decoded from (`encode` and `step`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ __all__ = ["HEADS", "RELATIONS", "Layout", "reference", "relation_attention", "s
 
 
 def use_triton(q: Tensor) -> bool:
-    """Whether the kernel serves such queries; otherwise masks are prepared once for a batch and shared by the layers."""
+    """Whether the kernel serves such queries; otherwise masks are made once for a batch, for all layers."""
     return False
 
 

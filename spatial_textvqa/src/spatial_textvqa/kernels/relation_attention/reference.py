@@ -1,6 +1,6 @@
 """Attention along a spatial graph in plain PyTorch: the definition (section 4.3; section 3.2 of the paper).
 
-    out_i = sum_j softmax_j(q_i . k_j / sqrt(d) + beta[h, R[i, j]]) v_j    over the keys j that query i of head h may see
+    out_i = sum_j softmax_j(q_i . k_j / sqrt(d) + beta[h, R[i, j]]) v_j    over the keys j that query i of head h sees
 
 Positions are [question | objects and OCR tokens | decoder], T + N + S of them. What a query sees is the product of
 the base mask (valid keys; the decoder causally, and by itself only) and of the rule of the layer, which numbers the
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 def base_mask(layout: Layout, masked_quadrants: Sequence[int], device: torch.device) -> Tensor:
     """bool [L, L]: what the positions alone allow."""
     out = torch.ones(layout.length, layout.length, dtype=torch.bool, device=device)
-    question, entities, decoder = layout.parts
+    decoder = layout.parts[2]
     out[:, decoder] = False
     out[decoder, decoder] = torch.ones(layout.decoder, layout.decoder, dtype=torch.bool, device=device).tril()
     for number in masked_quadrants:
@@ -57,7 +57,7 @@ def allowed(
     relations: Tensor, key_valid: Tensor, layout: Layout, bits: Sequence[int], masked_quadrants: Sequence[int] = (1, 2)
 ) -> Tensor:
     """bool [B, H, L, L]: query i of head h sees key j."""
-    question, entities, decoder = layout.parts
+    entities = layout.parts[1]
     out = (base_mask(layout, masked_quadrants, key_valid.device) & key_valid[:, None]).unsqueeze(1)
     out = out.repeat(1, len(bits), 1, 1)
     table = torch.tensor(bits, device=relations.device)[:, None] >> torch.arange(RELATIONS, device=relations.device)
