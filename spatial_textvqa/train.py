@@ -1,4 +1,4 @@
-"""Train from the command line: `python train.py fit --config configs/digits.yaml`; any setting can be added."""
+"""Train from the command line: `python train.py fit --config configs/quick.yaml`; any setting can be added."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from shared.cli import HouseCLI
 from shared.errors import one_line_errors
-from spatial_textvqa.data import Images
-from spatial_textvqa.module import Classifier
+from spatial_textvqa.data.module import TextVQAData
+from spatial_textvqa.module import SpatialTextVQA
 
 if __name__ == "__main__":
     with one_line_errors():
-        HouseCLI(Classifier, Images, paper="spatial_textvqa", root=Path(__file__).resolve().parent)
+        HouseCLI(SpatialTextVQA, TextVQAData, paper="spatial_textvqa", root=Path(__file__).resolve().parent)

@@ -1,51 +1,280 @@
-"""How the network trains."""
+"""How SA-M4C trains (section 6): the loss on one drawn way to say the answer, Adam with a warm-up, looks by decoding.
+
+A checkpoint keeps the network's configuration, the fixed vocabulary and how samples are encoded: `load` needs nothing else.
+"""
 
 from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as L
 import torch
 from shared.errors import UserError
-from torch import Tensor, nn
+from torch import Tensor
 
-from spatial_textvqa.data import Images
-from spatial_textvqa.model import Net
+from spatial_textvqa.answers import bce_loss
+from spatial_textvqa.data.module import TextVQAData
+from spatial_textvqa.data.tensors import TensorSet
+from spatial_textvqa.evaluation import attended, measure, said, sparsity, spatial_rows
+from spatial_textvqa.metrics import ANLS, STVQAAccuracy, TextVQAAccuracy, whole_answer
+from spatial_textvqa.model import SAM4C, SAM4CConfig
+from spatial_textvqa.schedule import factor
+from spatial_textvqa.vocabulary import Vocabulary
+
+LOG_EVERY = 50
 
 
-class Classifier(L.LightningModule):
-    """A classifier by cross entropy and Adam.
+class SpatialTextVQA(L.LightningModule):
+    """SA-M4C on any data of `TextVQAData`; `layers` of `n` alone is M4C.
 
     Args:
-        hidden: units of the hidden layer.
-        dropout: share of them dropped in training.
-        lr: learning rate.
+        dim, heads, ffn, layers, context, text_layers, dropout, masked_quadrants, relation_bias, attention, top_k, init:
+            see `SAM4CConfig`.
+        text_weights: local file of BERT's weights for the text encoder.
+        lr, eps: of Adam; text_lr: factor of the text encoder's rate when it has BERT's weights.
+        warmup, warmup_from, drops, drop_by: see `schedule.factor`.
+        beam: width of the search when tested.
+        probes: ask the test scenes otherwise, too (flipped questions, transposed graphs ...).
 
     Raises:
         UserError: a setting out of its range.
     """
 
-    def __init__(self, hidden: int = 64, dropout: float = 0.0, lr: float = 1e-3) -> None:
+    def __init__(
+        self,
+        dim: int = 768,
+        heads: int = 12,
+        ffn: int = 3072,
+        layers: str = "nnssss",
+        context: int | list[int] = 3,
+        text_layers: int = 3,
+        dropout: float = 0.1,
+        masked_quadrants: list[int] | None = None,
+        relation_bias: bool = False,
+        attention: str = "spatial",
+        top_k: int = 9,
+        init: str = "bert",
+        text_weights: str | None = None,
+        lr: float = 1e-4,
+        eps: float = 1e-8,
+        text_lr: float = 0.1,
+        warmup: int = 1000,
+        warmup_from: float = 0.2,
+        drops: list[float] | None = None,
+        drop_by: float = 0.1,
+        beam: int = 1,
+        probes: bool = True,
+    ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise UserError(f"hidden is {hidden}: it has to be at least 1")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout is {dropout}: it has to be in [0, 1)")
-        self.hidden, self.dropout, self.lr = hidden, dropout, lr
+        if not lr > 0:
+            raise UserError(f"lr is {lr}: it has to be > 0")
+        if warmup < 0 or not 0 <= warmup_from <= 1:
+            raise UserError(f"warmup is {warmup} and warmup_from {warmup_from}: at least 0, and in [0, 1]")
+        if beam < 1:
+            raise UserError(f"beam is {beam}: it has to be at least 1")
+        masked = [1, 2] if masked_quadrants is None else masked_quadrants
+        self.options: dict[str, Any] = {
+            "dim": dim, "heads": heads, "ffn": ffn, "layers": layers, "context": context, "text_layers": text_layers,
+            "dropout": dropout, "masked_quadrants": masked, "relation_bias": relation_bias, "attention": attention,
+            "top_k": top_k, "init": init,
+        }  # fmt: skip
+        self.text_weights, self.lr, self.eps, self.text_lr = text_weights, lr, eps, text_lr
+        self.warmup, self.warmup_from, self.drop_by = warmup, warmup_from, drop_by
+        self.drops = [14_000, 19_000] if drops is None else drops
+        self.beam, self.probes = beam, probes
+        self.curves: dict[str, list[float]] = {}
+        self.final: dict[str, float] = {}
+        self.right: list[Tensor] = []
+        self.train_seconds = 0.0
+        self.challenge = torch.nn.ModuleDict({"textvqa": TextVQAAccuracy(), "stvqa": STVQAAccuracy(), "anls": ANLS()})
+
+    # Set-up ------------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> TextVQAData:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
-        if not hasattr(self, "net"):
-            data: Images = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.net = Net(data.inputs, self.hidden, data.classes, self.dropout)
+        if hasattr(self, "net"):
+            return
+        self.net = SAM4C(network_config(self.options, self.data))
+        if self.text_weights is not None:
+            from spatial_textvqa.checkpoint import load_text_encoder
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+            load_text_encoder(self.net, Path(self.text_weights))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        x, labels = batch
-        loss = nn.functional.cross_entropy(self.net(x), labels)
-        self.log("train/loss", loss, on_step=False, on_epoch=True)
+    def configure_optimizers(self) -> Any:
+        text = self.net.question if self.text_weights is not None else None
+        slow = {id(p) for p in text.parameters()} if text is not None else set()
+        groups = [
+            {"params": [p for p in self.net.parameters() if id(p) not in slow], "lr": self.lr},
+            {"params": [p for p in self.net.parameters() if id(p) in slow], "lr": self.lr * self.text_lr},
+        ]
+        optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=self.lr, eps=self.eps, fused=True)
+        iterations = int(self.trainer.estimated_stepping_batches)
+        rate = factor(iterations, self.warmup, self.warmup_from, self.drops, self.drop_by)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return {k: t.to(device) if isinstance(t, Tensor) else t for k, t in batch.items()}
+
+    # Training ----------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        self.started = time.process_time()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss = bce_loss(self.net(batch), batch["targets"], batch["loss_mask"])
+        if batch_idx % LOG_EVERY == 0:
+            self.log("train/loss", loss, batch_size=len(batch["prev_inds"]))
+            if not torch.isfinite(loss):
+                raise UserError(
+                    f"the loss is {float(loss)} in epoch {self.current_epoch}: lower model.lr (it is {self.lr:g})"
+                )
         return loss
 
-    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        x, labels = batch
-        wrong = self.net(x).argmax(1) != labels
-        self.log("test/error", 100 * wrong.float().mean(), on_epoch=True, batch_size=len(labels))
+    def on_train_epoch_end(self) -> None:
+        self.train_seconds += time.process_time() - self.started
+
+    # Looks -------------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self.right = []
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._look(batch, self.data.val)
+
+    def _look(self, batch: dict[str, Any], data: Any) -> list[str]:
+        indices = self.net.decode(batch, beam=self.beam).indices
+        self.right.append(whole_answer(indices, batch["targets"], batch["loss_mask"]).cpu())
+        if "samples" in batch:
+            tokens = [sample.ocr_tokens for sample in batch["samples"]]
+            answers = [sample.answers for sample in batch["samples"]]
+        else:
+            rows = batch["rows"].tolist()
+            tokens, answers = [data.tokens[row] for row in rows], [data.answers[row] for row in rows]
+        texts = said(self.data.vocabulary, indices, tokens)
+        for metric in self.challenge.values():
+            metric.update(texts, answers)  # type: ignore[operator]
+        return texts
+
+    def on_validation_epoch_end(self) -> None:
+        found = self._looked(self.data.val)
+        for name, value in found.items():
+            self.curves.setdefault(f"val/{name}", []).append(value)
+            self.log(f"val/{name}", value)
+
+    def _looked(self, data: Any) -> dict[str, float]:
+        right = torch.cat(self.right).double()
+        out = {"accuracy": float(right.mean())}
+        if isinstance(data, TensorSet) and len(right) == len(data) and (rows := spatial_rows(data)).any():
+            out["spatial"] = float(right[rows].mean())
+        for name, metric in self.challenge.items():
+            out[name] = float(metric.compute())  # type: ignore[operator]
+            metric.reset()  # type: ignore[operator]
+        return out
+
+    def on_test_epoch_start(self) -> None:
+        self.right, self.final = [], {}
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        if not isinstance(self.data.test, TensorSet):
+            self._look(batch, self.data.test)
+
+    def on_test_epoch_end(self) -> None:
+        test = self.data.test
+        if not isinstance(test, TensorSet):
+            self.final = {f"test/{name}": value for name, value in self._looked(test).items()}
+            return
+        self.final = {f"test/{k}": v for k, v in measure(self.net, self.data.vocabulary, test, self.beam).items()}
+        self.final["test/mean_degree"] = sparsity(test)
+        if self.data.dataset != "scenes":
+            return
+        self.final["test/reference_attention"] = attended(self.net, test)
+        if self.probes:
+            for name, probe in self.data.probes().items():
+                found = measure(self.net, self.data.vocabulary, probe)
+                self.final |= {f"{name}/{what}": found[what] for what in ("accuracy", "spatial") if what in found}
+
+    def results(self) -> dict[str, Any]:
+        """What the ledger reads: the test set's numbers, the last look's, and the curve of looks."""
+        last = {name: curve[-1] for name, curve in self.curves.items() if curve}
+        numbers = {name: value for name, value in (last | self.final).items() if value == value}
+        numbers["train/cpu_seconds"] = self.train_seconds
+        numbers["parameters"] = float(sum(p.numel() for p in self.net.parameters()))
+        return numbers | {f"curve/{name}": values for name, values in self.curves.items()}
+
+    # Checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["spatial_textvqa"] = {
+            "config": plain_config(self.net.config),
+            "vocabulary": self.data.vocabulary.words,
+            "encoding": self.data.encoding.plain(),
+        }
+        checkpoint["looks"] = {"curves": self.curves, "train_seconds": self.train_seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        looks = checkpoint.get("looks", {})
+        self.curves, self.train_seconds = looks.get("curves", {}), looks.get("train_seconds", 0.0)
+
+
+def network_config(options: dict[str, Any], data: TextVQAData) -> SAM4CConfig:
+    """The network for these data."""
+    encoding, vocabulary = data.encoding, data.vocabulary
+    return SAM4CConfig(
+        vocab_size=len(vocabulary),
+        start_index=vocabulary.start,
+        end_index=vocabulary.end,
+        question="bert" if encoding.question == "bert" else "words",
+        question_vocab=30522 if encoding.question == "bert" else len(encoding.question_words),
+        question_length=encoding.question_length,
+        feature_width=encoding.feature_width,
+        max_objects=encoding.max_objects,
+        max_ocr=encoding.max_ocr,
+        steps=encoding.steps,
+        **options,
+    )
+
+
+def plain_config(config: SAM4CConfig) -> dict[str, Any]:
+    return {
+        name: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for name, v in asdict(config).items()
+    }
+
+
+def load(path: Path | str) -> tuple[SAM4C, Vocabulary, dict[str, Any]]:
+    """A trained network in eval mode, its fixed vocabulary, and `{"config", "encoding"}`.
+
+    `Encoder(Encoding.of(settings["encoding"]), vocabulary)` reads samples as the run that trained it did.
+
+    Raises:
+        UserError: no such file, no checkpoint, or one of another program.
+    """
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such checkpoint; `python train.py fit --config configs/quick.yaml` makes one"
+        ) from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name the checkpoint in it, such as final.ckpt") from None
+    except (RuntimeError, EOFError, KeyError, AttributeError, TypeError, ValueError, pickle.UnpicklingError):
+        raise UserError(f"{path}: not a checkpoint, or a damaged one") from None
+    own = content.get("spatial_textvqa") if isinstance(content, dict) else None
+    if not isinstance(own, dict):
+        raise UserError(f"{path}: a checkpoint, but not one of spatial_textvqa's train.py")
+    model = SAM4C(SAM4CConfig(**own["config"]))
+    weights = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise UserError(f"{path}: its weights do not fit its own configuration: made by another version?") from None
+    return model.eval(), Vocabulary(own["vocabulary"]), {"config": own["config"], "encoding": own["encoding"]}

@@ -16,7 +16,7 @@ from shared.errors import UserError
 
 from spatial_textvqa.data import draws
 from spatial_textvqa.data.sample import Sample
-from spatial_textvqa.data.words import ALL_WORDS, SECOND_WORDS, WORDS
+from spatial_textvqa.data.words import ALL_WORDS, WORDS
 from spatial_textvqa.vocabulary import Vocabulary
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "black", "white")
@@ -45,10 +45,8 @@ TEMPLATES = {
     "count": "how many things are {colour}",
     "colour": "what colour is the {shape}",
 }
-CONTENT = {kind: f"{kind} {{colour}} {{shape}}" for kind in ("on", *RELATIONS)} | {
-    "top": "top", "bottom": "bottom", "leftmost": "leftmost", "rightmost": "rightmost",
-    "yesno": "is {colour} {shape}", "count": "many {colour}", "colour": "colour {shape}",
-}  # fmt: skip
+# The words that tell one question from another; a question cut to them has three at most (the quick setting).
+CONTENT = ("on", *RELATIONS, "top", "bottom", "furthest", "there", "many", "colour", *COLOURS, *SHAPES)
 NEAR, MARGIN = 0.7, 0.05  # farthest neighbour; how much nearer than the second, or further out
 TWO_TOKENS = 0.2  # share of scenes with texts of two tokens, where there are any
 ATTEMPTS = 1000
@@ -142,10 +140,10 @@ class Scenes:
         kinds = np.array([KINDS.index(OPPOSITE.get(kind, kind)) for kind in KINDS])
         return replace(found, kind=kinds[found.kind], target=found.flipped_target, flipped_target=found.target)
 
-    def question(self, i: int, content_only: bool = False, kind: str | None = None) -> str:
-        """The question of scene i, as a sentence or as its content words."""
+    def question(self, i: int, kind: str | None = None) -> str:
+        """The question of scene i (of another kind: about the same reference)."""
         named = {"colour": COLOURS[self.colour_asked[i]], "shape": SHAPES[self.shape_asked[i]]}
-        return (CONTENT if content_only else TEMPLATES)[kind or KINDS[self.kind[i]]].format(**named)
+        return TEMPLATES[kind or KINDS[self.kind[i]]].format(**named)
 
     def target_tokens(self, i: int, target: int | None = None) -> tuple[int, ...]:
         """OCR slots of the answer, in reading order."""
@@ -402,10 +400,7 @@ def features(
     return objects, np.where((scenes.word >= 0)[..., None], carried, np.float32(0))
 
 
-def question_words() -> list[str]:
-    """The questions' own vocabulary: `<pad>`, `<unk>`, then every word of sentences and of content words."""
-    found = {w for text in (*TEMPLATES.values(), *CONTENT.values()) for w in text.split() if "{" not in w}
-    return ["<pad>", "<unk>", *sorted(found | set(COLOURS) | set(SHAPES))]
-
-
-__all__ = ["KINDS", "SECOND_WORDS", "VOCABULARY", "Scenes", "Settings", "draw", "features", "question_words"]
+def question_words(content: bool = False) -> tuple[str, ...]:
+    """The questions' vocabulary: `<pad>`, `<unk>`, then every word of the templates, or their content words only."""
+    words = CONTENT if content else tuple(sorted({w for t in TEMPLATES.values() for w in t.split() if "{" not in w}))
+    return ("<pad>", "<unk>", *dict.fromkeys((*words, *COLOURS, *SHAPES)))
