@@ -12,10 +12,9 @@ missing. `features` is a file in the data file's folder, or below it, with `obje
 from __future__ import annotations
 
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import fmean, median
@@ -26,9 +25,10 @@ import torch
 from shared.errors import UserError
 
 from spatial_textvqa.answers import answerable_from_ocr
+from spatial_textvqa.data.sample import Sample
 from spatial_textvqa.metrics import is_spatial
-from spatial_textvqa.ocr_files import checked_picture, read_objects, read_ocr
-from spatial_textvqa.picture import OnBadBox, Picture, opened_image, parsed_json, read_text
+from spatial_textvqa.ocr_files import checked_picture, read_picture, with_features
+from spatial_textvqa.picture import OnBadBox, Picture, Thing, Word, opened_image, parsed_json, read_text
 from spatial_textvqa.spatial_graph import mean_degree, relations
 
 KEYS = {"question_id", "image_id", "question", "answers", "width", "height", "ocr", "objects", "features"}
@@ -168,20 +168,35 @@ def _with_features(picture: Picture, row: dict, path: Path, where: str) -> Pictu
     file = inside(path.parent, row["features"], where)
     if len(picture.words) < len(row["ocr"]) or len(picture.objects) < len(row.get("objects", [])):
         raise UserError(f"{where}: blank or padded rows beside `features`: take them out of the lists and the file")
-    found: dict[str, np.ndarray] = {}
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            found = {key: np.asarray(content[key], np.float32) for key in ("object_features", "ocr_features")}
-    except FileNotFoundError:
-        raise UserError(f"{where}: {file}: no such feature file") from None
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
-        raise UserError(f"{where}: {file}: expected an npz with object_features and ocr_features") from None
-    for key, rows in (("object_features", len(picture.objects)), ("ocr_features", len(picture.words))):
-        if found[key].ndim != 2 or len(found[key]) != rows or not np.isfinite(found[key]).all():
-            raise UserError(
-                f"{where}: {file}: {key} is {tuple(found[key].shape)}: expected ({rows}, F) with finite values"
-            )
-    return replace(picture, object_features=found["object_features"], word_features=found["ocr_features"])
+    return with_features(picture, file, where)
+
+
+def sample_of(question: Question) -> Sample:
+    """A question as the data modules give theirs, boxes over width and height."""
+    picture = question.picture
+    return Sample(
+        sample_id=question.question_id,
+        image_id=question.image_id,
+        question=question.question,
+        answers=ten(question.answers),
+        ocr_tokens=[word.text for word in picture.words],
+        ocr_boxes=picture.boxes(picture.words),
+        obj_boxes=picture.boxes(picture.objects),
+        obj_features=picture.object_features,
+        ocr_features=picture.word_features,
+        obj_names=[thing.label for thing in picture.objects],
+        image_size=(round(picture.width), round(picture.height)),
+    )
+
+
+def picture_of(sample: Sample) -> Picture:
+    """The picture of a sample of any data module, boxes in pixels."""
+    width, height = sample.image_size
+    scale = np.array([width, height, width, height])
+    names = [*sample.obj_names, *[""] * len(sample.obj_boxes)]
+    words = [Word(text, tuple(box)) for text, box in zip(sample.ocr_tokens, (sample.ocr_boxes * scale).tolist())]
+    things = [Thing(tuple(box), name) for box, name in zip((sample.obj_boxes * scale).tolist(), names)]
+    return Picture(sample.image_id, width, height, words, things, sample.obj_features, sample.ocr_features)
 
 
 # Converter -------------------------------------------------------------------------------------------------------
@@ -250,11 +265,7 @@ def _converted(
     words = _first(ocr, image, ("json", "tsv"), where)
     if words is None:
         raise UserError(f"{where}: neither {image}.json nor {image}.tsv lies in {ocr}")
-    picture = read_ocr(words, size, on_bad_box)
-    things = _first(objects, image, ("json",), where)
-    if things is not None:
-        picture = replace(picture, objects=read_objects(things, (picture.width, picture.height), on_bad_box))
-    return picture
+    return read_picture(words, _first(objects, image, ("json",), where), None, size, on_bad_box)
 
 
 def _first(folder: Path | None, name: str, kinds: Sequence[str], where: str) -> Path | None:
@@ -298,6 +309,13 @@ def degree(picture: Picture) -> float:
     entities = [*picture.objects[:MOST_OBJECTS], *picture.words[:MOST_OCR]]
     boxes = torch.from_numpy(picture.boxes(entities))
     return mean_degree(relations(boxes)) if entities else 0.0
+
+
+def is_question_only(path: Path) -> bool:
+    """Whether the first line of a data file has a `text`, and no words with boxes."""
+    number, line = next(iter(lines(path)))
+    row = parsed_json(line, f"{path}, line {number}")
+    return isinstance(row, dict) and "text" in row and "ocr" not in row
 
 
 def question_only_statistics(path: Path) -> dict[str, float | int]:

@@ -10,10 +10,13 @@ No engine is bundled. The three forms are told apart by what the file says, not 
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from shared.errors import UserError
 
 from spatial_textvqa.picture import (
@@ -75,6 +78,25 @@ def checked_picture(
     return Picture(name, width, height, words, things, notes=notes)
 
 
+def read_picture(
+    ocr: Path,
+    objects: Path | None = None,
+    features: Path | None = None,
+    size: Size | None = None,
+    on_bad_box: OnBadBox = "error",
+) -> Picture:
+    """Words, objects and features of their files; objects and features may be missing.
+
+    Raises:
+        UserError: as `read_ocr`, `read_objects` and `with_features`.
+    """
+    picture = read_ocr(ocr, size, on_bad_box)
+    if objects is not None:
+        things = read_objects(objects, (picture.width, picture.height), on_bad_box)
+        picture = replace(picture, objects=things)
+    return picture if features is None else with_features(picture, features, picture.name)
+
+
 def read_objects(path: Path, size: Size, on_bad_box: OnBadBox = "error") -> list:
     """The objects of a file: a list of {box, label?}, or an object with that list under `objects`.
 
@@ -107,6 +129,28 @@ def _by_shape(content: Any, name: str) -> tuple[Size | None, Any, Any]:
 
 def _no_size(name: str) -> Size:
     raise UserError(f"{name}: does not say the image's size: give --image, or --size WIDTHxHEIGHT")
+
+
+def with_features(picture: Picture, file: Path, where: str) -> Picture:
+    """The picture with the features of an npz: `object_features` and `ocr_features`, a row for each box.
+
+    Raises:
+        UserError: no such file, another shape, values that are not finite.
+    """
+    found: dict[str, np.ndarray] = {}
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            found = {key: np.asarray(content[key], np.float32) for key in ("object_features", "ocr_features")}
+    except FileNotFoundError:
+        raise UserError(f"{where}: {file}: no such feature file") from None
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+        raise UserError(f"{where}: {file}: expected an npz with object_features and ocr_features") from None
+    for key, rows in (("object_features", len(picture.objects)), ("ocr_features", len(picture.words))):
+        if found[key].ndim != 2 or len(found[key]) != rows or not np.isfinite(found[key]).all():
+            raise UserError(
+                f"{where}: {file}: {key} is {tuple(found[key].shape)}: expected ({rows}, F) with finite values"
+            )
+    return replace(picture, object_features=found["object_features"], word_features=found["ocr_features"])
 
 
 # Google Vision ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ are checked here, in the units in which the user gave them, so that an error nam
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ Box = tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels,
 OnBadBox = Literal["error", "clip"]
 SLACK = 0.01  # of width or height that a box may reach over the border (section 3)
 MEGAPIXELS = 40  # of the largest image that is opened
+SHOWN = 1200  # pixels of the longer side of an image that is drawn
 FORMATS = ("PNG", "JPEG")
 SHAPE = "expected [x0, y0, x1, y1] in pixels"
 
@@ -178,6 +181,23 @@ def opened_image(source: Path | Any, name: str) -> Image.Image:
             "scale it and the boxes down"
         )
     return image
+
+
+def as_data(image: Image.Image, name: str) -> str:
+    """An opened image as a data address, made anew (nothing but its pixels is kept) and no larger than it is shown.
+
+    Raises:
+        UserError: the pixels cannot be read.
+    """
+    try:
+        image.draft("RGB", (SHOWN, SHOWN))  # a JPEG is scaled down while it is read
+        shown = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError):
+        raise UserError(f"{name}: the image is damaged: its pixels cannot be read") from None
+    shown.thumbnail((SHOWN, SHOWN))
+    buffer = io.BytesIO()
+    shown.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def read_json(path: Path) -> Any:
