@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from spatial_textvqa.data.module import TextVQAData
 from spatial_textvqa.data.scenes import SPATIAL
 from spatial_textvqa.data.tensors import Batches, TensorSet
 from spatial_textvqa.metrics import (
     anls,
     by_kind,
-    is_spatial,
     mean_degree,
     reference_attention,
     stvqa_accuracy,
@@ -120,6 +121,59 @@ def sparsity(data: TensorSet, most: int = 500) -> float:
     return mean([mean_degree(graphs[i], valid[i]) for i in range(min(most, len(graphs)))])
 
 
-def subsets(questions: Sequence[str]) -> Bool[Tensor, " n"]:
-    """Which questions need spatial reasoning by their words (section 9)."""
-    return torch.tensor([is_spatial(question) for question in questions])
+def flips(model: SAM4C, data: TextVQAData) -> dict[str, float]:
+    """`flipped/changed`: in how many scenes the answer changes when the spatial word is turned round, right or wrong;
+    `flipped/both`: in how many both answers are right.
+    """
+    drawn = data.drawn("test", len(data.test))  # type: ignore[arg-type]
+    asked = torch.from_numpy(drawn.flipped_target >= 0)
+    if not asked.any():
+        return {}
+    assert isinstance(data.test, TensorSet)
+    first, second = answer(model, data.test), answer(model, data.encoded(drawn.flipped(), "test"))
+    changed = (first.indices[asked] != second.indices).any(1)
+    return {
+        "flipped/changed": mean(changed.double()),
+        "flipped/both": mean((first.right[asked] & second.right).double()),
+    }
+
+
+def picture(model: SAM4C, data: TextVQAData, edges: int = 10) -> dict[str, list[float]]:
+    """The first test scene with a question of a relation: boxes, looks, and the last layer's strongest edges.
+
+    An edge is [query, key, relation, attention]: entities by number (objects, then OCR tokens), attention as the
+    largest over heads; from the answer's token and from the reference object. Numbers only, for `figures`.
+    """
+    assert isinstance(data.test, TensorSet)
+    rows = torch.nonzero((data.test.reference >= 0) & spatial_rows(data.test))[:1, 0]
+    if not len(rows):
+        return {}
+    row = int(rows[0])
+    scene = data.drawn("test", row + 1).take(np.array([row]))
+    batch = data.test.batch(rows)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        maps = model.attention_maps(batch)[-1][0].float().cpu()
+        found = model.decode(batch).indices[0].tolist()
+    model.train(was_training)
+    words, objects, tokens = (batch[n].shape[1] for n in ("question_mask", "obj_mask", "ocr_mask"))
+    inner = maps[:, words : words + objects + tokens, words : words + objects + tokens].amax(0)
+    starts = (objects + int(data.test.wanted[row].int().argmax()), int(scene.reference[0]))
+    weights = torch.full_like(inner, -1.0)
+    for start in starts:
+        weights[start] = inner[start]
+        weights[start, start] = -1.0
+    best = weights.flatten().topk(min(edges, int((weights > 0).sum()))).indices.tolist()
+    n, graph = objects + tokens, batch["relations"][0]
+    listed = [(i // n, i % n, int(graph[i // n, i % n]), float(weights.flatten()[i])) for i in best]
+    chosen = [float(index - len(data.vocabulary)) for index in found if index >= len(data.vocabulary)]
+    return {
+        "picture/boxes": scene.boxes[0].ravel().tolist(),
+        "picture/token_boxes": scene.token_boxes[0].ravel().tolist(),
+        "picture/look": np.stack([scene.colour[0], scene.shape[0]], 1).ravel().tolist(),
+        "picture/word": scene.word[0].tolist(),
+        "picture/question": [int(scene.kind[0]), int(scene.reference[0]), int(scene.target[0])],
+        "picture/answer": chosen or [-1.0],
+        "picture/edges": [float(value) for edge in listed for value in edge],
+    }

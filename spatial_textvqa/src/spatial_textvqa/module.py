@@ -1,6 +1,6 @@
 """How SA-M4C trains (section 6): the loss on one drawn way to say the answer, Adam with a warm-up, looks by decoding.
 
-A checkpoint keeps the network's configuration, the fixed vocabulary and how samples are encoded: `load` needs nothing else.
+A checkpoint keeps the network's configuration, the fixed vocabulary and how samples are encoded, all that `load` needs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from shared.errors import UserError
 from torch import Tensor
 
 from spatial_textvqa.answers import bce_loss
-from spatial_textvqa.data.module import TextVQAData
+from spatial_textvqa.data.module import TextVQAData, given
 from spatial_textvqa.data.tensors import TensorSet
-from spatial_textvqa.evaluation import attended, measure, said, sparsity, spatial_rows
+from spatial_textvqa.evaluation import attended, flips, measure, picture, said, sparsity, spatial_rows
 from spatial_textvqa.metrics import ANLS, STVQAAccuracy, TextVQAAccuracy, whole_answer
 from spatial_textvqa.model import SAM4C, SAM4CConfig
 from spatial_textvqa.schedule import factor
@@ -39,7 +39,10 @@ class SpatialTextVQA(L.LightningModule):
         lr, eps: of Adam; text_lr: factor of the text encoder's rate when it has BERT's weights.
         warmup, warmup_from, drops, drop_by: see `schedule.factor`.
         beam: width of the search when tested.
+        keep_best: a number of the looks (`accuracy`, `textvqa`, `anls` ...): the weights of the look where it was
+            highest are the ones that are tested; empty: the last ones.
         probes: ask the test scenes otherwise, too (flipped questions, transposed graphs ...).
+        picture: keep one test scene with the strongest attention edges, for a figure.
 
     Raises:
         UserError: a setting out of its range.
@@ -68,7 +71,9 @@ class SpatialTextVQA(L.LightningModule):
         drops: list[float] | None = None,
         drop_by: float = 0.1,
         beam: int = 1,
+        keep_best: str = "",
         probes: bool = True,
+        picture: bool = False,
     ) -> None:
         super().__init__()
         if not lr > 0:
@@ -86,7 +91,9 @@ class SpatialTextVQA(L.LightningModule):
         self.text_weights, self.lr, self.eps, self.text_lr = text_weights, lr, eps, text_lr
         self.warmup, self.warmup_from, self.drop_by = warmup, warmup_from, drop_by
         self.drops = [14_000, 19_000] if drops is None else drops
-        self.beam, self.probes = beam, probes
+        self.beam, self.keep_best, self.probes, self.picture = beam, keep_best, probes, picture
+        self.best: dict[str, Any] = {}
+        self.pictured: dict[str, list[float]] = {}
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
         self.right: list[Tensor] = []
@@ -104,9 +111,9 @@ class SpatialTextVQA(L.LightningModule):
             return
         self.net = SAM4C(network_config(self.options, self.data))
         if self.text_weights is not None:
-            from spatial_textvqa.checkpoint import load_text_encoder
+            from spatial_textvqa.checkpoint import load_bert
 
-            load_text_encoder(self.net, Path(self.text_weights))
+            load_bert(self.net, Path(given(self.text_weights)))
 
     def configure_optimizers(self) -> Any:
         text = self.net.question if self.text_weights is not None else None
@@ -169,6 +176,16 @@ class SpatialTextVQA(L.LightningModule):
         for name, value in found.items():
             self.curves.setdefault(f"val/{name}", []).append(value)
             self.log(f"val/{name}", value)
+        if self.keep_best:
+            if self.keep_best not in found:
+                raise UserError(f"keep_best is {self.keep_best}: the looks give {', '.join(found)}")
+            if not self.best or found[self.keep_best] > self.best["value"]:
+                weights = {name: tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
+                self.best = {"value": found[self.keep_best], "weights": weights}
+
+    def on_train_end(self) -> None:
+        if self.best:
+            self.net.load_state_dict(self.best["weights"])
 
     def _looked(self, data: Any) -> dict[str, float]:
         right = torch.cat(self.right).double()
@@ -201,6 +218,9 @@ class SpatialTextVQA(L.LightningModule):
             for name, probe in self.data.probes().items():
                 found = measure(self.net, self.data.vocabulary, probe)
                 self.final |= {f"{name}/{what}": found[what] for what in ("accuracy", "spatial") if what in found}
+            self.final |= flips(self.net, self.data)
+        if self.picture:
+            self.pictured = picture(self.net, self.data)
 
     def results(self) -> dict[str, Any]:
         """What the ledger reads: the test set's numbers, the last look's, and the curve of looks."""
@@ -208,7 +228,7 @@ class SpatialTextVQA(L.LightningModule):
         numbers = {name: value for name, value in (last | self.final).items() if value == value}
         numbers["train/cpu_seconds"] = self.train_seconds
         numbers["parameters"] = float(sum(p.numel() for p in self.net.parameters()))
-        return numbers | {f"curve/{name}": values for name, values in self.curves.items()}
+        return numbers | {f"curve/{name}": values for name, values in self.curves.items()} | self.pictured
 
     # Checkpoints -------------------------------------------------------------------------------------------------
 
@@ -218,11 +238,12 @@ class SpatialTextVQA(L.LightningModule):
             "vocabulary": self.data.vocabulary.words,
             "encoding": self.data.encoding.plain(),
         }
-        checkpoint["looks"] = {"curves": self.curves, "train_seconds": self.train_seconds}
+        checkpoint["looks"] = {"curves": self.curves, "train_seconds": self.train_seconds, "best": self.best}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         looks = checkpoint.get("looks", {})
         self.curves, self.train_seconds = looks.get("curves", {}), looks.get("train_seconds", 0.0)
+        self.best = looks.get("best", {})
 
 
 def network_config(options: dict[str, Any], data: TextVQAData) -> SAM4CConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import string
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor
 from spatial_textvqa.answers import Targets, targets
 from spatial_textvqa.data.sample import Sample
 from spatial_textvqa.phoc import phoc
-from spatial_textvqa.spatial_graph import check_boxes, relations
+from spatial_textvqa.spatial_graph import check_boxes, permute_labels, relations
 from spatial_textvqa.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Encoding:
         steps: S; multi_target: see `answers.targets`.
         threshold, mode: of the graph, see `spatial_graph.relations`.
         on_bad_box: `error`, or `clip`.
+        relations: `spatial`, or `random`: the labels of each graph dealt anew over its pairs (a control).
         boxes: False: the network is not told where things are, but by the graph (a control).
     """
 
@@ -64,6 +66,7 @@ class Encoding:
     threshold: float = 0.5
     mode: str = "official"
     on_bad_box: str = "error"
+    relations: str = "spatial"
     boxes: bool = True
 
     def __post_init__(self) -> None:
@@ -79,6 +82,8 @@ class Encoding:
                 raise UserError(f"{name} is {getattr(self, name)}: it cannot be negative")
         if self.max_objects + self.max_ocr < 1:
             raise UserError("max_objects and max_ocr are 0: an image needs room for at least one entity")
+        if self.relations not in ("spatial", "random"):
+            raise UserError(f"relations is {self.relations!r}: choose spatial or random")
         if not self.threshold > 0:
             raise UserError(f"threshold is {self.threshold}: it has to be > 0")
 
@@ -214,7 +219,10 @@ class Encoder:
     def _graph(self, image_id: str, boxes: Float[Tensor, "n 4"]) -> UInt8[Tensor, "n n"]:
         found = self.graphs.get(image_id)
         if found is None:
-            found = relations(boxes, self.encoding.threshold, self.encoding.mode).numpy()
+            graph = relations(boxes, self.encoding.threshold, self.encoding.mode)
+            if self.encoding.relations == "random":
+                graph = permute_labels(graph, torch.Generator().manual_seed(zlib.crc32(image_id.encode())))
+            found = graph.numpy()
             if len(self.graphs) < GRAPHS_KEPT:
                 self.graphs[image_id] = found
         return torch.from_numpy(found)

@@ -35,10 +35,10 @@ class TextVQAData(L.LightningDataModule):
         objects, kinds, two_tokens, noisy: of scenes, see `scenes.Settings`; ood_words: words of the test scenes are not
             those of training.
         ocr_appearance: of scenes, see `scenes.features`.
-        relations: `spatial`, or `random`: the labels of each graph dealt anew over its pairs (a control).
         question, question_length, wordpiece, max_objects, max_ocr, feature_width, word_vectors, steps, multi_target,
-            threshold, mode, on_bad_box, boxes: see `encode.Encoding`.
-        vocabulary: file of the fixed answers, a word a line (scenes and receipts have their own).
+            threshold, mode, on_bad_box, relations, boxes: see `encode.Encoding`.
+        vocabulary: file of the fixed answers, a word a line (scenes and receipts have their own). It, `wordpiece` and
+            a file of `word_vectors` are looked for under the data root, too.
         batch_size: questions of an update.
         workers: processes that read features, for data that are not kept in memory.
 
@@ -85,8 +85,6 @@ class TextVQAData(L.LightningDataModule):
         super().__init__()
         if dataset not in DATASETS:
             raise UserError(f"dataset is {dataset!r}: choose from {', '.join(DATASETS)}")
-        if relations not in ("spatial", "random"):
-            raise UserError(f"relations is {relations!r}: choose spatial or random")
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}: it has to be at least 1")
         if workers < 0:
@@ -97,15 +95,16 @@ class TextVQAData(L.LightningDataModule):
                 raise UserError(f"{name} is {count}: it has to be at least 1")
         self.dataset, self.root, self.counts = dataset, root, counts
         self.scenes = scenes.Settings(objects, tuple(kinds or scenes.Settings.kinds), two_tokens, noisy)
-        self.ood_words, self.ocr_appearance, self.relations = ood_words, ocr_appearance, relations
+        self.ood_words, self.ocr_appearance = ood_words, ocr_appearance
         self.batch_size, self.workers = batch_size, workers
         self.vocabulary = self._vocabulary(vocabulary)
         words: tuple[str, ...] = ()
         if question != "bert":
             words = scenes.question_words(question == "content") if dataset == "scenes" else _receipt_words()
         self.encoding = Encoding(
-            question, words, wordpiece, question_length, max_objects, max_ocr, feature_width, word_vectors, steps,
-            multi_target, threshold, mode, on_bad_box, boxes,
+            question, words, given(wordpiece), question_length, max_objects, max_ocr, feature_width,
+            word_vectors if word_vectors == "hash" else given(word_vectors), steps, multi_target, threshold, mode,
+            on_bad_box, relations, boxes,
         )  # fmt: skip
         if dataset == "scenes" and (objects > max_objects or self.scenes.tokens > max_ocr):
             raise UserError(
@@ -115,7 +114,7 @@ class TextVQAData(L.LightningDataModule):
 
     def _vocabulary(self, file: str | None) -> Vocabulary:
         if file is not None:
-            return Vocabulary.read(Path(file))
+            return Vocabulary.read(Path(given(file)))
         if self.dataset == "scenes":
             return scenes.VOCABULARY
         if self.dataset == "receipts":
@@ -130,7 +129,7 @@ class TextVQAData(L.LightningDataModule):
         if self.dataset == "scenes":
             for part in ("train", "val", "test"):
                 count = self.counts[f"{part}_samples"] or {"train": 6000, "val": 500, "test": 2000}[part]
-                setattr(self, part, self._scenes(self._drawn(part, count), part))
+                setattr(self, part, self.encoded(self.drawn(part, count), part))
             return
         for part in ("train", "val", "test"):
             setattr(self, part, self._read(part))
@@ -138,15 +137,17 @@ class TextVQAData(L.LightningDataModule):
 
     # Scenes ------------------------------------------------------------------------------------------------------
 
-    def _drawn(self, part: str, count: int, **changes: Any) -> scenes.Scenes:
+    def drawn(self, part: str, count: int, **changes: Any) -> scenes.Scenes:
+        """The first `count` scenes of a part; `changes` of `scenes.Settings`."""
         if self.ood_words:
             changes["words"] = "first" if part in ("train", "val") else "second"
         settings = scenes.replace(self.scenes, **changes)
         return scenes.draw(settings, self.seed, range(PARTS[part], PARTS[part] + count))
 
-    def _scenes(self, drawn: scenes.Scenes, part: str) -> TensorSet:
+    def encoded(self, drawn: scenes.Scenes, part: str) -> TensorSet:
+        """Scenes as tensors, with the graphs that this run sees."""
         found = encoded_scenes(drawn, self.encoder, self.seed, self.ocr_appearance)
-        if self.relations == "random":
+        if self.encoding.relations == "random":
             generator = torch.Generator().manual_seed(self.seed + PARTS[part])
             found = found.with_relations(permute_labels(found.images["relations"], generator))
         return found
@@ -158,7 +159,7 @@ class TextVQAData(L.LightningDataModule):
         scene's graph; `more_objects`: half as many objects again, and one graph that much larger.
         """
         assert isinstance(self.test, TensorSet)
-        drawn = self._drawn("test", len(self.test))
+        drawn = self.drawn("test", len(self.test))
         graphs, more = self.test.images["relations"], self.scenes.objects * 3 // 2
         out = {
             "transposed": self.test.with_relations(graphs.mT.contiguous()),
@@ -166,9 +167,9 @@ class TextVQAData(L.LightningDataModule):
         }
         flipped = drawn.flipped()
         if len(flipped):
-            out["flipped"] = self._scenes(flipped, "test")
+            out["flipped"] = self.encoded(flipped, "test")
         if more <= min(36, self.encoding.max_objects) and more * (1 + self.scenes.two_tokens) <= self.encoding.max_ocr:
-            out["more_objects"] = self._scenes(self._drawn("probe", 1000, objects=more), "probe")
+            out["more_objects"] = self.encoded(self.drawn("probe", 1000, objects=more), "probe")
         return out
 
     # Data that are read ------------------------------------------------------------------------------------------
@@ -213,6 +214,11 @@ class TextVQAData(L.LightningDataModule):
 
     def test_dataloader(self) -> Any:
         return self._loader(self.test, EVALUATED_AT_ONCE if isinstance(self.test, TensorSet) else self.batch_size, None)
+
+
+def given(file: str) -> str:
+    """A file as it was given, or under the data root where it is not there."""
+    return str(data_root() / file) if file and not Path(file).exists() and (data_root() / file).exists() else file
 
 
 def collate(encoder: Encoder, samples: list[Sample]) -> Batch:
