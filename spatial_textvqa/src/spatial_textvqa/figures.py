@@ -143,8 +143,8 @@ def _looked(experiment: ExperimentResult, name: str, folder: Path) -> Figure:
     answer = words[said] if 0 <= said < len(words) else "a fixed word"
     axes.set_title(f"{question}?  {answer}", loc="left", fontsize=8)
     caption = (
-        f"{experiment.title}: the strongest attention of the last layer, largest over heads, from the answer's token and "
-        "the reference (red box) to what they look at; the first spatial question of the test scenes, right or not."
+        f"{experiment.title}: the strongest attention of the last layer, largest over heads, from the answer's token "
+        "and the reference (red box) to what they look at; the first spatial question of the test scenes, right or not."
     )
     return finish(figure, folder, f"attention_{name}.svg", caption, f"A scene with attention edges, {experiment.title}")
 

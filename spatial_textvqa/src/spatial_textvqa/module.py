@@ -17,11 +17,11 @@ import torch
 from shared.errors import UserError
 from torch import Tensor
 
-from spatial_textvqa.answers import bce_loss
+from spatial_textvqa.answers import answerable_from_ocr, bce_loss
 from spatial_textvqa.data.module import TextVQAData, given
 from spatial_textvqa.data.tensors import TensorSet
 from spatial_textvqa.evaluation import attended, flips, measure, picture, said, sparsity, spatial_rows
-from spatial_textvqa.metrics import ANLS, STVQAAccuracy, TextVQAAccuracy, whole_answer
+from spatial_textvqa.metrics import ANLS, STVQAAccuracy, TextVQAAccuracy, is_spatial, textvqa_accuracy, whole_answer
 from spatial_textvqa.model import SAM4C, SAM4CConfig
 from spatial_textvqa.schedule import factor
 from spatial_textvqa.vocabulary import Vocabulary
@@ -97,6 +97,7 @@ class SpatialTextVQA(L.LightningModule):
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
         self.right: list[Tensor] = []
+        self.spatial: list[tuple[float, bool]] = []
         self.train_seconds = 0.0
         self.challenge = torch.nn.ModuleDict({"textvqa": TextVQAAccuracy(), "stvqa": STVQAAccuracy(), "anls": ANLS()})
 
@@ -152,7 +153,7 @@ class SpatialTextVQA(L.LightningModule):
     # Looks -------------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self.right = []
+        self.right, self.spatial = [], []
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._look(batch, self.data.val)
@@ -169,6 +170,10 @@ class SpatialTextVQA(L.LightningModule):
         texts = said(self.data.vocabulary, indices, tokens)
         for metric in self.challenge.values():
             metric.update(texts, answers)  # type: ignore[operator]
+        for sample, text in zip(batch.get("samples", []), texts):
+            if sample.answers and is_spatial(sample.question):
+                score = textvqa_accuracy(text, sample.answers)
+                self.spatial.append((score, answerable_from_ocr(sample.answers, sample.ocr_tokens)))
         return texts
 
     def on_validation_epoch_end(self) -> None:
@@ -195,10 +200,14 @@ class SpatialTextVQA(L.LightningModule):
         for name, metric in self.challenge.items():
             out[name] = float(metric.compute())  # type: ignore[operator]
             metric.reset()  # type: ignore[operator]
+        if self.spatial:  # TextVQA accuracy of the spatial subset, and of that part of it which the OCR tokens answer
+            out["spatial"] = sum(score for score, _ in self.spatial) / len(self.spatial)
+            answerable = [score for score, by_ocr in self.spatial if by_ocr]
+            out["spatial_ocr"] = sum(answerable) / len(answerable) if answerable else float("nan")
         return out
 
     def on_test_epoch_start(self) -> None:
-        self.right, self.final = [], {}
+        self.right, self.spatial, self.final = [], [], {}
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         if not isinstance(self.data.test, TensorSet):
