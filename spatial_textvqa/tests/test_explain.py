@@ -45,7 +45,7 @@ def test_the_picture_has_every_box_the_answer_and_the_edges() -> None:
     assert "".join(root.find(f"{TAG}g[@class='answer']").itertext()) == "“EXIT”"  # type: ignore[union-attr]
     (drawn,) = root.findall(f"{TAG}g[@class='edge']")
     assert drawn.attrib["data-layer"] == "3"
-    assert drawn.findtext(f"{TAG}text") == "inside"
+    assert drawn.findtext(f"{TAG}text") == "1: inside"
     assert drawn.findtext(f"{TAG}title") == "“EXIT” inside door: 0.80, layer 4, head 2"
     line = drawn.find(f"{TAG}line")
     assert line is not None
