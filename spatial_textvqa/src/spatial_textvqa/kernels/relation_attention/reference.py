@@ -82,14 +82,16 @@ def probabilities(scores: Tensor, mask: tuple[Tensor, Tensor]) -> Tensor:
     return (scores + term.to(scores.dtype)).softmax(-1) * occupied.to(scores.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: tuple[Tensor, Tensor], bias: Tensor | None = None) -> Tensor:
-    """[B, H, L, d] with the masks of `softmax_mask`; bias [B, H, N, N] on the entities after the first positions."""
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: tuple[Tensor, Tensor], bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
+    """[B, H, L, d] with the masks of `softmax_mask`; bias [B, H, L, L] is added to the scores."""
     term, occupied = mask
     scores = (q / math.sqrt(q.shape[-1])) @ k.mT + term.to(q.dtype)
     if bias is not None:
         scores = scores + bias
     # The rows of zeros are made after the product, where they are d wide and not L.
-    return scores.softmax(-1) @ v * occupied.to(q.dtype)
+    return F.dropout(scores.softmax(-1), dropout) @ v * occupied.to(q.dtype)
 
 
 def relation_attention(
@@ -102,6 +104,7 @@ def relation_attention(
     bits: Sequence[int],
     beta: Tensor | None = None,
     masked_quadrants: Sequence[int] = (1, 2),
+    dropout: float = 0.0,
 ) -> Tensor:
     """[B, H, L, d]; see the package's docstring."""
     seen = allowed(relations, key_valid, layout, bits, masked_quadrants)
@@ -109,4 +112,4 @@ def relation_attention(
     if beta is not None:
         after, before = layout.decoder, layout.question
         bias = F.pad(entity_bias(beta.to(q.dtype), relations), (before, after, before, after))
-    return attend(q, k, v, softmax_mask(seen), bias)
+    return attend(q, k, v, softmax_mask(seen), bias, dropout)
