@@ -6,6 +6,7 @@ first to the second, which decides the heads that may look along it (section 4.3
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -109,12 +110,13 @@ def sentence(edge: Edge, picture: Picture) -> str:
     return f"{name_of(edge.source, picture)} {relation}{of} {name_of(edge.target, picture)}"
 
 
-def svg(picture: Picture, drawn: Drawn, backdrop: str = "") -> str:
+def svg(picture: Picture, drawn: Drawn, backdrop: str = "", per_head: bool = False) -> str:
     """The picture: boxes of objects and tokens, what the answer was read from, and the edges.
 
     Args:
         picture: boxes in its pixels.
         backdrop: SVG in the same pixels that is drawn below, such as `embedded` makes.
+        per_head: edges are ranked among those of their layer and head, of which a page shows one at a time.
     """
     scale = WIDE / max(picture.width, picture.height)
     width, height = picture.width * scale, picture.height * scale
@@ -138,8 +140,7 @@ def svg(picture: Picture, drawn: Drawn, backdrop: str = "") -> str:
         parts.append(_box(i, box, name_of(i, picture) if is_object else "", OBJECT if is_object else WORD, is_object))
         if not is_object and i not in answered:
             parts.append(_label(entity.text, box, WORD))  # type: ignore[union-attr]
-    last = len(drawn.edges) - 1
-    parts += [_edge(last - i, edge, boxes, picture) for i, edge in enumerate(drawn.edges)]
+    parts += [_edge(rank, edge, boxes, picture) for rank, edge in _ranked(drawn.edges, per_head)]
     for i in sorted(answered):
         parts.append(_answer(boxes[i], name_of(i, picture)))
     parts += [
@@ -187,6 +188,17 @@ def _answer(box: Box, label: str) -> str:
         f'fill="none" stroke="{ANSWER}" stroke-width="4"/>'
     )
     return f'<g class="answer">{rect}{_text(x0, y1 + 24, label, ANSWER, 21, "700")}</g>'
+
+
+def _ranked(edges: Sequence[Edge], per_head: bool) -> list[tuple[int, Edge]]:
+    """Each edge with its rank, 0 of the strongest, which comes last."""
+    groups = [(edge.layer, edge.head) if per_head else None for edge in edges]
+    left = Counter(groups)
+    ranked = []
+    for group, edge in zip(groups, edges):
+        left[group] -= 1
+        ranked.append((left[group], edge))
+    return ranked
 
 
 def _edge(rank: int, edge: Edge, boxes: Sequence[Box], picture: Picture) -> str:
