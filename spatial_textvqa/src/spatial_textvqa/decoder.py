@@ -61,9 +61,12 @@ class Pointer(nn.Module):
         self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
     def forward(
-        self, z: Float[Tensor, "b s dim"], o: Float[Tensor, "b nc dim"], valid: Bool[Tensor, "b nc"]
+        self, z: Float[Tensor, "b s dim"], keys: Float[Tensor, "b nc dim"], valid: Bool[Tensor, "b nc"]
     ) -> Float[Tensor, "b s nc"]:
-        scores = self.query(z) @ self.key(o).mT / math.sqrt(z.shape[-1])
+        """Args:
+        keys: W_k o_k + b_k, the same for all steps.
+        """
+        scores = self.query(z) @ keys.mT / math.sqrt(z.shape[-1])
         return scores - MASKED * (~valid[:, None]).to(scores.dtype)
 
 

@@ -143,13 +143,18 @@ class SAM4C(nn.Module):
         scene = Scene(batch["relations"], valid, question.shape[1], boxes)
         return torch.cat([question, objects, ocr], 1), ocr, scene
 
+    def pointer_keys(self, o: Float[Tensor, "b nc dim"]) -> Float[Tensor, "b nc dim"]:
+        """Of the transformer's OCR outputs; float32 under autocast."""
+        with torch.autocast(o.device.type, enabled=False):
+            return self.pointer.key(o.to(self.classifier.weight.dtype))
+
     def scores(
-        self, z: Float[Tensor, "b s dim"], o: Float[Tensor, "b nc dim"], batch: Batch
+        self, z: Float[Tensor, "b s dim"], keys: Float[Tensor, "b nc dim"], batch: Batch
     ) -> Float[Tensor, "b s v_plus_nc"]:
-        """Of decoder outputs z, with the transformer's OCR outputs o; float32 under autocast."""
+        """Of decoder outputs z; float32 under autocast."""
         with torch.autocast(z.device.type, enabled=False):
-            z, o = (x.to(self.classifier.weight.dtype) for x in (z, o))
-            return torch.cat([self.classifier(z), self.pointer(z, o, batch["ocr_mask"])], -1)
+            z = z.to(self.classifier.weight.dtype)
+            return torch.cat([self.classifier(z), self.pointer(z, keys, batch["ocr_mask"])], -1)
 
     def decoder_in(self, previous: Int[Tensor, "b s"], ocr: Tensor, first: int = 0) -> Float[Tensor, "b s dim"]:
         return self.previous(previous, self.classifier.weight, ocr, first)
@@ -160,7 +165,8 @@ class SAM4C(nn.Module):
         """Scores of all steps, and the transformer's output at all positions, in one pass."""
         steps, ocr_start = previous.shape[1], x.shape[1] - ocr.shape[1]
         out = self.transformer(torch.cat([x, self.decoder_in(previous, ocr)], 1), scene, steps)
-        return self.scores(out[:, x.shape[1] :], out[:, ocr_start : x.shape[1]], batch), out
+        keys = self.pointer_keys(out[:, ocr_start : x.shape[1]])
+        return self.scores(out[:, x.shape[1] :], keys, batch), out
 
     def forward(self, batch: Batch) -> Float[Tensor, "b s v_plus_nc"]:
         """Scores of every step, the right previous words (`prev_inds`) given."""
@@ -189,12 +195,12 @@ class SAM4C(nn.Module):
         steps, end = self.config.steps, self.config.end_index
         start = torch.full((len(x),), self.config.start_index, device=x.device)
         if cached:
-            encoded, past = self.transformer.encode(x, scene, steps)
-            o = encoded[:, x.shape[1] - ocr.shape[1] :]
+            encoded, past = self.transformer.encode(x, scene, steps, ocr.shape[1])
+            keys = self.pointer_keys(encoded)
 
             def step(previous: Tensor, t: int) -> Tensor:
                 z = self.transformer.step(self.decoder_in(previous[:, None], ocr, t), scene, past)
-                return self.scores(z, o, batch)[:, 0]
+                return self.scores(z, keys, batch)[:, 0]
 
             def reorder(rows: Tensor) -> None:
                 reorder_all(past, rows)

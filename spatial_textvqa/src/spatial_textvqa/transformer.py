@@ -288,13 +288,15 @@ class MultimodalTransformer(nn.Module):
         return out
 
     def encode(
-        self, x: Float[Tensor, "b t_plus_n dim"], scene: Scene, steps: int
-    ) -> tuple[Float[Tensor, "b t_plus_n dim"], list[KeysAndValues]]:
-        """Question and entities alone, with what `steps` decoder positions need of them."""
-        past = []
+        self, x: Float[Tensor, "b t_plus_n dim"], scene: Scene, steps: int, wanted: int
+    ) -> tuple[Float[Tensor, "b wanted dim"], list[KeysAndValues]]:
+        """Question and entities alone: the last `wanted` outputs, and what `steps` decoder positions need of all."""
+        past, first = [], x.shape[1] - wanted
         for layer in self.layers:
             a, k, v = layer.attention(x, scene, 0)
             past.append(KeysAndValues(k, v, steps))
+            if layer is self.layers[-1]:  # no one attends to what comes out of it
+                x, a = x[:, first:], a[:, first:]
             x = layer.rest(x, a)
         return x, past
 

@@ -14,18 +14,18 @@ import torch
 import triton
 import triton.language as tl
 from shared.kernels.aot import Build, variant
-from shared.kernels.backend import input_precision
+from shared.kernels.backend import BACKEND, input_precision
 from torch import Tensor
 
 from .subsets import RELATIONS
 
 FORWARD = {
     torch.float32: {"ROWS": 32, "COLUMNS": 32, "num_warps": 4, "num_stages": 2},
-    torch.bfloat16: {"ROWS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 2},
+    torch.bfloat16: {"ROWS": 64, "COLUMNS": 32, "num_warps": 4, "num_stages": 2},
 }
 BACKWARD = {
-    torch.float32: {"ROWS": 32, "COLUMNS": 32, "num_warps": 8, "num_stages": 1},
-    torch.bfloat16: {"ROWS": 32, "COLUMNS": 64, "num_warps": 4, "num_stages": 1},
+    torch.float32: {"ROWS": 32, "COLUMNS": 32, "num_warps": 4, "num_stages": 1},
+    torch.bfloat16: {"ROWS": 32, "COLUMNS": 32, "num_warps": 4, "num_stages": 1},
 }
 TYPES = 16  # relations, padded to a power of two
 
@@ -61,10 +61,13 @@ def dropped(seed, first, i, j, L, dropout):
 
 
 @triton.jit
-def matrix(pointer, rows, stride, L, D, WIDTH: tl.constexpr):
+def matrix(pointer, rows, stride, L, D, WIDTH: tl.constexpr, WIDE: tl.constexpr):
     """Rows of a [L, D] matrix, zeros beyond it."""
     d = tl.arange(0, WIDTH)
-    return tl.load(pointer + rows[:, None] * stride + d[None, :], (rows < L)[:, None] & (d < D)[None, :], other=0.0)
+    out = tl.load(pointer + rows[:, None] * stride + d[None, :], (rows < L)[:, None] & (d < D)[None, :], other=0.0)
+    if WIDE:
+        out = out.to(tl.float32)
+    return out
 
 
 @triton.jit
@@ -72,14 +75,14 @@ def attention_kernel(
     q, k, v, relations, valid, bits, beta, out, lse, seed, dropout, scale,
     q_b, q_h, q_l, k_b, k_h, k_l, v_b, v_h, v_l, o_b, o_h, o_l, T, N, L, H, D,
     QUADRANTS: tl.constexpr, DROP: tl.constexpr, PRECISION: tl.constexpr,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Output and log of the sum of exponentials for `ROWS` queries of head `pid_1` of sample `pid_2`."""
     h, b = tl.program_id(1), tl.program_id(2).to(tl.int64)
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     last = tl.minimum(tl.program_id(0) * ROWS + ROWS, L)  # one past this tile's last query
     subset, first = tl.load(bits + h).to(tl.int32), ((b * H + h) * L * L).to(tl.int32)
-    queries = matrix(q + b * q_b + h * q_h, i, q_l, L, D, WIDTH)
+    queries = matrix(q + b * q_b + h * q_h, i, q_l, L, D, WIDTH, WIDE)
     k += b * k_b + h * k_h
     v += b * v_b + h * v_h
     # Queries of the decoder see up to themselves, all others no decoder position; a tile of question rows that see
@@ -95,7 +98,7 @@ def attention_kernel(
         known = tl.load(valid + b * L + j, j < L, other=0)
         types, both = pair_types(relations + b * N * N, i, j, T, N)
         seen = visible(known, types, both, subset, i, j, T, N, L, QUADRANTS)
-        keys = matrix(k, j, k_l, L, D, WIDTH)
+        keys = matrix(k, j, k_l, L, D, WIDTH, WIDE)
         scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
         if beta is not None:
             scores += tl.load(beta + h * 13 + types, both, other=0.0)
@@ -107,7 +110,7 @@ def attention_kernel(
         total = total * shrink + tl.sum(p, 1)
         if DROP:
             p *= dropped(seed, first, i, j, L, dropout)
-        values = matrix(v, j, v_l, L, D, WIDTH)
+        values = matrix(v, j, v_l, L, D, WIDTH, WIDE)
         mean = mean * shrink[:, None] + tl.dot(p.to(values.dtype), values, input_precision=PRECISION)
         top = above
     some = total > 0
@@ -123,7 +126,7 @@ def scores_gradient(
     queries, keys, values, upstream, known, relations, valid, beta, lse, delta, seed, first, h, subset, dropout, scale,
     i, j, T, N, L, QUADRANTS: tl.constexpr, DROP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """For a tile: probabilities as they met the values, gradient of the scores, types of the pairs and where they are."""
+    """Of a tile: probabilities as they met the values, gradient of the scores, types of the pairs, which have one."""
     types, both = pair_types(relations, i, j, T, N)
     seen = visible(known, types, both, subset, i, j, T, N, L, QUADRANTS)
     scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
@@ -147,27 +150,27 @@ def keys_gradient_kernel(
     q, k, v, relations, valid, bits, beta, lse, delta, up, dk, dv, partial, seed, dropout, scale,
     q_b, q_h, q_l, k_b, k_h, k_l, v_b, v_h, v_l, u_b, u_h, u_l, g_b, g_h, g_l, T, N, L, H, D,
     QUADRANTS: tl.constexpr, DROP: tl.constexpr, PRECISION: tl.constexpr,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """dk and dv of `COLUMNS` keys, and their part of the gradient of the bias table."""
     h, b = tl.program_id(1), tl.program_id(2).to(tl.int64)
     j = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     subset, first = tl.load(bits + h).to(tl.int32), ((b * H + h) * L * L).to(tl.int32)
     keys, values = (
-        matrix(k + b * k_b + h * k_h, j, k_l, L, D, WIDTH),
-        matrix(v + b * v_b + h * v_h, j, v_l, L, D, WIDTH),
+        matrix(k + b * k_b + h * k_h, j, k_l, L, D, WIDTH, WIDE),
+        matrix(v + b * v_b + h * v_h, j, v_l, L, D, WIDTH, WIDE),
     )
     known = tl.load(valid + b * L + j, j < L, other=0)
     by_keys, by_values = tl.zeros((COLUMNS, WIDTH), tl.float32), tl.zeros((COLUMNS, WIDTH), tl.float32)
     of_type, t = tl.zeros((16,), tl.float32), tl.arange(0, 16)
-    # Decoder keys are seen by the decoder from themselves on; rows of the question see nothing where 1 and 2 are masked.
+    # Decoder keys are seen by the decoder from themselves on; question rows see nothing where 1 and 2 are masked.
     begin = tl.where(tl.program_id(0) * COLUMNS >= T + N, tl.program_id(0) * COLUMNS, 0)
     if (QUADRANTS & 3) == 3:
         begin = tl.maximum(begin, T)
     for start in range(begin // ROWS * ROWS, L, ROWS):
         i = start + tl.arange(0, ROWS)
-        queries = matrix(q + b * q_b + h * q_h, i, q_l, L, D, WIDTH)
-        upstream = matrix(up + b * u_b + h * u_h, i, u_l, L, D, WIDTH)
+        queries = matrix(q + b * q_b + h * q_h, i, q_l, L, D, WIDTH, WIDE)
+        upstream = matrix(up + b * u_b + h * u_h, i, u_l, L, D, WIDTH, WIDE)
         met, by_scores, types, both = scores_gradient(
             queries, keys, values, upstream, known, relations + b * N * N, valid, beta, lse + (b * H + h) * L,
             delta + (b * H + h) * L, seed, first, h, subset, dropout, scale, i, j, T, N, L, QUADRANTS, DROP, PRECISION,
@@ -191,15 +194,15 @@ def queries_gradient_kernel(
     q, k, v, relations, valid, bits, beta, lse, delta, up, dq, seed, dropout, scale,
     q_b, q_h, q_l, k_b, k_h, k_l, v_b, v_h, v_l, u_b, u_h, u_l, g_b, g_h, g_l, T, N, L, H, D,
     QUADRANTS: tl.constexpr, DROP: tl.constexpr, PRECISION: tl.constexpr,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """dq of `ROWS` queries."""
     h, b = tl.program_id(1), tl.program_id(2).to(tl.int64)
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     last = tl.minimum(tl.program_id(0) * ROWS + ROWS, L)
     subset, first = tl.load(bits + h).to(tl.int32), ((b * H + h) * L * L).to(tl.int32)
-    queries = matrix(q + b * q_b + h * q_h, i, q_l, L, D, WIDTH)
-    upstream = matrix(up + b * u_b + h * u_h, i, u_l, L, D, WIDTH)
+    queries = matrix(q + b * q_b + h * q_h, i, q_l, L, D, WIDTH, WIDE)
+    upstream = matrix(up + b * u_b + h * u_h, i, u_l, L, D, WIDTH, WIDE)
     by_queries = tl.zeros((ROWS, WIDTH), tl.float32)
     stop = tl.where(last > T + N, last, T + N)
     if (QUADRANTS & 3) == 3:
@@ -207,11 +210,11 @@ def queries_gradient_kernel(
     for start in range(0, stop, COLUMNS):
         j = start + tl.arange(0, COLUMNS)
         keys, values = (
-            matrix(k + b * k_b + h * k_h, j, k_l, L, D, WIDTH),
-            matrix(v + b * v_b + h * v_h, j, v_l, L, D, WIDTH),
+            matrix(k + b * k_b + h * k_h, j, k_l, L, D, WIDTH, WIDE),
+            matrix(v + b * v_b + h * v_h, j, v_l, L, D, WIDTH, WIDE),
         )
         known = tl.load(valid + b * L + j, j < L, other=0)
-        met, by_scores, types, both = scores_gradient(
+        _met, by_scores, _types, _both = scores_gradient(
             queries, keys, values, upstream, known, relations + b * N * N, valid, beta, lse + (b * H + h) * L,
             delta + (b * H + h) * L, seed, first, h, subset, dropout, scale, i, j, T, N, L, QUADRANTS, DROP, PRECISION,
         )  # fmt: skip
@@ -244,8 +247,10 @@ def shared_arguments(
     """T, N, L, H, D, and the constants."""
     width = max(16, triton.next_power_of_2(q.shape[-1]))
     sizes = (layout[0], layout[1], sum(layout), q.shape[1], q.shape[-1])
-    options = {"QUADRANTS": quadrants, "DROP": dropout > 0, "PRECISION": input_precision(), "WIDTH": width}
-    return sizes, options
+    # The interpreter multiplies bfloat16 as the integers that hold it; widening changes no product.
+    wide = BACKEND == "interpret" and q.dtype is torch.bfloat16
+    precision = {"PRECISION": input_precision(), "WIDE": wide}
+    return sizes, {"QUADRANTS": quadrants, "DROP": dropout > 0, "WIDTH": width, **precision}
 
 
 def launch_forward(
@@ -294,7 +299,7 @@ def launch_backward(
     return dq, dk, dv, partial if beta is None else partial.sum((0, 2))[:, :RELATIONS]
 
 
-NUMBERS = tuple(f"{x}_{s}" for x in ("q", "k", "v", "o", "u", "g") for s in ("b", "h", "l")) + ("T", "N", "L", "H", "D")
+NUMBERS = (*(f"{x}_{s}" for x in "qkvoug" for s in "bhl"), "T", "N", "L", "H", "D")
 POINTERS = {
     **dict.fromkeys(("q", "k", "v", "out", "up", "dk", "dv", "dq"), "data"), "relations": "*u8", "valid": "*u8",
     "bits": "*i16", **dict.fromkeys(("beta", "lse", "delta", "partial"), "*fp32"),
@@ -303,7 +308,7 @@ POINTERS = {
 
 def build(kernel: Any, table: dict, dtype: str, precision: str = "ieee", beta: bool = True, drop: bool = True) -> Build:
     names = kernel.arg_names
-    options = {"QUADRANTS": 3, "DROP": drop, "PRECISION": precision, "WIDTH": 64}
+    options = {"QUADRANTS": 3, "DROP": drop, "PRECISION": precision, "WIDTH": 64, "WIDE": False}
     words = [dtype, precision if dtype == "fp32" else "", "bias" if beta else "", "dropout" if drop else ""]
     return variant(
         kernel, " ".join(word for word in words if word), dtype=dtype,
