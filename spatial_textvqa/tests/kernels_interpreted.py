@@ -57,8 +57,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several tiles each way, of unequal sides, at the lengths of a test."""
     for table in (kernel.FORWARD, kernel.BACKWARD):
-        for dtype, launch in table.items():
-            monkeypatch.setitem(table, dtype, {**launch, "ROWS": 16, "COLUMNS": 8})
+        for arithmetic, launch in table.items():
+            monkeypatch.setitem(table, arithmetic, {**launch, "ROWS": 16, "COLUMNS": 8})
 
 
 @pytest.mark.usefixtures("small_tiles")

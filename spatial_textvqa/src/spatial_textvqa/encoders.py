@@ -93,8 +93,9 @@ class BertEncoder(nn.Module):
         super().__init__()
         from transformers import BertConfig, BertModel  # slow to import, and the small models have no use for it
 
+        sizes: dict[str, Any] = {**BERT, "num_hidden_layers": layers}
         drops: dict[str, Any] = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-        self.bert = BertModel(BertConfig(num_hidden_layers=layers, **BERT, **drops), add_pooling_layer=False)
+        self.bert = BertModel(BertConfig(**sizes, **drops), add_pooling_layer=False)
         self.out = nn.Linear(BERT["hidden_size"], dim) if dim != BERT["hidden_size"] else None
 
     def forward(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t dim"]:

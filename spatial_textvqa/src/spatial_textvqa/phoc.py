@@ -32,8 +32,8 @@ OTHERS = bytes(sorted(set(range(256)) - set(ALPHABET)))
 INDEX = np.full(256, -1)
 INDEX[list(ALPHABET)] = np.arange(len(ALPHABET))
 PAIR = np.full((len(ALPHABET), len(ALPHABET)), -1)
-for number, (first, second) in enumerate(BIGRAMS):
-    PAIR[INDEX[ord(first)], INDEX[ord(second)]] = number
+for number, pair in enumerate(BIGRAMS):
+    PAIR[tuple(INDEX[[ord(letter) for letter in pair]])] = number
 
 
 def occupied(n: int, width: int, levels: Sequence[int]) -> NDArray[np.bool_]:

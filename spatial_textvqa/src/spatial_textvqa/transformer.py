@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -273,16 +274,20 @@ class MultimodalTransformer(nn.Module):
             extra = (relation_bias and spatial, spatial and attention == "relative")
             self.layers.append(Layer(dim, ffn, dropout, Attention(dim, heads, dropout, view, *extra)))
 
+    def stack(self) -> list[Layer]:
+        """The layers from the input on, with their type."""
+        return cast("list[Layer]", list(self.layers))
+
     def forward(self, x: Float[Tensor, "b l dim"], scene: Scene, decoder: int) -> Float[Tensor, "b l dim"]:
         """All positions at once; the last `decoder` of them are the decoder's."""
-        for layer in self.layers:
+        for layer in self.stack():
             x = layer(x, scene, decoder)
         return x
 
     def maps(self, x: Float[Tensor, "b l dim"], scene: Scene, decoder: int) -> list[Float[Tensor, "b h l l"]]:
         """Attention's probabilities, layer by layer."""
         out = []
-        for layer in self.layers:
+        for layer in self.stack():
             out.append(layer.attention.maps(x, scene, decoder))
             x = layer(x, scene, decoder)
         return out
@@ -292,7 +297,7 @@ class MultimodalTransformer(nn.Module):
     ) -> tuple[Float[Tensor, "b wanted dim"], list[KeysAndValues]]:
         """Question and entities alone: the last `wanted` outputs, and what `steps` decoder positions need of all."""
         past, first = [], x.shape[1] - wanted
-        for layer in self.layers:
+        for layer in self.stack():
             a, k, v = layer.attention(x, scene, 0)
             past.append(KeysAndValues(k, v, steps))
             if layer is self.layers[-1]:  # no one attends to what comes out of it
@@ -302,6 +307,6 @@ class MultimodalTransformer(nn.Module):
 
     def step(self, x: Float[Tensor, "b 1 dim"], scene: Scene, past: list[KeysAndValues]) -> Float[Tensor, "b 1 dim"]:
         """The next decoder position."""
-        for layer, before in zip(self.layers, past):
+        for layer, before in zip(self.stack(), past):
             x = layer.rest(x, layer.attention.step(x, scene, before))
         return x

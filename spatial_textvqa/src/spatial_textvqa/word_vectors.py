@@ -87,7 +87,7 @@ class HashVectors(Vectors):
     def of(self, word: str) -> NDArray[np.float32]:
         buckets = np.array([fnv(gram.encode()) % BUCKETS for gram in grams(word)], np.uint64)
         counters = buckets[:, None] * np.uint64(self.dim) + np.arange(self.dim, dtype=np.uint64)
-        return uniform(counters).mean(0)
+        return uniform(counters.astype(np.uint64)).mean(0)
 
 
 class Header(NamedTuple):
