@@ -28,9 +28,8 @@ def asker(small_checkpoint: Path) -> Asker:
 
 @pytest.fixture(scope="module")
 def written(asker: Asker, shown_scenes: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    odd = replace(
-        shown_scenes[1], sample_id="../../x</script><b>", question="what word is on the red square", flipped=None
-    )
+    named = {"sample_id": "../../x</script><b>", "question": "what word is on the red square"}
+    odd = replace(shown_scenes[1], **named, flipped=None)  # type: ignore[arg-type]
     return write_pages(asker, [shown_scenes[0], odd], tmp_path_factory.mktemp("pages") / "out").parent
 
 
@@ -106,9 +105,7 @@ def test_the_page_from_disk(browser: Any, written: Path, shown_scenes: list[Samp
     assert page.evaluate(TAKEN) == 0
     page.select_option("#head", "1")  # head 2: inside
     assert page.evaluate(TAKEN) > 0
-    labels = page.evaluate(
-        "[...document.querySelectorAll('.drawing:not([hidden]) .edge.chosen > text')].map(t => t.textContent)"
-    )
+    labels = page.locator(".drawing:visible .edge.chosen > text").all_text_contents()
     assert {label.partition(": ")[2] for label in labels} == {"inside"}
     assert page.text_content("#shown") == f"{len(labels)} edges of this head between boxes"
     # A sample without a spatial word cannot be flipped.

@@ -7,10 +7,14 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from shared.errors import UserError, one_line_errors
+
+if TYPE_CHECKING:
+    from spatial_textvqa.ask import Candidate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,8 +75,8 @@ def run_ask(args: argparse.Namespace) -> int:
     for note in [*notes, *answer.notes]:
         print(f"note: {note}", file=sys.stderr)
     out.print("answer:", answer.text or "(nothing)", style="bold", markup=False)
-    for word, others in zip(answer.words or [None], answer.candidates):
-        if word is not None:
+    for step, others in enumerate(answer.candidates):
+        for word in answer.words[step : step + 1]:
             out.print(f"  {word.word}: {_source(word)}, score {word.score:.3f}", markup=False)
         said = ", ".join(f"{c.word} ({'OCR' if c.source == 'OCR' else 'vocabulary'} {c.score:.3f})" for c in others)
         out.print(f"    best of this step: {said}", markup=False)
@@ -85,8 +89,8 @@ def run_ask(args: argparse.Namespace) -> int:
     return 0
 
 
-def _source(word) -> str:  # type: ignore[no-untyped-def]
-    if word.source == "VOCAB":
+def _source(word: Candidate) -> str:
+    if word.box is None:
         return "from the vocabulary"
     return f"OCR token {word.index} at [{', '.join(f'{value:g}' for value in word.box)}]"
 

@@ -165,8 +165,8 @@ class Asker:
         """One sample as tensors without padding; `picture` as `fitted` gives it."""
         encoder = copy.copy(self.encoder)
         encoder.graphs = {}  # they are kept by name, and two pictures may bear one
-        room = {"max_objects": max(1, len(picture.objects)), "max_ocr": max(1, len(picture.words))}
-        encoder.encoding = replace(encoder.encoding, **room)
+        objects, words = max(1, len(picture.objects)), max(1, len(picture.words))
+        encoder.encoding = replace(encoder.encoding, max_objects=objects, max_ocr=words)
         found = encoder.collate([sample_of(Question("asked", picture.name, question, (), picture))])
         return {key: value for key, value in found.items() if isinstance(value, Tensor) and key not in TRAINING}
 

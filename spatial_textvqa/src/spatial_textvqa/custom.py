@@ -306,7 +306,7 @@ def statistics(questions: Sequence[Question]) -> dict[str, float | int]:
 
 def degree(picture: Picture) -> float:
     """Edges of the spatial graph per entity of a picture, 0 of one without entities."""
-    entities = [*picture.objects[:MOST_OBJECTS], *picture.words[:MOST_OCR]]
+    entities: list[Word | Thing] = [*picture.objects[:MOST_OBJECTS], *picture.words[:MOST_OCR]]
     boxes = torch.from_numpy(picture.boxes(entities))
     return mean_degree(relations(boxes)) if entities else 0.0
 

@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from spatial_textvqa.picture import Box, Picture
+from spatial_textvqa.picture import Box, Picture, Thing, Word
 from spatial_textvqa.spatial_graph import NAMES
 
 WIDE = 800.0  # of the drawing, in its own units, whatever the image's size
 NARROWEST = 420.0  # so that the foot can be read below a narrow image
 FOOT = 64.0  # below it, for question and answer
 # Okabe-Ito: told apart without colour by dashes and labels too.
-OBJECT, WORD, ANSWER, EDGE = "#5f6368", "#0072b2", "#c04a00", "#00664a"
+OBJECT, TOKEN, ANSWER, EDGE = "#5f6368", "#0072b2", "#c04a00", "#00664a"
 ITSELF = 12
 # Where along the strongest, second ... edge its label stands: edges from one token run close together.
 PLACES = (0.5, 0.36, 0.66, 0.27, 0.75, 0.44)
@@ -132,14 +132,14 @@ def svg(picture: Picture, drawn: Drawn, backdrop: str = "", per_head: bool = Fal
         f'<g transform="scale({scale:.6g})">{backdrop}</g>',
         f'<rect x=".5" y=".5" width="{width - 1:.1f}" height="{height - 1:.1f}" fill="none" stroke="#dcdcdc"/>',
     ]
-    entities = [*picture.objects, *picture.words]
+    entities = picture.entities
     boxes = [_scaled(entity.box, scale) for entity in entities]
     answered = set(drawn.answered)
     for i, (entity, box) in enumerate(zip(entities, boxes)):
-        is_object = i < len(picture.objects)
-        parts.append(_box(i, box, name_of(i, picture) if is_object else "", OBJECT if is_object else WORD, is_object))
-        if not is_object and i not in answered:
-            parts.append(_label(entity.text, box, WORD))  # type: ignore[union-attr]
+        is_object = isinstance(entity, Thing)
+        parts.append(_box(i, box, name_of(i, picture) if is_object else "", OBJECT if is_object else TOKEN, is_object))
+        if isinstance(entity, Word) and i not in answered:
+            parts.append(_label(entity.text, box, TOKEN))
     parts += [_edge(rank, edge, boxes, picture) for rank, edge in _ranked(drawn.edges, per_head)]
     for i in sorted(answered):
         parts.append(_answer(boxes[i], name_of(i, picture)))

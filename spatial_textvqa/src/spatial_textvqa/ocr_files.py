@@ -11,7 +11,7 @@ No engine is bundled. The three forms are told apart by what the file says, not 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,10 +168,9 @@ def _google(reply: dict, name: str) -> tuple[Size | None, list]:
     pages = _entries(_entry(response, "fullTextAnnotation", {}, name), "pages", name)
     size = (pages[0]["width"], pages[0]["height"]) if pages and {"width", "height"} <= pages[0].keys() else None
     annotations = _entries(response, "textAnnotations", name)
+    found: Iterable[tuple[Any, Any]] = _words_of_pages(pages, name)
     if annotations:  # the first is the whole text
-        found = ((a.get("description"), a.get("boundingPoly")) for a in annotations[1:])
-    else:
-        found = _words_of_pages(pages, name)
+        found = [(a.get("description"), a.get("boundingPoly")) for a in annotations[1:]]
     return size, [
         {"text": text, "box": _corners(polygon, f"{name}, word {i}", size)} for i, (text, polygon) in enumerate(found)
     ]

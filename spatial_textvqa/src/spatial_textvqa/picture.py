@@ -64,6 +64,11 @@ class Picture:
     word_features: np.ndarray | None = None
     notes: Sequence[str] = field(default=())
 
+    @property
+    def entities(self) -> list[Word | Thing]:
+        """Objects, then tokens: the order of the graph."""
+        return [*self.objects, *self.words]
+
     def boxes(self, entities: Sequence[Word | Thing]) -> np.ndarray:
         """(n, 4) float32, divided by width and height."""
         scale = np.array([self.width, self.height, self.width, self.height])

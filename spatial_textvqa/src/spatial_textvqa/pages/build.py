@@ -126,13 +126,12 @@ def _told(sample: Sample, picture: Picture, ways: dict[str, Asked], notes: Seque
 
 
 def _save(path: Path, picture: Picture, asked: Asked) -> None:
-    entities = [*picture.objects, *picture.words]
     names = [*(thing.label for thing in picture.objects), *(word.text for word in picture.words)]
     np.savez_compressed(
         path,
         attention=asked.looked.attention.numpy().astype(np.float16),
         relations=asked.looked.graph.numpy(),
-        boxes=picture.boxes(entities),
+        boxes=picture.boxes(picture.entities),
         names=np.array(names, dtype=np.str_),
         question=np.array(asked.question),
         prediction=np.array(asked.answer.text),
