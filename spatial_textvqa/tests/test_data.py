@@ -162,8 +162,8 @@ def test_a_target_table_gives_what_the_samples_give() -> None:
         for b, row in enumerate(rows.tolist()):
             ways = every[row].distinct or [None]
             expected = [every[row].dense(every[row].at(way)) for way in ways]
-            same = [n for n, e in enumerate(expected) if all(
-                torch.equal(a, batch[name][b]) for a, name in zip(e, ("targets", "prev_inds", "loss_mask")))]  # fmt: skip
+            given = [batch[name][b] for name in ("targets", "prev_inds", "loss_mask")]
+            same = [n for n, e in enumerate(expected) if all(map(torch.equal, e, given))]
             assert len(same) == 1
             seen.add((row, same[0]))
     assert len(seen) == sum(len(one.distinct) for one in every) + 1  # every way, and the one of no way

@@ -66,9 +66,7 @@ def test_every_axis_of_the_ablation_is_planned() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "files", [("quick.yaml",), ("quick.yaml", "ten_epochs.yaml", "sentences.yaml")], ids=["quick", "sentences"]
-)
+@pytest.mark.parametrize("files", [("quick.yaml",), ("quick.yaml", "ten_epochs.yaml", "sentences.yaml")], ids=len)
 def test_one_batch_of_scenes(files: tuple[str, ...], tmp_path: Path) -> None:
     few = {"train_samples": 64, "val_samples": 16, "test_samples": 16}
     out = run(config(*files, data=few, trainer={"fast_dev_run": True}), 0, tmp_path)
@@ -105,15 +103,8 @@ def test_one_batch_of_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def fabricated(root: Path) -> None:
     """TextVQA and ST-VQA of three questions each, with features of the real form."""
     letters = "abcdefghijklmnopqrstuvwxyz"
-    pieces = [
-        "[PAD]",
-        *(f"[unused{i}]" for i in range(99)),
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        *letters,
-        *(f"##{c}" for c in letters),
-    ]
+    unused = [f"[unused{i}]" for i in range(99)]
+    pieces = ["[PAD]", *unused, "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters)]
     (root / "bert-base-uncased-vocab.txt").write_text("\n".join(pieces))
     generator = np.random.default_rng(0)
     for name in ("textvqa", "stvqa"):

@@ -15,7 +15,7 @@ from spatial_textvqa.data.scenes import KINDS, SHAPES, TEMPLATES
 from spatial_textvqa.data.words import ALL_WORDS
 
 CHANCE = 100 / 6
-STYLE = {
+STYLE: dict[str, dict[str, Any]] = {
     "c3": {"color": COLOURS["ours"]},
     "full": {"color": COLOURS["baseline"], "linestyle": (0, (5, 2))},
 }
@@ -120,7 +120,7 @@ def _looked(experiment: ExperimentResult, name: str, folder: Path) -> Figure:
     figure, axes = plt.subplots(figsize=(3.6, 3.6))
     for number, ((x0, y0, x1, y1), (colour, shape)) in enumerate(zip(boxes, looks)):
         strong = number in (reference, target)
-        style = {
+        style: dict[str, Any] = {
             "edgecolor": COLOURS["vermillion"] if number == reference else INK,
             "linewidth": 1.6 if strong else 0.6,
         }

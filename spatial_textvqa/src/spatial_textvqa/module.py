@@ -143,7 +143,7 @@ class SpatialTextVQA(L.LightningModule):
             self.log("train/loss", loss, batch_size=len(batch["prev_inds"]))
             if not torch.isfinite(loss):
                 raise UserError(
-                    f"the loss is {float(loss)} in epoch {self.current_epoch}: lower model.lr (it is {self.lr:g})"
+                    f"the loss is {loss.item()} in epoch {self.current_epoch}: lower model.lr (it is {self.lr:g})"
                 )
         return loss
 

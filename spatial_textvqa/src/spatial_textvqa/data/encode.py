@@ -94,7 +94,7 @@ class Encoding:
     @classmethod
     def of(cls, plain: dict[str, Any]) -> Encoding:
         names = {f.name for f in fields(cls)}
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items() if name in names}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in names}
         return cls(**values)
 
 
@@ -182,8 +182,8 @@ class Encoder:
         tokens = sample.ocr_tokens[: e.max_ocr]
         objects, ocr = sample.obj_boxes[: e.max_objects], sample.ocr_boxes[: e.max_ocr]
         boxes = torch.zeros(e.max_objects + e.max_ocr, 4)
-        for start, some in ((0, objects), (e.max_objects, ocr)):
-            some = torch.as_tensor(np.asarray(some, dtype=np.float32).reshape(-1, 4))
+        for start, given in ((0, objects), (e.max_objects, ocr)):
+            some = torch.as_tensor(np.asarray(given, dtype=np.float32).reshape(-1, 4))
             boxes[start : start + len(some)] = check_boxes(some, sample.sample_id, e.on_bad_box)
         rows = torch.zeros(e.max_ocr, dtype=torch.long)
         rows[: len(tokens)] = self.words.rows(tokens)

@@ -272,8 +272,8 @@ def _attempt(settings: Settings, seed: int, index: Int64[np.ndarray, " n"], atte
         else:
             if name == "colour":  # one object of the shape that is asked for: the others get another
                 shape[these], asked[1][these] = _made_only(shape[these], wanted[these])
-            question = [asked[0][these], asked[1][these]]
-            answer[these], clear[these] = _fixed(name, colour[these], shape[these], question, of_index[these, 2] < 0.5)
+            named_so = [asked[0][these], asked[1][these]]
+            answer[these], clear[these] = _fixed(name, colour[these], shape[these], named_so, of_index[these, 2] < 0.5)
     named = reference >= 0
     asked[0][named], asked[1][named] = colour[rows, reference][named], shape[rows, reference][named]
     nothing = np.zeros((n, settings.tokens), dtype=np.int64)

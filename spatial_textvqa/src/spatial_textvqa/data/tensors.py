@@ -27,7 +27,11 @@ class TargetTable:
 
     def __init__(self, every: Sequence[Targets], width: int) -> None:
         self.width, self.steps = width, every[0].steps if every else 1
-        entries, prev, mask, entry_count, picks, pick_count = [], [], [], [], [], []
+        entries: list[Any] = []
+        prev: list[list[int]] = []
+        mask: list[list[float]] = []
+        picks: list[int] = []
+        entry_count, pick_count = [], []
         for one in every:
             first = len(prev)
             ways: list[Any] = list(one.distinct) or [None]

@@ -62,10 +62,11 @@ def read_imdb(file: Path) -> list[dict[str, Any]]:
             raise MissingData(f"{file} is missing") from None
         except ValueError:
             raise DamagedData(f"{file}: expected JSON, a list of questions or {{'data': [...]}}") from None
-        rows = found.get("data") if isinstance(found, dict) else found
+        listed = found.get("data") if isinstance(found, dict) else found
         first = 0
-        if not isinstance(rows, list):
+        if not isinstance(listed, list):
             raise DamagedData(f"{file}: expected a list of questions or {{'data': [...]}}")
+        rows = listed
         if rows and isinstance(rows[0], dict) and "question" not in rows[0] and "image_id" not in rows[0]:
             rows, first = rows[1:], 1  # a header, as in an .npy
     return [_question(row, f"{file}, record {number}") for number, row in enumerate(rows, first)]
