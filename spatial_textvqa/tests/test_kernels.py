@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from shared.kernels.build import kernel_modules, listed
 from spatial_textvqa.kernels.checks import CHECKS
@@ -19,6 +20,7 @@ def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=options, check=False)
 
 
+@pytest.mark.timeout(900)  # about a minute of one core
 def test_triton_kernels_in_the_interpreter() -> None:
     tests = Path(__file__).with_name("kernels_interpreted.py")
     done = run("-m", "pytest", "-p", "no:randomly", "-p", "no:xdist", str(tests), KERNEL_BACKEND="interpret")
