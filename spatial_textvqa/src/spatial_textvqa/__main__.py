@@ -1,0 +1,263 @@
+"""What a person does with a trained network and with data of his own: python -m spatial_textvqa COMMAND --help."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from shared.errors import UserError, one_line_errors
+
+if TYPE_CHECKING:
+    from spatial_textvqa.ask import Candidate
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m spatial_textvqa", description=(__doc__ or "").split(":")[0] + ".")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_ask, _demo, _pages, _predict, _score, _convert, _validate, _statistics):
+        add(commands)
+    args = parser.parse_args(argv)
+    return args.run(args)
+
+
+def _command(commands: argparse._SubParsersAction, name: str, run: Callable, says: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=says, description=says)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _bad_box(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on_bad_box", choices=("error", "clip"), default="error", help="of boxes that are turned over or lie outside"
+    )
+
+
+# With a network --------------------------------------------------------------------------------------------------
+
+
+def _ask(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "ask", run_ask, "Answer a question about a picture from its OCR file.")
+    parser.add_argument("question")
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained network")
+    parser.add_argument("--ocr", type=Path, required=True, help="list of {text, box}, Vision reply or Tesseract TSV")
+    parser.add_argument("--objects", type=Path, help="list of {box, label}")
+    parser.add_argument("--features", type=Path, help="npz with object_features and ocr_features, a row for each box")
+    parser.add_argument("--image", type=Path, help="PNG or JPEG: tells the size, and is drawn below the explanation")
+    parser.add_argument("--size", type=_size, help="WIDTHxHEIGHT in pixels, where no file tells it")
+    parser.add_argument("--explain", type=Path, metavar="SVG", help="draw boxes, answer and strongest edges there")
+    _bad_box(parser)
+
+
+def run_ask(args: argparse.Namespace) -> int:
+    from spatial_textvqa.ask import Asker
+    from spatial_textvqa.explain import embedded, sentence
+    from spatial_textvqa.ocr_files import read_picture
+    from spatial_textvqa.picture import as_data, opened_image
+
+    size, backdrop = args.size, ""
+    if args.image is not None:
+        with opened_image(args.image, str(args.image)) as image:
+            size = image.size
+            data = as_data(image, str(args.image)) if args.explain else ""
+    picture = read_picture(args.ocr, args.objects, args.features, size, args.on_bad_box)
+    if args.image is not None and args.explain:
+        backdrop = embedded(data, picture)
+    asker = Asker.load(args.ckpt)
+    picture, notes = asker.fitted(picture)
+    answer = asker.ask(picture, args.question)
+    out = Console(highlight=False, soft_wrap=True)
+    for note in [*notes, *answer.notes]:
+        print(f"note: {note}", file=sys.stderr)
+    out.print("answer:", answer.text or "(nothing)", style="bold", markup=False)
+    for step, others in enumerate(answer.candidates):
+        for word in answer.words[step : step + 1]:
+            out.print(f"  {word.word}: {_source(word)}, score {word.score:.3f}", markup=False)
+        said = ", ".join(f"{c.word} ({'OCR' if c.source == 'OCR' else 'vocabulary'} {c.score:.3f})" for c in others)
+        out.print(f"    best of this step: {said}", markup=False)
+    for edge in answer.edges:
+        where = f"layer {edge.layer + 1}, head {edge.head + 1}"
+        out.print(f"  looked: {sentence(edge, picture)} ({edge.weight:.2f}, {where})", markup=False)
+    if args.explain is not None:
+        args.explain.write_text(answer.svg(picture, backdrop), encoding="utf-8")
+        out.print(f"drawn: {args.explain}", markup=False)
+    return 0
+
+
+def _source(word: Candidate) -> str:
+    if word.box is None:
+        return "from the vocabulary"
+    return f"OCR token {word.index} at [{', '.join(f'{value:g}' for value in word.box)}]"
+
+
+def _size(text: str) -> tuple[float, float]:
+    width, x, height = text.lower().partition("x")
+    if not x or not width.isdecimal() or not height.isdecimal() or int(width) * int(height) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 640x480")
+    return float(width), float(height)
+
+
+def _demo(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "demo", run_demo, "Serve a page: ask, flip the spatial word, see where it looks.")
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained network")
+    parser.add_argument("--host", default="127.0.0.1", help="to listen at; default: this machine only")
+    parser.add_argument("--port", type=int, default=8018, help="default 8018; 0: any that is free")
+    parser.add_argument("--ocr_appearance", choices=("none", "object"), default="none", help="of the synthetic scenes")
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    from spatial_textvqa.demo.serve import serve_until_stopped
+
+    return serve_until_stopped(args.ckpt, args.host, args.port, args.ocr_appearance)
+
+
+def _pages(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "pages", run_pages, "Write a static page of attention, and the maps as npz.")
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained network")
+    parser.add_argument("--data", type=Path, help="json-lines of questions; default: synthetic scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--count", type=int, default=12, help="samples, default 12")
+    parser.add_argument("--ocr_appearance", choices=("none", "object"), default="none", help="of the synthetic scenes")
+    _bad_box(parser)
+
+
+def run_pages(args: argparse.Namespace) -> int:
+    from spatial_textvqa.ask import Asker
+    from spatial_textvqa.custom import read_questions, sample_of
+    from spatial_textvqa.demo.scenes import flippable_scenes
+    from spatial_textvqa.pages.build import write_pages
+
+    if args.count < 1:
+        raise UserError(f"--count is {args.count}: at least 1")
+    asker = Asker.load(args.ckpt)
+    if args.data is not None:
+        samples = [sample_of(question) for question in read_questions(args.data, args.on_bad_box)[: args.count]]
+    else:
+        samples = flippable_scenes(args.count, asker.model.config.feature_width, args.ocr_appearance)
+    page = write_pages(asker, samples, args.out)
+    Console(soft_wrap=True, highlight=False).print(f"{len(samples)} samples: {page}", markup=False)
+    return 0
+
+
+def _predict(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "predict", run_predict, "Answer every question of a data file.")
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained network")
+    parser.add_argument("--data", type=Path, required=True, help="json-lines of questions")
+    parser.add_argument("--out", type=Path, required=True, help="file of predictions to write")
+    parser.add_argument("--form", choices=("evalai", "rrc"), default="evalai", help="TextVQA's or ST-VQA's server")
+    _bad_box(parser)
+
+
+def run_predict(args: argparse.Namespace) -> int:
+    from spatial_textvqa.ask import Asker
+    from spatial_textvqa.custom import read_questions
+    from spatial_textvqa.predictions import Prediction, write_predictions
+
+    asker = Asker.load(args.ckpt)
+    found, notes = [], 0
+    for question in read_questions(args.data, args.on_bad_box):
+        picture, about = asker.fitted(question.picture)
+        answer = asker.ask(picture, question.question, edges=False)
+        notes += bool([*about, *answer.notes])
+        sources = tuple(word.source for word in answer.words)
+        found.append(Prediction(question.question_id, answer.text, question.image_id, sources))
+    write_predictions(found, args.out, args.form)
+    print(f"{len(found)} answers: {args.out}" + (f" ({notes} with notes: `ask` shows them)" if notes else ""))
+    return 0
+
+
+# Without one -----------------------------------------------------------------------------------------------------
+
+
+def _score(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "score", run_score, "Score a file of predictions; no network is needed.")
+    parser.add_argument("--predictions", type=Path, required=True, help="file of either form")
+    parser.add_argument("--gold", type=Path, required=True, help='json-lines of answered questions, or {"data": [...]}')
+
+
+def run_score(args: argparse.Namespace) -> int:
+    from spatial_textvqa.predictions import METRICS, read_gold, read_predictions, score
+
+    found = score(read_predictions(args.predictions), read_gold(args.gold))
+    table = Table("questions", "number", *(f"{name} (%)" for name in METRICS))
+    for name, row in found.by_subset.items():
+        values = ("–" if math.isnan(row[metric]) else f"{100 * row[metric]:.2f}" for metric in METRICS)
+        table.add_row(name, str(found.counts[name]), *values)
+    Console().print(table)
+    if found.missing:
+        print(f"note: {found.missing} questions without a prediction count as wrong", file=sys.stderr)
+    if found.unasked:
+        print(f"note: {found.unasked} predictions are about none of these questions", file=sys.stderr)
+    return 0
+
+
+def _convert(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "convert", run_convert, "Make a data file of questions and an OCR engine's files.")
+    parser.add_argument("--questions", type=Path, required=True, help="json-lines of {image_id, question, answers?}")
+    parser.add_argument("--ocr", type=Path, required=True, help="folder of <image_id>.json or .tsv")
+    parser.add_argument("--objects", type=Path, help="folder of <image_id>.json")
+    parser.add_argument("--images", type=Path, help="folder of <image_id>.png, .jpg or .jpeg, for their sizes")
+    parser.add_argument("--out", type=Path, required=True, help="json-lines to write")
+    _bad_box(parser)
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    from spatial_textvqa.custom import convert
+
+    count = convert(args.questions, args.ocr, args.out, args.objects, args.images, args.on_bad_box)
+    print(f"{count} questions: {args.out}")
+    return 0
+
+
+def _validate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "validate", run_validate, "Look at every line of a data file; says all that is wrong.")
+    parser.add_argument("data", type=Path, help="json-lines of questions")
+    _bad_box(parser)
+
+
+def run_validate(args: argparse.Namespace) -> int:
+    from spatial_textvqa.custom import statistics, validate
+
+    checked = validate(args.data, args.on_bad_box)
+    for message in checked.wrong:
+        print(f"error: {message}", file=sys.stderr)
+    _print_statistics({"lines that are wrong": len(checked.wrong)} | statistics(checked.questions))
+    return 1 if checked.wrong else 0
+
+
+def _statistics(commands: argparse._SubParsersAction) -> None:
+    says = "Shares of spatial and OCR-answerable questions, sizes and sparsity of a data file."
+    parser = _command(commands, "statistics", run_statistics, says)
+    parser.add_argument("data", type=Path, help="json-lines of questions, or of {question_id, text} without boxes")
+    _bad_box(parser)
+
+
+def run_statistics(args: argparse.Namespace) -> int:
+    from spatial_textvqa.custom import is_question_only, question_only_statistics, read_questions, statistics
+
+    if is_question_only(args.data):
+        _print_statistics(question_only_statistics(args.data))
+    else:
+        _print_statistics(statistics(read_questions(args.data, args.on_bad_box)))
+    return 0
+
+
+def _print_statistics(found: dict[str, float | int]) -> None:
+    """Shares as percent; what is no number is not told."""
+    table = Table("", "", show_header=False)
+    for name, value in found.items():
+        if name in ("spatial", "OCR-answerable"):
+            table.add_row(f"{name}, %", "–" if math.isnan(value) else f"{100 * value:.1f}")
+        else:
+            table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())

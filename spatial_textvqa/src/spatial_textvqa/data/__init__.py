@@ -1,0 +1,1 @@
+"""What comes in: scenes, receipts, TextVQA and ST-VQA, and their way into tensors."""

@@ -1,0 +1,179 @@
+"""Answers of a trained network on a whole set, and what is measured on them (sections 9 and 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from spatial_textvqa.data.module import TextVQAData
+from spatial_textvqa.data.scenes import SPATIAL
+from spatial_textvqa.data.tensors import Batches, TensorSet
+from spatial_textvqa.metrics import (
+    anls,
+    by_kind,
+    mean_degree,
+    reference_attention,
+    stvqa_accuracy,
+    textvqa_accuracy,
+    whole_answer,
+)
+from spatial_textvqa.model import SAM4C
+from spatial_textvqa.vocabulary import Vocabulary
+
+ATTENDED = 256  # samples whose attention is looked at
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Decoded indices, whether the whole answer is right, and the pointer's scores at the first step."""
+
+    indices: Int64[Tensor, "n step"]
+    right: Bool[Tensor, " n"]
+    pointer: Float[Tensor, "n token"]
+
+
+def answer(model: SAM4C, data: TensorSet, size: int = 500, beam: int = 1) -> Answered:
+    """Every question of a set, in eval mode."""
+    was_training = model.training
+    model.eval()
+    parts = []
+    device, v = next(model.parameters()).device, model.config.vocab_size
+    with torch.no_grad():
+        for batch in Batches(data, size):
+            on_device = {k: t.to(device) if isinstance(t, Tensor) else t for k, t in batch.items()}
+            decoded = model.decode(on_device, beam=beam)
+            indices = decoded.indices.cpu()
+            right = whole_answer(indices, batch["targets"], batch["loss_mask"])
+            parts.append((indices, right, decoded.scores[:, 0, v:].float().cpu()))
+    model.train(was_training)
+    return Answered(*(torch.cat(each) for each in zip(*parts)))
+
+
+def said(vocabulary: Vocabulary, indices: Int64[Tensor, "n step"], tokens: Sequence[Sequence[str]]) -> list[str]:
+    """The answers as texts."""
+    return [vocabulary.text(row, spelt)[0] for row, spelt in zip(indices.tolist(), tokens)]
+
+
+def spatial_rows(data: TensorSet) -> Bool[Tensor, " n"]:
+    """Questions of a spatial kind."""
+    spatial = torch.tensor([kind in SPATIAL for kind in data.kinds])
+    return spatial[data.kind]
+
+
+def mean(values: Sequence[float] | Tensor) -> float:
+    values = torch.as_tensor(values, dtype=torch.float64)
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def measure(model: SAM4C, vocabulary: Vocabulary, data: TensorSet, beam: int = 1) -> dict[str, float]:
+    """Accuracies of a set: whole answers (all, spatial kinds, each kind), the challenges', and grounding."""
+    found = answer(model, data, beam=beam)
+    texts = said(vocabulary, found.indices, data.tokens)
+    out = {"accuracy": mean(found.right.double())}
+    spatial = spatial_rows(data)
+    if spatial.any():
+        out["spatial"] = mean(found.right[spatial].double())
+    out |= {f"kind/{name}": value for name, value in by_kind(found.right, data.kind, data.kinds).items() if name}
+    for name, function in (("textvqa", textvqa_accuracy), ("stvqa", stvqa_accuracy), ("anls", anls)):
+        out[name] = mean([function(text, answers) for text, answers in zip(texts, data.answers) if answers])
+    pointed = data.wanted.any(1)
+    if pointed.any():
+        best = found.pointer.argmax(1, keepdim=True)
+        out["grounding"] = mean(data.wanted.gather(1, best)[pointed, 0].double())
+    return out
+
+
+def attended(model: SAM4C, data: TensorSet) -> float:
+    """Mean attention, in the last layer, from the answer's OCR token to the reference object, relative to uniform.
+
+    Over the first questions that have both; nan where there are none.
+    """
+    rows = torch.nonzero((data.reference >= 0) & data.wanted.any(1) & spatial_rows(data))[:ATTENDED, 0]
+    if not len(rows):
+        return float("nan")
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    batch = {k: t.to(device) if isinstance(t, Tensor) else t for k, t in data.batch(rows).items()}
+    with torch.no_grad():
+        last = model.attention_maps(batch)[-1].float().cpu()
+    model.train(was_training)
+    words, objects = batch["question_mask"].shape[1], batch["obj_mask"].shape[1]
+    visible = torch.cat([batch["question_mask"], batch["obj_mask"], batch["ocr_mask"]], 1).cpu()
+    token = words + objects + data.wanted[rows].int().argmax(1)
+    reference = words + data.reference[rows]
+    size = visible.shape[1]
+    each = [
+        reference_attention(last[b, :, :, :size], int(token[b]), int(reference[b]), visible[b])
+        for b in range(len(rows))
+    ]
+    return mean(each)
+
+
+def sparsity(data: TensorSet, most: int = 500) -> float:
+    """Mean degree of the graphs: edges of an entity to others."""
+    valid = torch.cat([data.images["obj_mask"], data.images["ocr_mask"]], 1)
+    graphs = data.images["relations"]
+    return mean([mean_degree(graphs[i], valid[i]) for i in range(min(most, len(graphs)))])
+
+
+def flips(model: SAM4C, data: TextVQAData) -> dict[str, float]:
+    """`flipped/changed`: in how many scenes the answer changes when the spatial word is turned round, right or wrong;
+    `flipped/both`: in how many both answers are right.
+    """
+    drawn = data.drawn("test", len(data.test))  # type: ignore[arg-type]
+    asked = torch.from_numpy(drawn.flipped_target >= 0)
+    if not asked.any():
+        return {}
+    assert isinstance(data.test, TensorSet)
+    first, second = answer(model, data.test), answer(model, data.encoded(drawn.flipped(), "test"))
+    changed = (first.indices[asked] != second.indices).any(1)
+    return {
+        "flipped/changed": mean(changed.double()),
+        "flipped/both": mean((first.right[asked] & second.right).double()),
+    }
+
+
+def picture(model: SAM4C, data: TextVQAData, edges: int = 10) -> dict[str, list[float]]:
+    """The first test scene with a question of a relation: boxes, looks, and the last layer's strongest edges.
+
+    An edge is [query, key, relation, attention]: entities by number (objects, then OCR tokens), attention as the
+    largest over heads; from the answer's token and from the reference object. Numbers only, for `figures`.
+    """
+    assert isinstance(data.test, TensorSet)
+    rows = torch.nonzero((data.test.reference >= 0) & spatial_rows(data.test))[:1, 0]
+    if not len(rows):
+        return {}
+    row = int(rows[0])
+    scene = data.drawn("test", row + 1).take(np.array([row]))
+    batch = data.test.batch(rows)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        maps = model.attention_maps(batch)[-1][0].float().cpu()
+        found = model.decode(batch).indices[0].tolist()
+    model.train(was_training)
+    words, objects, tokens = (batch[n].shape[1] for n in ("question_mask", "obj_mask", "ocr_mask"))
+    inner = maps[:, words : words + objects + tokens, words : words + objects + tokens].amax(0)
+    starts = (objects + int(data.test.wanted[row].int().argmax()), int(scene.reference[0]))
+    weights = torch.full_like(inner, -1.0)
+    for start in starts:
+        weights[start] = inner[start]
+        weights[start, start] = -1.0
+    best = weights.flatten().topk(min(edges, int((weights > 0).sum()))).indices.tolist()
+    n, graph = objects + tokens, batch["relations"][0]
+    listed = [(i // n, i % n, int(graph[i // n, i % n]), float(weights.flatten()[i])) for i in best]
+    chosen = [float(index - len(data.vocabulary)) for index in found if index >= len(data.vocabulary)]
+    return {
+        "picture/boxes": scene.boxes[0].ravel().tolist(),
+        "picture/token_boxes": scene.token_boxes[0].ravel().tolist(),
+        "picture/look": np.stack([scene.colour[0], scene.shape[0]], 1).ravel().tolist(),
+        "picture/word": scene.word[0].tolist(),
+        "picture/question": [int(scene.kind[0]), int(scene.reference[0]), int(scene.target[0])],
+        "picture/answer": chosen or [-1.0],
+        "picture/edges": [float(value) for edge in listed for value in edge],
+    }

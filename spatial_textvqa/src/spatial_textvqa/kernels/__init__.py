@@ -1,0 +1,1 @@
+"""Custom operators (section 8): one folder each, with the definition in plain PyTorch."""

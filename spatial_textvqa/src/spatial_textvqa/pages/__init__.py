@@ -1,0 +1,1 @@
+"""Static pages that show where a network looks (see `build`)."""

@@ -1,0 +1,66 @@
+"""The collection of kernels; starts the interpreter's tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from shared.kernels.build import kernel_modules, listed
+from spatial_textvqa.kernels.checks import CHECKS
+from spatial_textvqa.kernels.relation_attention import Layout, reference, relation_attention, subset_bits
+
+
+def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "KERNEL_BACKEND")}
+    options = {**clean, "OMP_NUM_THREADS": "1", **env}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=options, check=False)
+
+
+@pytest.mark.timeout(900)  # about a minute of one core
+def test_triton_kernels_in_the_interpreter() -> None:
+    tests = Path(__file__).with_name("kernels_interpreted.py")
+    done = run("-m", "pytest", "-p", "no:randomly", "-p", "no:xdist", str(tests), KERNEL_BACKEND="interpret")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout or "[100%]" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+def test_the_checks_need_nothing_but_pytorch() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = sys.modules['jaxtyping'] = None\n"
+        "from spatial_textvqa.kernels.checks import CHECKS\n"
+        "from shared.kernels.harness import compare, draw\n"
+        "import torch\n"
+        "for c in CHECKS: assert max(compare(c, draw(c, c.small[0], 'cpu', torch.float32)).values()) < 1e-4, c.name\n"
+        "bad = {'lightning', 'pytorch_lightning', 'wandb', 'rich', 'transformers'} & set(sys.modules)\n"
+        "print('done', bad)"
+    )
+    done = run("-c", code)
+    assert done.stdout.strip() == "done set()", done.stderr
+
+
+def test_every_folder_is_checked_and_compiled() -> None:
+    folders = {module.split(".")[-2] for module in kernel_modules("spatial_textvqa")}
+    assert folders == {check.kernel for check in CHECKS} == {"relation_attention", "relations"}
+    assert all(listed(module) for module in kernel_modules("spatial_textvqa"))
+
+
+def test_the_definition_by_finite_differences() -> None:
+    """In float64, with the bias table: rows that see nothing among them."""
+    layout, draw = Layout(2, 3, 2), torch.Generator().manual_seed(0)
+    leaves = [torch.randn(1, 2, 7, 3, generator=draw, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    beta = torch.randn(2, 13, generator=draw, dtype=torch.float64, requires_grad=True)
+    graph = torch.randint(0, 13, (1, 3, 3), generator=draw).to(torch.uint8)
+    valid = torch.tensor([[True, False, True, True, False, True, True]])
+
+    def function(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+        return relation_attention(q, k, v, graph, valid, layout, subset_bits(5)[4:6], beta)
+
+    assert torch.autograd.gradcheck(function, (*leaves, beta))
+    seen = reference.allowed(graph, valid, layout, subset_bits(5)[4:6])
+    assert not seen[:, :, :2].any()
+    assert not function(*leaves, beta)[:, :, :2].any()

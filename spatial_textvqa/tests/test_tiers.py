@@ -1,0 +1,149 @@
+"""Every configuration is whole: planned, claimed, and one batch of it runs."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shared.runs.plan import load_plan, merge, read_yaml
+from shared.runs.reproduce import read_ledger
+from spatial_textvqa.experiment import data_fingerprint, run
+
+HERE = Path(__file__).resolve().parent.parent
+TIERS = ("quick", "cpu", "gpu", "paper")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+def config(*files: str, **sections: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for file in files:
+        out = merge(out, read_yaml(HERE / "configs" / file))
+    return merge(out, sections)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_ledger_names_experiments_of_the_tier(tier: str) -> None:
+    plan = load_plan(HERE, tier)
+    ledger = read_ledger(HERE, plan)
+    assert ledger is not None
+    assert any(tier in claim.tiers for claim in ledger.claims)
+
+
+def test_a_gap_is_planned_in_both_settings_of_appearance() -> None:
+    for tier in ("quick", "cpu"):
+        names = {experiment.name for experiment in load_plan(HERE, tier).experiments}
+        assert {"c3_none", "full_none", "c3_object", "full_object"} <= names
+
+
+def test_ours_and_the_baseline_differ_in_one_setting() -> None:
+    for tier in ("quick", "cpu"):
+        found = {experiment.name: experiment for experiment in load_plan(HERE, tier).experiments}
+        for look in ("none", "object"):
+            ours, full = found[f"c3_{look}"].config, found[f"full_{look}"].config
+            assert merge(ours, {"model": {"layers": "nnn"}}) == full
+            assert ours["data"]["ocr_appearance"] == look
+
+
+def test_every_axis_of_the_ablation_is_planned() -> None:
+    plan = {experiment.name: experiment.config for experiment in load_plan(HERE, "paper").experiments}
+    base = plan["textvqa_c3"]
+    assert len({json.dumps(c, sort_keys=True) for c in plan.values()}) == len(plan)
+    for name, each in plan.items():
+        if name.startswith(("layers_", "context_", "quadrants_", "control_", "threshold_", "beam")):
+            different = [
+                (section, key)
+                for section in ("model", "data")
+                for key in {**each[section], **base[section]}
+                if each[section].get(key) != base[section].get(key)
+            ]
+            assert 1 <= len(different) <= 2, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [("quick.yaml",), ("quick.yaml", "ten_epochs.yaml", "sentences.yaml")], ids=len)
+def test_one_batch_of_scenes(files: tuple[str, ...], tmp_path: Path) -> None:
+    few = {"train_samples": 64, "val_samples": 16, "test_samples": 16}
+    out = run(config(*files, data=few, trainer={"fast_dev_run": True}), 0, tmp_path)
+    assert 0 <= out["test/accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_one_batch_of_the_full_size_scenes_with_a_narrower_network(tmp_path: Path) -> None:
+    few = {"train_samples": 8, "val_samples": 4, "test_samples": 4, "batch_size": 4, "feature_width": 32}
+    narrow = {"dim": 48, "ffn": 48}
+    trainer = {"fast_dev_run": True, "accelerator": "cpu", "precision": "32-true"}
+    out = run(config("quick.yaml", "full_size.yaml", data=few, model=narrow, trainer=trainer), 0, tmp_path)
+    assert 0 <= out["test/accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_one_batch_of_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random.seed(0)
+    for kind in ("box", "key"):
+        (tmp_path / "sroie" / kind).mkdir(parents=True)
+    for number in range(20):
+        total = f"{random.randint(1, 99)}.00"
+        rows = ["10,10,90,10,90,20,10,20,SHOP", "10,30,50,30,50,40,10,40,TOTAL", f"60,30,90,30,90,40,60,40,{total}"]
+        (tmp_path / "sroie/box" / f"{number:03}.csv").write_text("\n".join(rows))
+        (tmp_path / "sroie/key" / f"{number:03}.json").write_text(json.dumps({"company": "SHOP", "total": total}))
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    made = config("receipts.yaml", trainer={"fast_dev_run": True}, data={"batch_size": 8})
+    assert data_fingerprint(made)[1] == "real"
+    out = run(made, 0, tmp_path / "run")
+    assert 0 <= out["test/anls"] <= 1
+    assert "test/kind/total" in out
+
+
+def fabricated(root: Path) -> None:
+    """TextVQA and ST-VQA of three questions each, with features of the real form."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    unused = [f"[unused{i}]" for i in range(99)]
+    pieces = ["[PAD]", *unused, "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters)]
+    (root / "bert-base-uncased-vocab.txt").write_text("\n".join(pieces))
+    generator = np.random.default_rng(0)
+    for name in ("textvqa", "stvqa"):
+        (root / name / "imdb").mkdir(parents=True)
+        (root / name / "fixed_answer_vocab.txt").write_text("<pad>\n<s>\n</s>\n<unk>\nstop\nred\n")
+        for kind in ("obj", "ocr"):
+            (root / name / "features" / kind).mkdir(parents=True)
+        for part in ("train", "val", "test"):
+            rows: list[dict[str, Any]] = [{"dataset": name, "version": 0.5}]
+            for number in range(3):
+                image = f"{part}{number}"
+                tokens = ["stop", "main", "st"][:number]
+                answers = {} if part == "test" else {"answers": ["stop"] * (10 if name == "textvqa" else 2)}
+                question = "what is left of the sign" if number % 2 else "what colour is it"
+                rows.append({"question": question, "question_id": number, "image_id": image, **answers,
+                             "google_ocr_tokens_filtered": tokens})  # fmt: skip
+                for kind, count in (("obj", 4), ("ocr", len(tokens))):
+                    low = generator.uniform(0, 90, (count, 2))
+                    boxes = np.concatenate([low, low + 10], 1)
+                    features = generator.normal(size=(count, 2048)).astype(np.float32)
+                    np.savez(root / name / "features" / kind / f"{image}.npz", features=features, boxes=boxes,
+                             image_h=100, image_w=100)  # fmt: skip
+            np.save(root / name / "imdb" / f"imdb_{part}.npy", np.array(rows, dtype=object), allow_pickle=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("files", "dataset"),
+    [(("textvqa.yaml",), "textvqa"), (("textvqa.yaml", "stvqa.yaml"), "stvqa"), (("textvqa.yaml",), "textvqa+stvqa")],
+)
+def test_one_batch_of_the_papers_data_in_their_real_formats(
+    files: tuple[str, ...], dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The paper's configuration with a narrower and shallower network: the text encoder is BERT's, layer for layer."""
+    fabricated(tmp_path)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    narrow = {"dim": 48, "ffn": 48, "text_layers": 1}
+    trainer = {"fast_dev_run": True, "accelerator": "cpu"}
+    made = config(*files, model=narrow, data={"dataset": dataset, "workers": 0, "batch_size": 2}, trainer=trainer)
+    assert data_fingerprint(made)[1] == "real"
+    out = run(made, 0, tmp_path / "run")
+    assert 0 <= out["val/textvqa"] <= 1
