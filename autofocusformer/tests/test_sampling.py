@@ -70,7 +70,7 @@ def test_equal_importances_keep_the_lower_rows_first() -> None:
     rows = keep(torch.ones(1, 64), positions, 2, (8, 8), rate=0.5)[0]
     free = (~on_grid(positions, 4))[0]
     even, rest = (free & on_grid(positions, 2)[0]).nonzero()[:, 0], (free & ~on_grid(positions, 2)[0]).nonzero()[:, 0]
-    assert rows.tolist() == sorted(even.tolist() + rest[: 28 - len(even)].tolist()) + [0, 4, 32, 36]
+    assert rows.tolist() == [*sorted(even.tolist() + rest[: 28 - len(even)].tolist()), 0, 4, 32, 36]
 
 
 @pytest.mark.parametrize("mode", ["adaptive", "oracle"])
@@ -87,12 +87,8 @@ def test_the_most_important_and_the_reserved_are_kept(mode: str) -> None:
 
 def test_random_keeps_as_many_as_asked_and_others_each_time() -> None:
     positions = canvas_positions(16, 16)[None].expand(2, -1, -1)
-    first, second = (
-        keep(
-            torch.zeros(2, 256), positions, 2, (16, 16), 0.2, mode="random", generator=torch.Generator().manual_seed(i)
-        )
-        for i in (0, 1)
-    )
+    importance, generators = torch.zeros(2, 256), [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    first, second = (keep(importance, positions, 2, (16, 16), 0.2, mode="random", generator=g) for g in generators)
     assert first.shape == (2, 51)
     assert (first.diff(dim=1) > 0).all()
     assert not torch.equal(first, second)

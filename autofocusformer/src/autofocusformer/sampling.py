@@ -36,9 +36,7 @@ class Budget(NamedTuple):
 def check_sampling(rate: float, alpha: float, mode: str) -> None:
     """Raises UserError for settings that no stage can work with."""
     if not 0 < rate <= 1:
-        raise UserError(
-            f"rate is {rate}: the share of points kept must be above 0 and at most 1 (1/4 and 1/5 are usual)"
-        )
+        raise UserError(f"rate is {rate}: the share of points kept must be above 0 and at most 1 (usually 0.25 or 0.2)")
     if not alpha >= 0 or math.isinf(alpha):
         raise UserError(f"alpha is {alpha}: the weight of the importance must be at least 0 (the paper's is 4)")
     if mode not in get_args(Mode):
