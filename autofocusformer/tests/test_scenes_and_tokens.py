@@ -7,8 +7,8 @@ import pytest
 import torch
 from autofocusformer.data.sets import load
 from autofocusformer.data.synthetic import REGIONS, SHAPES, SceneConfig, scene, silhouette
-from autofocusformer.data.tokens import gradient_magnitude, label_edges, object_tokens, rank, token_labels
 from autofocusformer.metrics import Coverage, SegmentationScore, confusion, iou
+from autofocusformer.tokens_of_images import gradient_magnitude, label_edges, object_tokens, rank, token_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared.errors import UserError
