@@ -3,7 +3,7 @@
 label of a token = majority of its 4 x 4 pixels -> the real sampling rule at S = 2, 4, 8 -> every pixel takes the label
 of the nearest kept token -> IoU of small and of large classes, and the share of object tokens that were kept.
 
-Nothing is learned: importance is the rank of the mean gradient magnitude (`adaptive`), or of the label edges (`oracle`).
+Nothing is learned: importance is the rank of the mean gradient (`adaptive`), or of the label edges (`oracle`).
 """
 
 from __future__ import annotations
