@@ -62,9 +62,7 @@ def check_images(images: Tensor, channels: int) -> None:
         raise UserError(f"images of type {images.dtype}: convert to float and normalise them first")
     if not torch.compiler.is_compiling() and not torch.isfinite(images).all():
         bad = [i for i, image in enumerate(images) if not torch.isfinite(image).all()]
-        raise UserError(
-            f"image {bad[0]} of the batch holds NaN or infinite values: check how it was read or normalised"
-        )
+        raise UserError(f"image {bad[0]} of the batch holds NaN or infinite values: see how it was read or normalised")
 
 
 class PatchEmbedding(nn.Module):
@@ -143,7 +141,7 @@ class Stage(nn.Module):
         return x, around
 
     def importance(self, x: Float[Tensor, "batch n c"]) -> Float[Tensor, "batch n"]:
-        """s = sigmoid(w . x + b), in fp32 whatever the precision around: in half precision different points would tie."""
+        """s = sigmoid(w . x + b), always in fp32: in half precision different points would tie."""
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self.prob_net.weight, self.prob_net.bias
             dtype = torch.promote_types(x.dtype, torch.float32)
@@ -162,7 +160,8 @@ class Stage(nn.Module):
         if asked < reserved and (*canvas, n) not in self.told:
             self.told.add((*canvas, n))
             log.warning(
-                "stage %d, canvas %d x %d: a rate of %g would keep %d of %d points, fewer than the %d reserved; keeping %d",
+                "stage %d, canvas %d x %d: a rate of %g would keep %d of %d points, "
+                "fewer than the %d reserved; keeping %d",
                 *(self.index + 1, *canvas, config.rate, asked, n, reserved, kept),
             )
         return keep(importance, positions, stride, canvas, config.rate, config.alpha, config.sampling)
