@@ -102,7 +102,8 @@ def test_a_released_file_loads_strictly_with_all_that_lies_beside_its_weights(na
     assert own.keys() == weights.keys()
     assert all(torch.equal(own[key], value) for key, value in weights.items())
     load_checkpoint(model, path, average=True)
-    assert all(torch.equal(model.state_dict()[key], value) for key, value in average.items())
+    own = model.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in average.items())
 
 
 def test_a_pyramid_takes_the_backbone_of_a_classifier(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
-        self.blank_k = nn.Parameter(nn.init.normal_(torch.empty(width)))
-        self.blank_v = nn.Parameter(nn.init.normal_(torch.empty(width)))
+        self.blank_k = nn.Parameter(torch.randn(width))
+        self.blank_v = nn.Parameter(torch.randn(width))
         self.pos_embed = nn.Linear(FEATURES, heads)
         self.proj = nn.Linear(width, width)
 
