@@ -1,4 +1,4 @@
-"""Pixel decoder of Mask2Former on tokens: an encoder over res5, res4, res3, and its result on the full canvas of res2."""
+"""Pixel decoder of Mask2Former on tokens: an encoder over res5, res4, res3, then the full canvas of res2."""
 
 from __future__ import annotations
 
@@ -46,16 +46,18 @@ class PointConv(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight_net = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4))
+        self.pair_linear = nn.Linear(5, 4)
+        self.pair_norm = nn.LayerNorm(4)
         self.norm = nn.LayerNorm(4 * width)
         self.linear = nn.Linear(4 * width, width)
         # phi of the opposite offset: all but the distance change their sign.
+        self.opposite: Tensor
         self.register_buffer("opposite", torch.tensor([-1.0, -1, 1, -1, -1]), persistent=False)
 
     def forward(self, x: Float[Tensor, "b n width"], positions: Int[Tensor, "b n 2"]) -> Float[Tensor, "b n width"]:
         batch, n, _ = x.shape
         idx = nearest_tokens(positions, positions, NEIGHBOURS)
-        linear, norm = self.weight_net[0], self.weight_net[1]
+        linear, norm = self.pair_linear, self.pair_norm
         everyone = torch.arange(n, device=x.device).expand(batch, -1)
         merged = point_merge(
             x, x.new_ones(batch, n), positions, everyone, idx, torch.ones_like(idx, dtype=torch.bool),

@@ -174,7 +174,7 @@ def forward(
 def backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, near: Tensor | None, pos_weight: Tensor,
     pos_bias: Tensor, blank_k: Tensor, blank_v: Tensor, size: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients by q, k, v, pos_weight, pos_bias, blank_k, blank_v."""
     dtype = computing(q)
     layout = Layout(positions, near, size, dtype)

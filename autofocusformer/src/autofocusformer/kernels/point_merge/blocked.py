@@ -88,7 +88,7 @@ def gelu_slope(y: Tensor) -> Tensor:
 def backward(
     grad: Tensor, x: Tensor, prob: Tensor, positions: Tensor, kept: Tensor, idx: Tensor, valid: Tensor, weight: Tensor,
     bias: Tensor, norm_weight: Tensor, norm_bias: Tensor,
-) -> tuple[Tensor, ...]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients by x, prob, weight, bias, norm_weight, norm_bias."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     batch, n, width = x.shape
