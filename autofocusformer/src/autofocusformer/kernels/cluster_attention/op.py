@@ -27,7 +27,8 @@ def attention(
         from . import triton
 
         return triton.launch_forward(*given)
-    return blocked.forward(*given), kept(q)
+    with torch.autocast(q.device.type, enabled=False):  # the types are the operator's own business
+        return blocked.forward(*given), kept(q)
 
 
 def kept(q: Tensor) -> Tensor:
@@ -51,7 +52,8 @@ def attention_backward(
         from . import triton
 
         return triton.launch_backward(grad, out, logarithm, *given)
-    return blocked.backward(grad, *given)
+    with torch.autocast(q.device.type, enabled=False):  # the types are the operator's own business
+        return blocked.backward(grad, *given)
 
 
 @attention_backward.register_fake
