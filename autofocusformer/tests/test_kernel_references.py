@@ -17,7 +17,7 @@ from autofocusformer.kernels.point_merge import blocked as merge_blocked
 from autofocusformer.kernels.point_merge import point_merge
 from autofocusformer.kernels.point_merge import reference as merge_reference
 from autofocusformer.kernels.point_ops import av, qk, wf
-from points import clustered_points
+from autofocusformer.kernels.points import clustered_points
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -87,7 +87,7 @@ def attention_operands(
     batch: int, n: int, heads: int, width: int, size: int, nnc: int, dtype: torch.dtype = torch.float64
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Real operands in the order of the arguments without positions and lists, and these two."""
-    positions, _, near = clustered_points(batch, n, size, nnc)
+    positions, _, near = clustered_points(torch.Generator().manual_seed(0), batch, n, size, nnc)
     generator = torch.Generator().manual_seed(1)
     shapes = [(batch, heads, n, width)] * 3 + [(heads, 5), (heads,), (heads, width), (heads, width)]
     scale = [1, 1, 1, 0.2, 1, 1, 1]
@@ -154,7 +154,7 @@ def test_attention_in_16_bits_and_of_an_image_alone() -> None:
 
 
 def test_unions_name_each_cluster_of_a_tile_once() -> None:
-    _, _, near = clustered_points(2, 50, 4, 3)
+    _, _, near = clustered_points(torch.Generator().manual_seed(0), 2, 50, 4, 3)
     union, count = unions(near, 16)
     assert union.shape == (2, 4, 48)
     for image in range(2):
@@ -190,7 +190,7 @@ def test_merging_is_the_authors(name: str, function: object) -> None:
 
 def merge_operands(dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """Real operands x, prob and parameters; positions, kept, idx, valid."""
-    positions, _, near = clustered_points(2, 45, 8, 2)
+    positions, _, near = clustered_points(torch.Generator().manual_seed(0), 2, 45, 8, 2)
     idx, valid = members(near, 8, 45)
     generator = torch.Generator().manual_seed(2)
     kept = torch.stack([torch.randperm(45, generator=generator)[:11].sort().values for _ in range(2)])

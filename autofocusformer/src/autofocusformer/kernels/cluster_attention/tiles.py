@@ -35,3 +35,25 @@ def unions(near: Int[Tensor, "b n nnc"], tile: int = TILE) -> tuple[Int[Tensor, 
     out = torch.full_like(lists, -1)
     out.scatter_(-1, place, lists)  # equal ones are written to one place
     return out, place[..., -1] + 1
+
+
+def inverse(
+    union: Int[Tensor, "b tiles U"], together: int, groups: int
+) -> tuple[Int[Tensor, " uses"], Int[Tensor, " groups_of_all_images_and_1"]]:
+    """`(users, starts)`: the tiles, ascending, that use group g of image i are `users[starts[i groups + g] : ...]`.
+
+    Args:
+        union: ascending clusters of each tile, -1 behind the last.
+        together: clusters of a group.
+        groups: of an image.
+    """
+    batch, tiles, _ = union.shape
+    group = torch.div(union, together, rounding_mode="floor")
+    fresh = union >= 0
+    fresh[..., 1:] &= group[..., 1:] != group[..., :-1]
+    image = torch.arange(batch, device=union.device)[:, None, None] * groups
+    key = torch.where(fresh, group + image, batch * groups).flatten()
+    tile = torch.arange(tiles, device=union.device)[None, :, None].expand_as(union).flatten()
+    key, order = key.sort(stable=True)
+    starts = torch.searchsorted(key, torch.arange(batch * groups + 1, device=union.device))
+    return tile[order].to(torch.int32), starts.to(torch.int32)

@@ -29,6 +29,6 @@ def nearest_clusters(positions: Tensor, centres: Tensor, nnc: int) -> Tensor:
         for first in range(0, n, step):
             at = positions[image, first : first + step].double()
             squared = (at[:, :1] - centre[:, 0]).square_()
-            squared.add_((at[:, 1:] - centre[:, 1]).square_()).mul_(STEPS).round_()
+            squared.add_((at[:, 1:] - centre[:, 1]).square_()).mul_(STEPS).add_(0.5).floor_()
             near[image, first : first + step] = smallest(squared, nnc)
     return near
