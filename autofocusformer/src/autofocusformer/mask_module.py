@@ -74,6 +74,7 @@ class MaskSegmenter(Trained):
         if queries < 1 or points < 1:
             raise UserError(f"queries is {queries} and points {points}: both have to be at least 1")
         self.queries, self.power, self.points = queries, shepard_power, points
+        self.settings = {"variant": variant, "backbone": backbone, "queries": queries, "shepard_power": shepard_power}
 
     def build(self, classes: int, names: tuple[str, ...] = (), small: tuple[int, ...] = ()) -> None:
         self.backbone = Pyramid(self.config)

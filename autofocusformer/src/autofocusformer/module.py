@@ -106,6 +106,7 @@ class Trained(L.LightningModule):
             raise UserError(f"schedule is {schedule!r}: choose {', '.join(SCHEDULES)}")
         self.lr, self.weight_decay, self.backbone_factor = lr, weight_decay, backbone_factor
         self.warm_up, self.schedule, self.least, self.start = warm_up, schedule, least, start
+        self.settings: dict[str, Any] = {}
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
 
@@ -129,6 +130,9 @@ class Trained(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curves"] = self.curves
+        # What it takes to build the network again without the run's folder (see `trained.load`).
+        about = {"kind": type(self).__name__, "settings": self.settings}
+        checkpoint["autofocusformer"] = {**about, "names": list(self.data.names), "small": list(self.data.small)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.curves = checkpoint["curves"]
@@ -177,6 +181,7 @@ class Segmenter(Trained):
         if not self.levels or set(self.levels) - set(LEVELS):
             raise UserError(f"levels is {self.levels}: choose from {', '.join(LEVELS)}")
         self.head_width, self.object_weight = head_width, object_weight
+        self.settings = {"variant": variant, "backbone": backbone, "levels": self.levels, "head_width": head_width}
 
     def build(self, classes: int, small: Sequence[int] = (), names: Sequence[str] = ()) -> None:
         """The networks for so many classes; called with the data's own before training, by hand for inference."""
@@ -265,6 +270,7 @@ class Classifier(Trained):
     ) -> None:
         super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start)
         self.config, self.smoothing = backbone_config(variant, backbone), smoothing
+        self.settings = {"variant": variant, "backbone": backbone}
         if self.config.sampling == "oracle":
             raise UserError("sampling: oracle needs labels of pixels: a classifier has none")
 

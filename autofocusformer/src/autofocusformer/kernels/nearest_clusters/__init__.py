@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from shared.kernels.backend import use_triton
 from torch import Tensor
 
@@ -36,4 +37,15 @@ def nearest_clusters(
         from . import triton
 
         return triton.launch(positions, centres, count)
+    return torch.ops.autofocusformer.nearest_clusters(positions, centres, count)
+
+
+@torch.library.custom_op("autofocusformer::nearest_clusters", mutates_args=())
+def _nearest_clusters(positions: Tensor, centres: Tensor, count: int) -> Tensor:
+    # How many centres tie is known only when it runs: for whoever traces the network this is one step.
     return reference.nearest_clusters(positions, centres, count)
+
+
+@_nearest_clusters.register_fake
+def _shape(positions: Tensor, centres: Tensor, count: int) -> Tensor:
+    return positions.new_empty((*positions.shape[:2], count), dtype=torch.long)
