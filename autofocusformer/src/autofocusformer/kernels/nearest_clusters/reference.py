@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 STEPS = 2.0**30  # squared distances within 1e-9 of one another are equal
-TILE = 2**20  # distances that are in memory at a time
+TILE = 2**17  # distances that are in memory at a time: 1 MiB, and as much again to select from
 
 
 def smallest(keys: Tensor, count: int) -> Tensor:

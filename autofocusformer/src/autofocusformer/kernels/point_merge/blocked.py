@@ -39,7 +39,7 @@ def layer_norm_of(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def flat(idx: Tensor, n: int) -> Tensor:
     """Rows of [B n] of each image's rows."""
-    image = torch.arange(len(idx)).view(-1, *[1] * (idx.ndim - 1))
+    image = torch.arange(len(idx), device=idx.device).view(-1, *[1] * (idx.ndim - 1))
     return (idx + image * n).flatten(0, 1)
 
 
@@ -93,9 +93,10 @@ def backward(
     dtype = torch.promote_types(x.dtype, torch.float32)
     batch, n, width = x.shape
     table, given = x.flatten(0, 1), grad.flatten(0, 1).to(dtype)
-    by_x, by_prob = torch.zeros(batch * n, width, dtype=dtype), torch.zeros(batch * n, dtype=dtype)
-    by_weight = torch.zeros(INNER, FEATURES, dtype=dtype)
-    by_bias, by_gain, by_offset = (torch.zeros(INNER, dtype=dtype) for _ in range(3))
+    options = {"dtype": dtype, "device": x.device}
+    by_x, by_prob = torch.zeros(batch * n, width, **options), torch.zeros(batch * n, **options)
+    by_weight = torch.zeros(INNER, FEATURES, **options)
+    by_bias, by_gain, by_offset = (torch.zeros(INNER, **options) for _ in range(3))
     gain = norm_weight.to(dtype)[:, None, None]
     for pairs in blocks(x, prob, positions, kept, idx, valid, weight, bias, norm_weight, norm_bias):
         gathered = table.index_select(0, pairs.neighbours).to(dtype).view(*pairs.factor.shape, width)

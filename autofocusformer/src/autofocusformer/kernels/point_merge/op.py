@@ -39,7 +39,7 @@ def merge_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients by x, prob, weight, bias, norm_weight, norm_bias."""
     given = (grad, x, prob, positions, kept, idx, valid, weight, bias, norm_weight, norm_bias)
-    if use_triton(x):
+    if use_triton(x) and not torch.are_deterministic_algorithms_enabled():
         from . import triton
 
         return triton.launch_backward(*given)
