@@ -83,6 +83,13 @@ def anchor_grid(canvas: Canvas, count: int, curve: Curve = "snake", device: torc
     return Anchors(rank.view(rows, columns), torch.stack([x, y], -1)[order])
 
 
+def _shifted(along: Float[Tensor, " cells"], step: int) -> Float[Tensor, " cells"]:
+    """Each anchor's coordinate one step back or on along the curve; the ends are extrapolated linearly."""
+    if step < 0:
+        return torch.cat([2 * along[:1] - along[1:2], along[:-1]])
+    return torch.cat([along[1:], 2 * along[-1:] - along[-2:-1]])
+
+
 def _anchored_key(positions: Int[Tensor, "batch n 2"], canvas: Canvas, anchors: Anchors) -> Int[Tensor, "batch n"]:
     """The pair (i, r) as one integer: rank i of the point's cell, then r = |p - prev(i)|^2 / |p - next(i)|^2.
 
@@ -91,12 +98,11 @@ def _anchored_key(positions: Int[Tensor, "batch n 2"], canvas: Canvas, anchors: 
     rows, columns = anchors.rank.shape
     x, y = positions.unbind(-1)
     rank = anchors.rank[y * rows // canvas[0], x * columns // canvas[1]]
-    first, last = anchors.centres[:1], anchors.centres[-1:]
-    before = torch.cat([2 * first - anchors.centres[1:2], anchors.centres[:-1]])  # prev(i)
-    after = torch.cat([anchors.centres[1:], 2 * last - anchors.centres[-2:-1]])  # next(i)
-    points = positions.double()
-    from_previous = (points - before[rank]).square().sum(-1)
-    from_next = (points - after[rank]).square().sum(-1) + 1e-5
+    ax, ay = anchors.centres.T
+    squared = []  # distances from prev(i) and next(i), ends extrapolated
+    for along_x, along_y in ((_shifted(ax, -1), _shifted(ay, -1)), (_shifted(ax, 1), _shifted(ay, 1))):
+        squared.append((x - along_x[rank]).square_().add_((y - along_y[rank]).square_()))
+    from_previous, from_next = squared[0], squared[1].add_(1e-5)
     progress = from_previous / (from_previous + from_next)
     return rank * (2 * RATIO_STEPS) + (progress * RATIO_STEPS).round().long()
 
