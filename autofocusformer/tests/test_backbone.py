@@ -274,3 +274,24 @@ def test_a_merging_bias_gives_the_kept_point_a_weight_from_the_start() -> None:
 
 def test_grey_images_where_the_network_is_made_for_them() -> None:
     assert AutoFocusFormer(replace(VARIANTS["nano"], in_channels=1), 10)(torch.randn(1, 1, 32, 32)).shape == (1, 10)
+
+
+def test_images_are_padded_with_zeros_at_the_right_and_at_the_bottom() -> None:
+    torch.manual_seed(0)
+    model, images = AutoFocusFormer(VARIANTS["nano"], 10).eval(), torch.randn(1, 3, 33, 46)
+    padded = torch.zeros(1, 3, 36, 48)
+    padded[:, :, :33, :46] = images
+    with torch.no_grad():
+        assert torch.equal(model(images), model(padded))
+
+
+def test_two_networks_and_two_sizes_do_not_know_of_each_other() -> None:
+    """No state is shared between networks or kept from call to call, in training either."""
+    torch.manual_seed(0)
+    first, second = AutoFocusFormer(VARIANTS["nano"], 10), AutoFocusFormer(VARIANTS["nano"], 10)
+    second.load_state_dict(first.state_dict())
+    images = torch.randn(2, 3, 48, 64)
+    second.eval()(torch.randn(1, 3, 64, 48))
+    second.resample(rate=0.5)
+    second.resample(rate=0.25)
+    assert torch.equal(first.train()(images), second.train()(images))

@@ -198,8 +198,11 @@ class Backbone(nn.Module):
         """Initial weights, after every part is there."""
         self.apply(initialise)
         if self.config.merge_bias_init == "normal":
-            for stage in self.layers[: STAGES - 1]:
-                nn.init.normal_(stage.downsample.weight_net[0].bias, std=0.02)
+            for stage in self._stages()[:-1]:
+                nn.init.normal_(stage.downsample.weight_net[0].bias, std=0.02)  # type: ignore[arg-type]
+
+    def _stages(self) -> list[Stage]:
+        return list(self.layers)  # type: ignore[arg-type]
 
     def resample(self, **changes: Any) -> None:
         """Other `rate`, `alpha` or `sampling` from now on; the weights stay."""
@@ -222,9 +225,9 @@ class Backbone(nn.Module):
         x, canvas = self.patch_embed(images)
         if config.sampling == "oracle":
             _check_oracle(oracle, x.shape[0], canvas)
-        positions = canvas_positions(*canvas, device=x.device)[None]
+        positions = canvas_positions(canvas[0], canvas[1], x.device)[None]
         levels = []
-        for stage in self.layers:
+        for stage in self._stages():
             x, around = stage.attend(x, positions, canvas, config)
             if stage.index + 1 == STAGES:
                 levels.append(Level(x, around.positions, None, canvas))

@@ -9,6 +9,7 @@ Positions are integers (x, y) on a canvas of h rows and w columns; a canvas is t
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -25,7 +26,8 @@ Curve = Literal["snake", "hilbert", "peano", "hilbert-direct", "peano-direct", "
 RATIO_STEPS = 2**30
 
 
-class Clusters(NamedTuple):
+@dataclass(frozen=True)
+class Clusters:
     """Equal clusters of one stage: cluster j is the rows [j*size, (j+1)*size) of the points put in `order`.
 
     Attributes:

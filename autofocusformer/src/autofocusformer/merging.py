@@ -27,7 +27,7 @@ class Merging(nn.Module):
 
     def __init__(self, width: int, next_width: int) -> None:
         super().__init__()
-        self.weight_net = nn.Sequential(nn.Linear(FEATURES, INNER), nn.LayerNorm(INNER), nn.GELU())
+        self.weight_net = nn.ModuleList([nn.Linear(FEATURES, INNER), nn.LayerNorm(INNER)])
         self.norm = nn.LayerNorm(INNER * width)
         self.linear = nn.Linear(INNER * width, next_width)
 
@@ -39,9 +39,7 @@ class Merging(nn.Module):
         around: Neighbourhood,
     ) -> Float[Tensor, "batch kept c_next"]:
         """Args: importance: s, with its gradient; kept: rows of the points that stay."""
-        linear, norm = self.weight_net[0], self.weight_net[1]
         idx, valid = neighbours_of(around, kept)
-        merged = point_merge(
-            x, importance, around.positions, kept, idx, valid, linear.weight, linear.bias, norm.weight, norm.bias
-        )
+        parameters = [parameter for layer in self.weight_net for parameter in (layer.weight, layer.bias)]
+        merged = point_merge(x, importance, around.positions, kept, idx, valid, *parameters)  # type: ignore[arg-type]
         return self.linear(self.norm(merged.flatten(2)))  # the inner index is the slow one, the channel the fast
