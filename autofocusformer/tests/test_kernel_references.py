@@ -10,6 +10,7 @@ import torch
 from autofocusformer.kernels.cluster_attention import blocked as attention_blocked
 from autofocusformer.kernels.cluster_attention import cluster_attention, members, unions
 from autofocusformer.kernels.cluster_attention import reference as attention_reference
+from autofocusformer.kernels.cluster_attention.rivals import RIVALS
 from autofocusformer.kernels.nearest_clusters import nearest_clusters
 from autofocusformer.kernels.nearest_clusters import reference as nearest_reference
 from autofocusformer.kernels.offsets import features
@@ -120,6 +121,21 @@ def test_attention_by_blocks_is_the_definition(
     for function in (cluster_attention, attention_reference.cluster_attention):
         out = function(*real[:3], positions, lists, *real[3:], shape[4])
         results.append((out, *torch.autograd.grad(out.sin().sum(), real)))
+    for got, expected in zip(*results):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_rivals_compute_the_same(name: str, everywhere: bool) -> None:
+    real, positions, near = attention_operands(2, 21, 2, 4, 8, 2)
+    lists = None if everywhere else near
+    results = []
+    if name == "FlexAttention":  # it has no gradients on a CPU
+        real = [x.detach() for x in real]
+    for function in (RIVALS[name], attention_reference.cluster_attention):
+        out = function(*real[:3], positions, lists, *real[3:], 8)
+        results.append((out, *(torch.autograd.grad(out.sin().sum(), real) if real[0].requires_grad else ())))
     for got, expected in zip(*results):
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11)
 

@@ -44,7 +44,7 @@ CHECK = Check(
     of(reference.cluster_attention),
     operands,
     small=[
-        {"B": 2, "n": 37, "H": 2, "e": 16, "m": 8, "nnc": 3},  # neither whole clusters nor whole tiles
+        {"B": 2, "n": 21, "H": 2, "e": 16, "m": 8, "nnc": 2},  # neither whole clusters nor whole tiles
         {"B": 1, "n": 21, "H": 1, "e": 24, "m": 4, "nnc": 9},  # fewer clusters than asked for
         {"B": 1, "n": 50, "H": 1, "e": 8, "m": 24, "nnc": 2},
         {"B": 1, "n": 19, "H": 2, "e": 16, "m": 8, "nnc": 0},  # global

@@ -142,13 +142,12 @@ def query_kernel(
     x, y = tl.load(at + token * 2, inside, other=0), tl.load(at + token * 2 + 1, inside, other=0)
     logarithm = tl.load(lse + place, inside, other=float("inf"))
     mean = tl.sum(upstream.to(tl.float32) * ours.to(tl.float32), 1)
-    tl.store(delta + place, mean, inside)
     bk = tl.load(blank_k + head * E + e, there, other=0.0).to(tl.float32)
     bv = tl.load(blank_v + head * E + e, there, other=0.0).to(tl.float32)
     wide_query, wide_upstream = query.to(tl.float32), upstream.to(tl.float32)
     share_blank = tl.exp(tl.sum(wide_query * bk[None, :], 1) - logarithm)
     by_blank = share_blank * (tl.sum(wide_upstream * bv[None, :], 1) - mean)
-    by_query = by_blank[:, None] * bk[None, :]
+    by_query = tl.zeros((TILE, WIDE), tl.float32)
     w0 = tl.zeros((TILE,), tl.float32)
     w1, w2, w3, w4, w5 = w0, w0, w0, w0, w0
     if GLOBAL:
@@ -182,6 +181,11 @@ def query_kernel(
         w3 += tl.sum(scaled * dy, 1)
         w4 += tl.sum(scaled * dx, 1)
         w5 += tl.sum(by_logits, 1)
+    # A token's gradients by its logits add up to 0. What is left comes from `out` in 16 bits: it corrects <a, da>.
+    left = w5 + by_blank
+    by_blank -= share_blank * left
+    tl.store(delta + place, mean + left, inside)
+    by_query += by_blank[:, None] * bk[None, :]
     tl.store(dq + place[:, None] * E + e[None, :], by_query.to(dq.dtype.element_ty), both)
     program = (image.to(tl.int64) * H + head) * tiles + tile
     tl.store(by_w + program * W, tl.sum(w0, 0))
@@ -189,7 +193,7 @@ def query_kernel(
     tl.store(by_w + program * W + 2, tl.sum(w2, 0))
     tl.store(by_w + program * W + 3, tl.sum(w3, 0))
     tl.store(by_w + program * W + 4, tl.sum(w4, 0))
-    tl.store(by_w + program * W + 5, tl.sum(w5, 0))
+    tl.store(by_w + program * W + 5, -tl.sum(by_blank, 0))
     tl.store(by_blank_k + program * E + e, tl.sum(by_blank[:, None] * wide_query, 0), there)
     tl.store(by_blank_v + program * E + e, tl.sum(share_blank[:, None] * wide_upstream, 0), there)
 
@@ -271,8 +275,15 @@ def group_of(size: int) -> int:
     return size * max(1, 16 // size)
 
 
-def keys_for(group: int) -> int:
-    return max(16, triton.next_power_of_2(group))
+def key_constants(size: int) -> dict[str, Any]:
+    """Constants of `key_kernel` alone."""
+    group = group_of(size)
+    return {"GROUP": group, "KEYS": max(16, triton.next_power_of_2(group))}
+
+
+def key_launch(size: int) -> dict[str, int]:
+    """More warps where 4 would run out of registers."""
+    return BACKWARD if group_of(size) <= 16 else {**BACKWARD, "num_warps": 8}
 
 
 def rowwise(x: Tensor) -> Tensor:
@@ -349,7 +360,7 @@ def launch_backward(
         )  # fmt: skip
         key_kernel[(groups, batch * heads)](
             x.q, x.k, x.v, x.at, x.near, users, starts, x.w, logarithm, grad, delta, dk, dv, *x.strides, n, x.tiles,
-            groups, heads, **x.constants, GROUP=group, KEYS=keys_for(group), **BACKWARD,
+            groups, heads, **x.constants, **key_constants(size), **key_launch(size),
         )  # fmt: skip
     w = by_w.sum((0, 2))
     small = (w[:, :5], w[:, 5], by_blank_k.sum((0, 2)), by_blank_v.sum((0, 2)))
@@ -374,8 +385,8 @@ def build(kernel: Any, shape: tuple[int, int, int], dtype: str, precision: str) 
     pointers = {p: t for p, t in (data | floats | ints).items() if p in kernel.arg_names and p not in absent}
     own = {"UNION": nnc * TILE, "KEYS": KEYS if kernel is forward_kernel else QUERY_KEYS}
     if kernel is key_kernel:
-        group = group_of(size)
-        own = {"GROUP": group, "KEYS": keys_for(group)}
+        own = key_constants(size)
+    launch = {forward_kernel: FORWARD, query_kernel: BACKWARD, key_kernel: key_launch(size)}[kernel]
     numbers = [x for x in (*STRIDES, "n", "tiles", "groups", "H", "W") if x in kernel.arg_names]
     where = "global" if nnc == 0 else f"{nnc} clusters of {size}"
     return variant(
@@ -386,7 +397,7 @@ def build(kernel: Any, shape: tuple[int, int, int], dtype: str, precision: str) 
         numbers=tuple(numbers),
         constants={**constants(width, size, nnc), "PRECISION": precision, **own}
         | {p: None for p in absent if p in kernel.arg_names},
-        launch=FORWARD if kernel is forward_kernel else BACKWARD,
+        launch=launch,
         aligned=False,
     )
 

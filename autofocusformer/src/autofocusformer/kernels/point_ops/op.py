@@ -1,4 +1,4 @@
-"""The registered operators behind qk, av and wf: two gathers and a scatter, and how they are one another's gradients."""
+"""The registered operators behind qk, av and wf: two gathers and a scatter, one another's gradients."""
 
 from __future__ import annotations
 
