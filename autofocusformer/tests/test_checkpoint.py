@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,17 @@ def test_a_released_file_loads_strictly_with_all_that_lies_beside_its_weights(na
     load_checkpoint(model, path, average=True)
     own = model.state_dict()
     assert all(torch.equal(own[key], value) for key, value in average.items())
+
+
+def test_a_file_written_beside_an_older_numpy_is_read(tmp_path: Path) -> None:
+    state = np.random.RandomState(3).get_state()
+    torch.save({"model": {}, "rng": state, "best": np.float64(78.2)}, tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    found = read_checkpoint(tmp_path / "old.pth")
+    assert np.array_equal(found["rng"][1], state[1])
+    assert found["best"] == 78.2
 
 
 def test_a_pyramid_takes_the_backbone_of_a_classifier(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_the_points_of_each_stage_are_the_networks() -> None:
     assert not exported[0][3].prior.any()
     first = exported[0][0]
     assert np.array_equal(first.prior, (first.positions % 2 == 0).all(1))
+    assert np.array_equal(first.reserved, (first.positions % 4 == 0).all(1))
     assert ((first.importance > 0) & (first.importance < 1)).all()
 
 
