@@ -63,7 +63,7 @@ def visualise(options: argparse.Namespace) -> Path:
     import matplotlib.pyplot as plt
     from shared.figures import save, use_house_style
 
-    from autofocusformer.pictures import coloured, show, tokens_over
+    from autofocusformer.pictures import coloured, faded, show, tokens_over
     from autofocusformer.tokens import export_tokens
     from autofocusformer.trained import load
 
@@ -81,7 +81,7 @@ def visualise(options: argparse.Namespace) -> Path:
     axes[0, 1].set_title(f"importance, stage 1: {np.nanmin(canvas):.2f} to {np.nanmax(canvas):.2f}", fontsize=8)
     for place, level, dot in zip((axes[0, 2], axes[1, 0], axes[1, 1]), levels[1:], (1.6, 2.6, 4.0)):
         there = (level.pixels[:, 0] < w) & (level.pixels[:, 1] < h)
-        show(place, image, f"{level.name}: {len(level.positions)} tokens")
+        show(place, faded(image), f"{level.name}: {len(level.positions)} tokens")
         tokens_over(place, torch.from_numpy(level.positions[there]), dot)
     if loaded.segments:
         labels = loaded.scores(x)[0].argmax(0)[:h, :w].numpy()
@@ -96,7 +96,6 @@ def visualise(options: argparse.Namespace) -> Path:
         axes[1, 2].set_axis_off()
         axes[1, 2].text(0, 0.9, "\n".join(words), va="top", fontsize=8, transform=axes[1, 2].transAxes)
         axes[1, 2].set_title("prediction", fontsize=8)
-    figure.tight_layout()
     out = options.out or options.input.with_name(f"{options.input.stem}_tokens.svg")
     if out.suffix == ".svg":
         save(figure, out)
@@ -159,7 +158,8 @@ def write_network(options: argparse.Namespace) -> Path:
         model = AutoFocusFormer(VARIANTS[options.variant])  # untrained: to try the form
     else:
         raise UserError(f"export needs --ckpt, or --variant for an untrained network: {', '.join(VARIANTS)}")
-    export(model, options.form, options.out, *options.size, batch=options.batch)
+    height, width = options.size
+    export(model, options.form, options.out, height, width, options.batch)
     return options.out
 
 

@@ -13,7 +13,7 @@ from shared.figures import COLOURS, Figure, finish, use_house_style
 
 from autofocusformer.data import sets
 from autofocusformer.data.synthetic import SceneConfig, scene
-from autofocusformer.pictures import cluster_map, full_canvas, kept_tokens, show, tiles, tokens_over
+from autofocusformer.pictures import cluster_map, faded, full_canvas, kept_tokens, show, tiles, tokens_over
 from autofocusformer.sampling import Mode
 from autofocusformer.tokens_of_images import pad_to_multiple
 
@@ -42,9 +42,8 @@ def kept(folder: Path, image: np.ndarray, labels: np.ndarray, file: str, what: s
     for row, mode in zip(axes, SHOWN):
         levels = kept_tokens(image, labels, mode)
         for stage, (place, positions) in enumerate(zip(row, levels), start=2):
-            show(place, image, f"{mode}, stage {stage}: {len(positions)}")
-            tokens_over(place, positions, (2.2, 3.2, 4.5)[stage - 2] * (1.0 if w < 200 else 0.55))
-    figure.tight_layout()
+            show(place, faded(image), f"{mode}, stage {stage}: {len(positions)}")
+            tokens_over(place, positions, (3.4, 4.6, 6.0)[stage - 2] * (1.0 if w < 200 else 0.6))
     caption = (
         f"{what}: the tokens kept for stages 2, 3 and 4 at a rate of 1/4 (red), by gradients (adaptive), by true label "
         "edges (oracle), and on the grid; nothing is trained."
@@ -61,7 +60,6 @@ def clusters(folder: Path) -> Figure:
     tiles(axes[0], cluster_map(full_canvas(32, 32), (32, 32)), "full canvas, ours")
     tiles(axes[1], cluster_map(chosen, (32, 32)), "adaptive, 1/4, ours")
     tiles(axes[2], cluster_map(full_canvas(32, 32), (32, 32), curve="scan-line"), "full canvas, scan line")
-    figure.tight_layout()
     caption = (
         "Clusters of 8 points each as coloured tiles (colours repeat): along the snake of anchors they are compact, on "
         "a full canvas and on an adaptive selection; along scan lines they are not."
@@ -79,23 +77,23 @@ def clustering_cost(results: Results, folder: Path) -> Figure:
         ("k-means", "baseline", "k-means, 10 iterations"),
     ):
         found = [results.experiments[name] for name in names]
-        left.plot(sizes, [_values(e, f"{method}/ms").mean() for e in found], "o-", color=COLOURS[colour], markersize=3)
+        times = [_values(e, f"{method}/ms").mean() for e in found]
+        left.plot(sizes, times, "o-", color=COLOURS[colour], markersize=3)
         left.annotate(
-            label, (sizes[0], _values(found[0], f"{method}/ms").mean()), xytext=(0, 6), textcoords="offset points",
+            label, (sizes[-1], times[-1]), xytext=(-4, 5), textcoords="offset points", ha="right",
             color=COLOURS[colour], fontsize=8,
         )  # fmt: skip
         low = [_values(e, f"{method}/smallest").min() for e in found]
         high = [_values(e, f"{method}/largest").max() for e in found]
         right.fill_between(sizes, low, high, color=COLOURS[colour], alpha=0.3, linewidth=0)
-        right.plot(sizes, low, color=COLOURS[colour])
-        right.plot(sizes, high, color=COLOURS[colour])
+        right.plot(sizes, low, "-", color=COLOURS[colour], linewidth=1)
+        right.plot(sizes, high, "-", color=COLOURS[colour], linewidth=1)
         right.annotate(
             label.split(",")[0], (sizes[-1], high[-1]), xytext=(-2, 4), textcoords="offset points", ha="right",
             color=COLOURS[colour], fontsize=8,
         )  # fmt: skip
-    left.set(xscale="log", yscale="log", xlabel="points", ylabel="ms on one core")
+    left.set(xscale="log", yscale="log", xlabel="points", ylabel="ms on one core", ylim=(None, 4000))
     right.set(xscale="log", xlabel="points", ylabel="points in a cluster", ylim=(0, None))
-    figure.tight_layout()
     caption = (
         "Clustering by the curve against ten iterations of k-means: time, and the range from the smallest to the "
         f"largest cluster ({len(results.experiments[names[0]].runs)} seeds)."
@@ -124,7 +122,6 @@ def budget(results: Results, folder: Path, prefix: str, file: str, what: str) ->
         place.set_xticks(SHARES, ["1/4", "1/16", "1/64"])
         place.minorticks_off()
     axes[0].legend(frameon=False, fontsize=7)
-    figure.tight_layout()
     caption = (
         f"{what}: what sampling alone allows (every pixel takes the true label of the nearest kept token), by mode; "
         "bars: one standard deviation over seeds. Nothing is trained."
@@ -153,12 +150,17 @@ def training(results: Results, folder: Path, names: Sequence[str], file: str, wh
     for place, (_, title) in zip(axes, curves):
         place.set(xlabel="step", ylim=(0, None))
         place.set_title(title, fontsize=8)
-    # The oracle and adaptive choose by alpha x importance: a difference below 1/alpha cannot beat the grid prior.
-    axes[2].axhline(0.25, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
-    axes[2].annotate("1/alpha", (0.02, 0.26), xycoords=("axes fraction", "data"), fontsize=7, color=COLOURS["paper"])
+    # A point beats the grid prior only where its importance is larger by more than 1 / alpha.
+    backbone = results.experiments[names[0]].config["model"]["init_args"].get("backbone") or {}
+    threshold = 1 / backbone.get("alpha", 4.0)
+    axes[2].axhline(threshold, color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
+    axes[2].annotate(
+        "1 / alpha", (0.98, threshold), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
+        ha="right", fontsize=7, color=COLOURS["paper"],
+    )  # fmt: skip
+    axes[2].set_ylim(0, max(axes[2].get_ylim()[1], 1.25 * threshold))
     if len(names) > 1:
         axes[0].legend(frameon=False, fontsize=7)
-    figure.tight_layout()
     seeds = len(results.experiments[names[0]].runs)
     caption = (
         f"{what}: loss, share of object tokens kept for stage 2, and spread of the learned importance (95th minus 5th "
@@ -184,7 +186,6 @@ def trained(results: Results, folder: Path, names: Sequence[str]) -> Figure:
         place.set_xticks(range(len(names)), [name.split("_")[-1] for name in names], fontsize=7)
         place.set_title(title, fontsize=8)
         place.set_xlim(-0.5, len(names) - 0.5)
-    figure.tight_layout()
     caption = (
         "Trained alike, with equal parameters and token budgets: test mIoU of shapes and of regions, and the share of "
         "object tokens kept for stage 2, one dot a seed, the mean as a line."
@@ -197,7 +198,7 @@ def draw(results: Results, folder: Path) -> list[Figure]:
     use_house_style()
     out = []
     if _there(results, ["limit_fine_adaptive"]):
-        image, labels = scene(0, 6, SceneConfig())
+        image, labels = scene(0, 6, SceneConfig(noise=0.0))
         out.append(kept(folder, image, labels, "kept_synthetic.svg", "a synthetic scene"))
         out.append(budget(results, folder, "limit_fine", "budget_synthetic.svg", "smooth scenes, objects of 3 to 6 px"))
     if _there(results, ["limit_texture_adaptive"]):

@@ -160,6 +160,8 @@ class Segmenter(Trained):
         lr and so on: see `Trained`.
     """
 
+    class_weight: Tensor
+
     def __init__(
         self,
         variant: str = "nano",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from jaxtyping import Float
 from shared.errors import UserError
@@ -55,6 +55,8 @@ def load(path: Path, variant: str | None = None, sampling: str | None = None) ->
         UserError: unreadable file, another network's weights, or no variant where one is needed.
     """
     found = read_checkpoint(path)
+    module: Trained | None
+    backbone: Backbone
     if "autofocusformer" in found:
         about = found["autofocusformer"]
         module = KINDS[about["kind"]](**about["settings"])
@@ -64,7 +66,7 @@ def load(path: Path, variant: str | None = None, sampling: str | None = None) ->
         elif isinstance(module, Segmenter | MaskSegmenter):
             module.build(len(names), small=small, names=names)
         module.load_state_dict(found["state_dict"])
-        backbone = module.backbone
+        backbone = cast(Backbone, module.backbone)
     else:
         if variant is None:
             raise UserError(
@@ -74,7 +76,8 @@ def load(path: Path, variant: str | None = None, sampling: str | None = None) ->
             raise UserError(f"unknown variant {variant!r}: there are {', '.join(VARIANTS)}")
         weights = weights_of(found, path=path)
         classes = len(weights["head.bias"]) if "head.bias" in weights else 1000
-        module, names, backbone = None, (), AutoFocusFormer(VARIANTS[variant], classes)
+        module, names = None, ()
+        backbone = AutoFocusFormer(VARIANTS[variant], classes)
         load_weights(backbone, weights, path)
     if sampling is not None:
         backbone.resample(sampling=sampling)

@@ -1,6 +1,6 @@
 """Augmentation of the recipes (section 6), by kornia where it has it. All randomness is torch's global generator.
 
-What kornia lacks: RandAugment's random magnitude (std 0.5) and its increasing variants (kornia draws a bin of magnitudes
+What kornia lacks: RandAugment's random magnitude (std 0.5) and increasing variants (kornia draws a bin of magnitudes
 up to m), and random erasing by noise (it fills with a constant; here the mean colour).
 """
 
@@ -130,7 +130,7 @@ def imagenet_training(size: int) -> nn.Module:
     return AugmentationSequential(
         RandomResizedCrop((size, size), scale=(0.08, 1.0), resample="bicubic", cropping_mode="resample"),
         RandomHorizontalFlip(p=0.5),
-        RandAugment(n=2, m=9),
+        RandAugment(n=2, m=9),  # type: ignore[arg-type]
         ColorJitter(0.4, 0.4, 0.4, p=1.0),
         Normalize(torch.tensor(MEAN), torch.tensor(STD)),
         RandomErasing(p=0.25, scale=(0.02, 1 / 3), ratio=(0.3, 3.3), value=0.0),

@@ -96,7 +96,7 @@ class Images(L.LightningDataModule):
         augment: of classification: RandAugment and what goes with it.
         mix: of classification: mixup and cutmix.
         smoothing: of classes.
-        train_images, val_images, test_images: only as many (of synthetic scenes: how many are drawn).
+        train_images, test_images: only as many (of synthetic scenes: how many are drawn).
         scene: what synthetic scenes look like (default: `SceneConfig()`).
         instances: Cityscapes as instances.
         keep: images are kept in memory once they were read.
@@ -126,7 +126,6 @@ class Images(L.LightningDataModule):
         mix: bool = False,
         smoothing: float = 0.0,
         train_images: int | None = None,
-        val_images: int | None = None,
         test_images: int | None = None,
         scene: SceneConfig | None = None,
         instances: bool = False,
@@ -137,7 +136,7 @@ class Images(L.LightningDataModule):
         if dataset not in known:
             raise UserError(f"unknown data set {dataset!r}: there are {', '.join(known)}")
         counts = {"batch_size": batch_size, "iterations": iterations, "size": size}
-        counts |= {"train_images": train_images, "val_images": val_images, "test_images": test_images}
+        counts |= {"train_images": train_images, "test_images": test_images}
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise UserError(f"{name} is {count}: it has to be at least 1")
@@ -149,19 +148,20 @@ class Images(L.LightningDataModule):
             raise UserError("scale and short_side need a crop: images of a batch have to be of one size")
         self.dataset, self.root, self.batch_size, self.iterations = dataset, root, batch_size, iterations
         self.resize, self.crop, self.size, self.test_resize = resize, crop, size, test_resize
-        self.counts = {"train": train_images, "val": val_images, "test": test_images}
+        self.counts = {"train": train_images, "test": test_images}
         self.scene, self.smoothing, self.keep = scene or SceneConfig(), smoothing, keep
         self.things = dataset == "coco" or (dataset == "cityscapes" and instances)
         self.scene_options: dict[str, Any] = {"scale": scale, "short_side": short_side, "flip": flip, "colour": colour}
         self.augmentation: Any = None
         self.class_augmentation = imagenet_training(size) if augment else None
-        self.with_mix, self.mix = mix, None
+        self.with_mix = mix
+        self.mix: Mix | None = None
         self.sources: dict[str, Any] = {}
         self.kept: dict[tuple[str, int], Any] = {}
 
     # What is read --------------------------------------------------------------------------------------------------
 
-    def source(self, part: Literal["train", "val", "test"]) -> Any:
+    def source(self, part: Literal["train", "test"]) -> Any:
         """The data of a part; training scenes depend on the run's seed, those that a result is on do not."""
         if part not in self.sources:
             root = Path(self.root) if self.root else None
@@ -185,10 +185,10 @@ class Images(L.LightningDataModule):
     def classes(self) -> int:
         return len(self.names)
 
-    def amount(self, part: Literal["train", "val", "test"]) -> int:
+    def amount(self, part: Literal["train", "test"]) -> int:
         return min(self.source(part).size, self.counts[part] or self.source(part).size)
 
-    def read(self, part: Literal["train", "val", "test"], row: int) -> Any:
+    def read(self, part: Literal["train", "test"], row: int) -> Any:
         """An image in [0, 1] with its labels, at the size of `resize`."""
         if (part, row) in self.kept:
             return self.kept[part, row]
@@ -224,7 +224,7 @@ class Images(L.LightningDataModule):
 
     # Batches -------------------------------------------------------------------------------------------------------
 
-    def batch(self, part: Literal["train", "val", "test"], rows: list[int]) -> Any:
+    def batch(self, part: Literal["train", "test"], rows: list[int]) -> Any:
         training = part == "train"
         read = [self.read(part, row) for row in rows]
         if self.dataset in CLASSIFICATION:
@@ -271,9 +271,6 @@ class Images(L.LightningDataModule):
         size = self.amount("train")
         steps = self.iterations or max(1, size // self.batch_size)
         return Batches(size, self.batch_size, lambda rows: self.batch("train", rows), steps, seed)
-
-    def val_dataloader(self) -> Batches:
-        return Batches(self.amount("val"), self.batch_size, lambda rows: self.batch("val", rows))
 
     def test_dataloader(self) -> Batches:
         return Batches(self.amount("test"), self.batch_size, lambda rows: self.batch("test", rows))
