@@ -80,7 +80,7 @@ def flex(
     """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    batch, heads, n, _ = q.shape
+    batch, n = positions.shape[:2]
     seen = torch.nn.functional.pad(neighbours(positions, near, size), (0, 1), value=True)
     at = torch.nn.functional.pad(positions, (0, 0, 0, 1)).to(pos_weight.dtype)
 

@@ -93,10 +93,9 @@ def backward(
     dtype = torch.promote_types(x.dtype, torch.float32)
     batch, n, width = x.shape
     table, given = x.flatten(0, 1), grad.flatten(0, 1).to(dtype)
-    options = {"dtype": dtype, "device": x.device}
-    by_x, by_prob = torch.zeros(batch * n, width, **options), torch.zeros(batch * n, **options)
-    by_weight = torch.zeros(INNER, FEATURES, **options)
-    by_bias, by_gain, by_offset = (torch.zeros(INNER, **options) for _ in range(3))
+    by_x, by_prob = torch.zeros_like(table, dtype=dtype), torch.zeros_like(prob, dtype=dtype).flatten()
+    by_weight = torch.zeros_like(weight, dtype=dtype)
+    by_bias, by_gain, by_offset = (torch.zeros_like(bias, dtype=dtype) for _ in range(3))
     gain = norm_weight.to(dtype)[:, None, None]
     for pairs in blocks(x, prob, positions, kept, idx, valid, weight, bias, norm_weight, norm_bias):
         gathered = table.index_select(0, pairs.neighbours).to(dtype).view(*pairs.factor.shape, width)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 PAIRS = 16  # neighbours at a time
 CHANNELS = 128  # at a time
+BACKWARD_CHANNELS = 32  # the same backwards, where more has to be in registers
 LAUNCH = {"num_warps": 4, "num_stages": 1}
 COLUMNS = 32  # sums of a program: 20 of the weight, 4 each of bias, norm weight and norm bias
 
@@ -178,8 +179,8 @@ def operands(
     return pointers, [x.shape[1], kept.shape[1], idx.shape[2], x.shape[2]]
 
 
-def channels(width: int) -> int:
-    return min(CHANNELS, max(16, triton.next_power_of_2(width)))
+def channels(width: int, most: int = CHANNELS) -> int:
+    return min(most, max(16, triton.next_power_of_2(width)))
 
 
 EPS = 1e-5
@@ -207,7 +208,7 @@ def launch_backward(grad: Tensor, *given: Tensor) -> tuple[Tensor, Tensor, Tenso
     with torch.cuda.device_of(x):
         backward_kernel[grid](
             grad.contiguous(), *pointers, by_x, by_prob, by_small, *sizes,
-            EPS=EPS, PAIRS=PAIRS, CHANNELS=channels(x.shape[2]), **LAUNCH,
+            EPS=EPS, PAIRS=PAIRS, CHANNELS=channels(x.shape[2], BACKWARD_CHANNELS), **LAUNCH,
         )  # fmt: skip
     small = by_small.sum((0, 1))
     matrix = small[:24].view(4, 6)
@@ -222,13 +223,14 @@ def build(kernel: Any, dtype: str, width: int) -> Build:
     ints = dict.fromkeys(("at", "kept", "idx"), "*i32")
     floats = dict.fromkeys(("weight", "norm", "by_x", "by_prob", "by_small"), "*fp32")
     pointers = {p: t for p, t in (data | ints | floats | {"valid": "*i8"}).items() if p in kernel.arg_names}
+    most = CHANNELS if kernel is forward_kernel else BACKWARD_CHANNELS
     return variant(
         kernel,
         f"{dtype}, width {width}",
         dtype=dtype,
         pointers=pointers,
         numbers=("n", "m", "M", "C"),
-        constants={"EPS": EPS, "PAIRS": PAIRS, "CHANNELS": channels(width)},
+        constants={"EPS": EPS, "PAIRS": PAIRS, "CHANNELS": channels(width, most)},
         launch=LAUNCH,
         aligned=False,
     )
