@@ -91,7 +91,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients by x, prob, weight, bias, norm_weight, norm_bias."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    batch, n, width = x.shape
+    width = x.shape[2]
     table, given = x.flatten(0, 1), grad.flatten(0, 1).to(dtype)
     by_x, by_prob = torch.zeros_like(table, dtype=dtype), torch.zeros_like(prob, dtype=dtype).flatten()
     by_weight = torch.zeros_like(weight, dtype=dtype)
