@@ -11,7 +11,7 @@ TILE = 2**17  # distances that are in memory at a time: 1 MiB, and as much again
 
 def smallest(keys: Tensor, count: int) -> Tensor:
     """Ascending places of the `count` smallest entries of each row, of equal ones the first: [rows, count]."""
-    bound = keys.kthvalue(count, dim=-1, keepdim=True).values
+    bound = keys.topk(count, dim=-1, largest=False, sorted=False).values.amax(-1, keepdim=True)
     chosen = keys <= bound
     for row in (chosen.sum(-1) > count).nonzero().flatten().split(4096):  # too many are as near as the last
         equal = keys[row] == bound[row]
