@@ -1,5 +1,5 @@
 # Every command of the repository; `make help` lists them. Each works as the first command on a fresh checkout.
-PAPERS := forward_forward rpgan_landscape diggan logsobolev_bounds diffusion_fields mma_realtime spatial_textvqa
+PAPERS := forward_forward rpgan_landscape diggan logsobolev_bounds diffusion_fields mma_realtime spatial_textvqa autofocusformer
 TIER ?= quick
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 ARGS ?=

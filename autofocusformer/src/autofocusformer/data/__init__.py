@@ -1,0 +1,1 @@
+"""What comes in: synthetic scenes, folders of labelled images, augmentation, batches."""

@@ -1,0 +1,50 @@
+"""The classifier as a file for other programs, by what PyTorch itself offers, or the reason why not.
+
+torch.export traces the whole network with its kernels' references as opaque operators, at one size of image; ONNX and
+TorchScript have no such operators. So the form that works is `torch.export`; what the others say is reported as it is.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+from shared.errors import UserError
+from shared.runs.store import write_atomic
+from torch import nn
+
+Form = Literal["torch-export", "torchscript", "onnx"]
+
+
+def exported(model: nn.Module, form: Form, height: int, width: int, batch: int = 1) -> bytes:
+    """The network as bytes of a file of that form, for images of one size.
+
+    Raises:
+        UserError: PyTorch cannot bring it into that form; the line says what it said.
+    """
+    images = torch.zeros(batch, 3, height, width)
+    buffer = io.BytesIO()
+    model = model.eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            if form == "torch-export":
+                torch.export.save(torch.export.export(model, (images,), strict=False), buffer)
+            elif form == "torchscript":
+                torch.jit.save(torch.jit.trace(model, (images,), check_trace=False), buffer)
+            else:
+                program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
+                assert program is not None
+                buffer.write(program.model_proto.SerializeToString())
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot be exported as {form}: {type(error).__name__}: {said}") from None
+    return buffer.getvalue()
+
+
+def export(model: nn.Module, form: Form, path: Path, height: int, width: int, batch: int = 1) -> None:
+    """Write the network to `path`; see `exported`."""
+    write_atomic(path, exported(model, form, height, width, batch))

@@ -1,0 +1,1 @@
+"""Heads on the points of a backbone."""

@@ -1,0 +1,1 @@
+"""Custom operators of AutoFocusFormer: one folder each, with the definition in plain PyTorch."""

@@ -1,0 +1,310 @@
+"""How the networks train (sections 3.1, 6 and 8): the classifier, and the pyramid with the light head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import pytorch_lightning as L
+import torch
+from jaxtyping import Float, Int64
+from shared.errors import UserError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autofocusformer.backbone import VARIANTS, AutoFocusFormer, BackboneConfig, Level, Pyramid
+from autofocusformer.data.module import Images, Scenes
+from autofocusformer.heads.light import LightHead
+from autofocusformer.metrics import Coverage, SegmentationScore
+
+LEVELS = ("res2", "res3", "res4", "res5")
+LOG_EVERY = 50
+
+
+def backbone_config(variant: str, changes: dict[str, Any] | None) -> BackboneConfig:
+    """A variant, with some of its settings changed.
+
+    Raises:
+        UserError: no such variant or setting.
+    """
+    if variant not in VARIANTS:
+        raise UserError(f"unknown variant {variant!r}: there are {', '.join(VARIANTS)}")
+    try:
+        return replace(VARIANTS[variant], **(changes or {}))
+    except TypeError as error:
+        raise UserError(f"backbone: {str(error).split('.')[-1].replace('__init__() ', '')}") from None
+
+
+def adamw(module: nn.Module, lr: float, weight_decay: float, backbone_factor: float = 1.0) -> torch.optim.Optimizer:
+    """AdamW without decay of biases and one-dimensional parameters; the backbone learns at `backbone_factor` x `lr`."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        plain = parameter.ndim < 2 or name.endswith(("blank_k", "blank_v"))
+        groups.setdefault((name.startswith("backbone."), plain), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": 0.0 if plain else weight_decay,
+                "lr": lr * (backbone_factor if within else 1),
+            }
+            for (within, plain), parameters in groups.items()
+        ],
+        betas=(0.9, 0.999),
+        eps=1e-8,
+    )
+
+
+def factor_at(step: int, steps: int, warm_up: int, schedule: str, least: float, start: float) -> float:
+    """The learning rate at a step, in units of its peak.
+
+    Args:
+        steps: of the whole training.
+        warm_up: steps of a linear rise from `start`.
+        schedule: `cosine` down to `least`, `poly` (power 0.9, to 0), `constant`, or `steps` (x 0.1 at 8/9 and 26/27).
+    """
+    if step < warm_up:
+        return start + (1 - start) * step / warm_up
+    done = min(1.0, (step - warm_up) / max(1, steps - warm_up))
+    if schedule == "cosine":
+        return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done))
+    if schedule == "poly":
+        return (1 - done) ** 0.9
+    if schedule == "steps":
+        return 0.1 ** sum(done >= edge for edge in (8 / 9, 26 / 27))
+    return 1.0
+
+
+SCHEDULES = ("cosine", "poly", "constant", "steps")
+
+
+class Trained(L.LightningModule):
+    """What all trainings share: AdamW, its schedule by step, and curves for the ledger.
+
+    Args:
+        lr, weight_decay: of AdamW.
+        backbone_factor: the backbone's learning rate in units of `lr`.
+        warm_up, schedule, least, start: see `factor_at`.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        weight_decay: float,
+        backbone_factor: float,
+        warm_up: int,
+        schedule: str,
+        least: float,
+        start: float,
+    ) -> None:
+        super().__init__()
+        if not lr > 0 or weight_decay < 0 or warm_up < 0:
+            raise UserError(f"lr is {lr}, weight_decay {weight_decay}, warm_up {warm_up}: lr > 0, the others >= 0")
+        if schedule not in SCHEDULES:
+            raise UserError(f"schedule is {schedule!r}: choose {', '.join(SCHEDULES)}")
+        self.lr, self.weight_decay, self.backbone_factor = lr, weight_decay, backbone_factor
+        self.warm_up, self.schedule, self.least, self.start = warm_up, schedule, least, start
+        self.settings: dict[str, Any] = {}
+        self.curves: dict[str, list[float]] = {}
+        self.final: dict[str, float] = {}
+
+    @property
+    def data(self) -> Images:
+        return cast(Images, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = adamw(self, self.lr, self.weight_decay, self.backbone_factor)
+        steps = int(self.trainer.estimated_stepping_batches)
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda s: factor_at(s, steps, self.warm_up, self.schedule, self.least, self.start)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def note(self, values: dict[str, float]) -> None:
+        """A point of each curve, in the results and in the log."""
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append(value)
+        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["curves"] = self.curves
+        # What it takes to build the network again without the run's folder (see `trained.load`).
+        about = {"kind": type(self).__name__, "settings": self.settings}
+        checkpoint["autofocusformer"] = {**about, "names": list(self.data.names), "small": list(self.data.small)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.curves = checkpoint["curves"]
+
+    def results(self) -> dict[str, Any]:
+        """Test metrics, and curves: one point every 50 steps."""
+        out: dict[str, Any] = dict(self.final)
+        for name, values in self.curves.items():
+            out[f"curve/{name}"] = [round(value, 6) for value in values]
+        if "loss" in self.curves:
+            first, last = self.curves["loss"][0], self.curves["loss"][-1]
+            out |= {"loss/first": first, "loss/last": last, "loss/ratio": last / first}
+        out["parameters"] = float(sum(p.numel() for p in self.parameters()))
+        return out
+
+
+class Segmenter(Trained):
+    """A pyramid with the light head, by cross entropy.
+
+    Args:
+        variant, backbone: of the backbone, and settings of it that differ (`sampling`, `rate`, `alpha`, ...).
+        levels: which of res2..res5 the head reads.
+        head_width: see `LightHead`.
+        object_weight: weight of the small classes in the loss (1: plain cross entropy).
+        lr and so on: see `Trained`.
+    """
+
+    class_weight: Tensor
+
+    def __init__(
+        self,
+        variant: str = "nano",
+        backbone: dict[str, Any] | None = None,
+        levels: list[str] | None = None,
+        head_width: int = 64,
+        object_weight: float = 1.0,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        backbone_factor: float = 1.0,
+        warm_up: int = 0,
+        schedule: str = "cosine",
+        least: float = 0.01,
+        start: float = 1e-3,
+    ) -> None:
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start)
+        self.config = backbone_config(variant, backbone)
+        self.levels = list(LEVELS) if levels is None else levels
+        if not self.levels or set(self.levels) - set(LEVELS):
+            raise UserError(f"levels is {self.levels}: choose from {', '.join(LEVELS)}")
+        self.head_width, self.object_weight = head_width, object_weight
+        self.settings = {"variant": variant, "backbone": backbone, "levels": self.levels, "head_width": head_width}
+
+    def build(self, classes: int, small: Sequence[int] = (), names: Sequence[str] = ()) -> None:
+        """The networks for so many classes; called with the data's own before training, by hand for inference."""
+        self.backbone = Pyramid(self.config)
+        self.read = [LEVELS.index(name) for name in self.levels]
+        self.head = LightHead([self.config.widths[i] for i in self.read], classes, self.head_width)
+        self.score, self.coverage = SegmentationScore(classes, small, names), Coverage(3)
+        weight = torch.ones(classes)
+        weight[list(small)] = self.object_weight
+        self.register_buffer("class_weight", weight, persistent=False)
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "head"):
+            self.data.setup("fit")
+            self.build(self.data.classes, self.data.small, self.data.names)
+
+    def forward(
+        self, images: Float[Tensor, "b 3 h4 w4"], oracle: Float[Tensor, "b h w"] | None = None
+    ) -> tuple[Float[Tensor, "b classes h4 w4"], list[Level]]:
+        """Class scores of every pixel, and the tokens they came from."""
+        levels = self.backbone(images, oracle)
+        read = [levels[i] for i in self.read]
+        scores = self.head([level.features for level in read], [level.positions for level in read], levels[0].canvas)
+        return scores[..., : images.shape[2], : images.shape[3]], levels
+
+    def loss(self, scores: Float[Tensor, "b c h w"], labels: Int64[Tensor, "b h w"]) -> Tensor:
+        return F.cross_entropy(scores.float(), labels, self.class_weight, ignore_index=255)
+
+    def training_step(self, batch: Scenes, index: int) -> Tensor:
+        scores, levels = self(batch.images, batch.oracle)
+        loss = self.loss(scores, batch.labels)
+        if self.global_step % LOG_EVERY == 0:
+            self.note({"loss": loss.item()} | self.looked_at(levels, batch))
+        return loss
+
+    @torch.no_grad()
+    def looked_at(self, levels: list[Level], batch: Scenes) -> dict[str, float]:
+        """Coverage of each sampling on this batch, spread of the importance, and how often the prior had its way."""
+        coverage = Coverage(3).to(self.device)
+        coverage.update(batch.objects, [level.positions for level in levels[1:]])
+        out = {name: value.item() for name, value in coverage.compute().items() if name.startswith("coverage")}
+        for number, level in enumerate(levels[:3], start=2):
+            assert level.importance is not None
+            low, high = level.importance.float().quantile(torch.tensor([0.05, 0.95], device=self.device)).tolist()
+            out[f"spread/{number}"] = high - low
+            kept = levels[number - 1].positions
+            out[f"prior/{number}"] = (kept % 2 ** (number - 1) == 0).all(-1).float().mean().item()
+        return {name: value for name, value in out.items() if math.isfinite(value)}
+
+    def on_test_start(self) -> None:
+        self.score.reset()
+        self.coverage.reset()
+
+    def test_step(self, batch: Scenes, index: int) -> None:
+        scores, levels = self(batch.images, batch.oracle)
+        self.score.update(scores.argmax(1), batch.labels)
+        self.coverage.update(batch.objects, [level.positions for level in levels[1:]])
+
+    def on_test_epoch_end(self) -> None:
+        found = {**self.score.compute(), **self.coverage.compute()}
+        self.final = {f"test/{name}": value.item() for name, value in found.items() if value.isfinite()}
+        self.log_dict({name: value for name, value in self.final.items() if "iou/" not in name})
+
+
+class Classifier(Trained):
+    """The classifier, by cross entropy against classes or mixed targets.
+
+    Args:
+        variant, backbone: of the backbone, and settings of it that differ.
+        smoothing: of labels, where the data do not bring mixed targets.
+        lr and so on: see `Trained`.
+    """
+
+    def __init__(
+        self,
+        variant: str = "nano",
+        backbone: dict[str, Any] | None = None,
+        smoothing: float = 0.0,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        backbone_factor: float = 1.0,
+        warm_up: int = 0,
+        schedule: str = "cosine",
+        least: float = 0.01,
+        start: float = 1e-3,
+    ) -> None:
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start)
+        self.config, self.smoothing = backbone_config(variant, backbone), smoothing
+        self.settings = {"variant": variant, "backbone": backbone}
+        if self.config.sampling == "oracle":
+            raise UserError("sampling: oracle needs labels of pixels: a classifier has none")
+
+    def build(self, classes: int) -> None:
+        self.backbone = AutoFocusFormer(self.config, classes)
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "backbone"):
+            self.data.setup("fit")
+            self.build(self.data.classes)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        return self.backbone(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images, targets = batch
+        smoothing = self.smoothing if targets.ndim == 1 else 0.0
+        loss = F.cross_entropy(self(images).float(), targets, label_smoothing=smoothing)
+        if self.global_step % LOG_EVERY == 0:
+            self.note({"loss": loss.item()})
+        return loss
+
+    def on_test_start(self) -> None:
+        self.right = self.among_five = self.seen = 0
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        images, labels = batch
+        best = self(images).topk(min(5, self.data.classes), dim=1).indices
+        self.right += int((best[:, 0] == labels).sum())
+        self.among_five += int((best == labels[:, None]).any(1).sum())
+        self.seen += len(labels)
+
+    def on_test_epoch_end(self) -> None:
+        self.final = {"test/top1": 100 * self.right / self.seen, "test/top5": 100 * self.among_five / self.seen}
+        self.log_dict(self.final)

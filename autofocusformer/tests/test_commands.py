@@ -1,0 +1,150 @@
+"""The commands as a user types them, and their mistakes on one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_layouts as folders
+import numpy as np
+import pytest
+import torch
+from autofocusformer.__main__ import main
+from autofocusformer.backbone import VARIANTS, AutoFocusFormer
+from autofocusformer.experiment import run
+from autofocusformer.exporting import exported
+from autofocusformer.trained import load
+from PIL import Image
+from shared.errors import UserError
+
+TRAINING: dict[str, Any] = {
+    "model": {"class_path": "autofocusformer.module.Segmenter", "init_args": {"levels": ["res2", "res3"]}},
+    "data": {
+        "dataset": "synthetic_density", "batch_size": 2, "iterations": 1, "train_images": 2, "test_images": 1,
+        "scene": {"height": 32, "width": 32, "sizes": [0.15, 0.2]},
+    },
+    "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as `train.py fit` leaves it."""
+    from autofocusformer.data.module import Images
+    from shared.cli import HouseCLI
+
+    folder = tmp_path_factory.mktemp("run")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("WANDB_MODE", "offline")
+    cli = HouseCLI(
+        None, Images, paper="autofocusformer", run_dir=folder, args={**TRAINING, "seed_everything": 0}, run=False,
+        quiet=True,
+    )  # fmt: skip
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    cli.trainer.save_checkpoint(folder / "final.ckpt")
+    patch.undo()
+    return folder / "final.ckpt"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return folders.save(tmp_path / "in" / "street.png", folders.noise(45, 70))
+
+
+def test_visualise(ckpt: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["visualise", str(image), "--ckpt", str(ckpt)]) == 0
+    out = image.with_name("street_tokens.svg")
+    assert capsys.readouterr().out.strip() == str(out)
+    text = out.read_text()
+    assert "res3: 96 tokens" in text  # a canvas of 16 x 24 (64 x 96 pixels), a quarter
+    assert "prediction" in text
+    png = image.with_name("resized.png")
+    main(["visualise", str(image), "--ckpt", str(ckpt), "--size", "32", "64", "--sampling", "grid", "--out", str(png)])
+    assert Image.open(png).size[0] > 500
+
+
+def test_segment(ckpt: Path, image: Path, tmp_path: Path) -> None:
+    folders.save(image.with_name("other.jpg"), folders.noise(32, 33, 1))
+    main(["segment", str(image.parent), "--ckpt", str(ckpt), "--out", str(tmp_path / "out")])
+    labels = np.asarray(Image.open(tmp_path / "out" / "street.png"))
+    assert labels.shape == (45, 70)
+    assert labels.max() < 7
+    assert Image.open(tmp_path / "out" / "other_colour.png").size == (33, 32)
+    assert (tmp_path / "out" / "classes.txt").read_text().split()[:3] == ["top", "bottom", "band"]
+    # The network alone says the same.
+    from autofocusformer.data.module import one_image
+
+    scores = load(ckpt).scores(one_image(np.asarray(Image.open(image))))
+    assert np.array_equal(scores[0].argmax(0)[:45, :70].numpy(), labels)
+
+
+def test_export_tokens(ckpt: Path, image: Path) -> None:
+    main(["export_tokens", str(image), "--ckpt", str(ckpt)])
+    with np.load(image.with_suffix(".npz")) as found:
+        assert found["res2_positions"].shape == (384, 2)
+        assert found["res5_features"].shape == (6, 64)
+        assert ((found["res4_importance"] > 0) & (found["res4_importance"] < 1)).all()
+
+
+def test_released_weights_are_read_with_a_variant(image: Path, tmp_path: Path) -> None:
+    model = AutoFocusFormer(VARIANTS["nano"], 10)
+    torch.save({"model": model.state_dict()}, tmp_path / "nano.pth")
+    main(["visualise", str(image), "--ckpt", str(tmp_path / "nano.pth"), "--variant", "nano"])
+    loaded = load(tmp_path / "nano.pth", "nano")
+    assert torch.equal(loaded.backbone.head.weight, model.head.weight)
+    with pytest.raises(UserError, match="say of which network"):
+        load(tmp_path / "nano.pth")
+    with pytest.raises(UserError, match="is a classifier: segmenting needs"):
+        main(["segment", str(image.parent), "--ckpt", str(tmp_path / "nano.pth"), "--variant", "nano", "--out", "x"])
+
+
+@pytest.mark.slow
+def test_the_classifier_is_exported_and_says_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = AutoFocusFormer(VARIANTS["nano"], 10)
+    torch.save({"model": model.state_dict()}, tmp_path / "nano.pth")
+    out = tmp_path / "nano.pt2"
+    common = ["--ckpt", str(tmp_path / "nano.pth"), "--variant", "nano", "--size", "64", "96"]
+    main(["export", *common, "--batch", "2", "--out", str(out)])
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = model.eval()(images)
+        found = torch.export.load(out).module()(images)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_what_cannot_be_exported_says_why() -> None:
+    class Branching(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1 if x.sum().item() > 0 else x
+
+    with pytest.raises(UserError, match="cannot be exported as torch-export: ") as error:
+        exported(Branching(), "torch-export", 4, 4)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["visualise", "{image}", "--ckpt", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (["visualise", "nowhere.png", "--ckpt", "{ckpt}"], r"nowhere\.png is missing"),
+        (["visualise", "{image}", "--ckpt", "{ckpt}", "--size", "0", "9"], "--size 0 9"),
+        (["visualise", "{image}", "--ckpt", "{ckpt}", "--sampling", "dense"], "unknown sampling 'dense'"),
+        (["visualise", "{image}", "--ckpt", "{ckpt}", "--sampling", "oracle"], "which needs labels"),
+        (["segment", "{image}", "--ckpt", "{ckpt}", "--out", "{folder}/o"], "is no folder"),
+        (["segment", "{folder}", "--ckpt", "{ckpt}", "--out", "{folder}"], "is the folder of the images"),
+        (["export", "--out", "x"], "export needs --ckpt, or --variant"),
+        (["export", "--ckpt", "{ckpt}", "--out", "x"], "is no classifier"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], says: str, ckpt: Path, image: Path) -> None:
+    filled = [part.format(image=image, ckpt=ckpt, folder=image.parent) for part in arguments]
+    with pytest.raises(UserError, match=says) as error:
+        main(filled)
+    assert "\n" not in str(error.value)
+
+
+def test_an_oracle_s_network_needs_another_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = {**TRAINING, "model": {**TRAINING["model"], "init_args": {"backbone": {"sampling": "oracle"}}}}
+    assert run(config, 0, tmp_path)["test/budget/2"] == 0.25

@@ -1,0 +1,248 @@
+"""Batches, schedules and short trainings: what goes in, what is learned, and what is said of a mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_layouts as folders
+import numpy as np
+import pytest
+import torch
+from autofocusformer.data.augment import (
+    IGNORE,
+    Labelled,
+    Mix,
+    SceneAugmentation,
+    centre,
+    cropped,
+    denormalise,
+    flipped,
+    normalise,
+    padded,
+    resized,
+)
+from autofocusformer.data.module import Batches, Images
+from autofocusformer.data.synthetic import SceneConfig
+from autofocusformer.experiment import data_fingerprint, run
+from autofocusformer.module import Segmenter, adamw, factor_at
+from autofocusformer.tokens_of_images import label_edges, rank
+from shared.errors import UserError
+
+SMALL = SceneConfig(height=32, width=32, sizes=(0.15, 0.2))
+TRAINING: dict[str, Any] = {
+    "model": {"class_path": "autofocusformer.module.Segmenter", "init_args": {"lr": 5e-3}},
+    "data": {
+        "dataset": "synthetic_density", "batch_size": 2, "iterations": 6, "train_images": 8, "test_images": 3,
+        "scene": {"height": 32, "width": 32, "sizes": [0.15, 0.2]},
+    },
+    "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+def sample(h: int = 20, w: int = 31) -> Labelled:
+    labels = torch.arange(h * w).view(h, w) % 5
+    image = (labels.float() / 5)[None].expand(3, -1, -1).clone()
+    return Labelled(image, labels, torch.stack([labels == 1, labels == 2]))
+
+
+def together(one: Labelled) -> bool:
+    """Image, labels and masks still say the same of every pixel."""
+    there = one.labels != IGNORE
+    assert one.masks is not None
+    return bool(
+        torch.allclose(one.image[0][there] * 5, one.labels[there].float(), atol=1e-3)
+        and torch.equal(one.masks[0], one.labels == 1)
+        and torch.equal(one.masks[1], one.labels == 2)
+    )
+
+
+def test_image_labels_and_masks_move_together() -> None:
+    for one in (
+        cropped(sample(), 3, 5, 11, 13),
+        flipped(sample()),
+        padded(sample(), 24, 33),
+        resized(sample(), 20, 31),
+    ):
+        assert together(one)
+    assert (padded(sample(), 24, 33).labels[20:] == IGNORE).all()
+    torch.manual_seed(0)
+    augment = SceneAugmentation((16, 48))
+    shapes = [augment(sample()) for _ in range(20)]
+    assert all(together(one) and one.labels.shape == (16, 48) for one in shapes)
+    assert len({one.labels[:, :30].numpy().tobytes() for one in shapes}) > 5
+
+
+def test_scales_reach_from_least_to_largest() -> None:
+    torch.manual_seed(0)
+    augment = SceneAugmentation((64, 64), (0.5, 2.0), short_side=20)
+    shares = [(augment(sample()).labels != IGNORE).float().mean().item() * 64 * 64 for _ in range(40)]
+    assert min(shares) < 0.45 * 600
+    assert max(shares) > 2.5 * 600
+
+
+def test_mixed_targets_follow_the_pixels() -> None:
+    torch.manual_seed(0)
+    mix = Mix(4, smoothing=0.0)
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 16, 16).clone()
+    for _ in range(10):
+        mixed, targets = mix(images, torch.arange(4))
+        assert torch.allclose(mixed.mean((1, 2, 3)), targets @ torch.arange(4.0), atol=1e-5)
+
+
+def test_the_middle_of_the_test_image() -> None:
+    image = torch.zeros(3, 40, 60)
+    image[:, :, 20:40] = 1
+    assert centre(image, 20, 40).shape == (3, 20, 20)
+    assert (centre(image, 20, 40) == 1).all()
+    assert torch.allclose(denormalise(normalise(image)), image, atol=1e-6)
+
+
+def test_every_epoch_has_an_order_of_its_own_and_every_image_once() -> None:
+    rows = Batches(10, 5, lambda rows: rows, 4, seed=1).rows()
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert rows[:10] != rows[10:]
+    assert rows == Batches(10, 5, lambda rows: rows, 4, seed=1).rows() != Batches(10, 5, list, 4, seed=2).rows()
+    assert list(Batches(5, 2, lambda rows: rows)) == [[0, 1], [2, 3], [4]]
+
+
+def test_a_batch_of_scenes_brings_the_oracle_s_importance_of_what_is_left_after_augmentation() -> None:
+    data = Images(scene=SMALL, batch_size=3, train_images=4)
+    data.setup()
+    (batch, *_) = iter(data.train_dataloader())
+    assert batch.images.shape == (3, 3, 32, 32)
+    for labels, oracle in zip(batch.labels, batch.oracle):
+        assert np.allclose(oracle, rank(label_edges(labels.numpy().astype(np.uint8))))
+    assert batch.objects.any()
+
+
+def test_sizes_that_are_no_multiple_are_padded_with_ignored_pixels(tmp_path: Path) -> None:
+    data = Images("ade20k", root=str(folders.ade20k(tmp_path)), batch_size=2)
+    data.setup()
+    (batch,) = iter(data.test_dataloader())
+    assert batch.images.shape == (2, 3, 96, 96)
+    assert (batch.labels[:, 66:] == 255).all()
+    assert (batch.labels[:, :, 81:] == 255).all()
+
+
+def test_cityscapes_as_instances_and_coco(tmp_path: Path) -> None:
+    data = Images("cityscapes", root=str(folders.cityscapes(tmp_path / "c")), batch_size=2, instances=True)
+    data.setup()
+    (batch,) = iter(data.test_dataloader())
+    assert [kinds.tolist() for kinds in batch.classes] == [[13], [13]]  # car
+    assert batch.masks[0].shape == (1, 64, 128)
+    assert batch.masks[0][0, :, 64:].all()
+    data = Images("coco", root=str(folders.coco(tmp_path / "o")), batch_size=2, crop=(32, 32))
+    data.setup()
+    (batch,) = iter(data.train_dataloader())
+    assert batch.images.shape == (2, 3, 32, 32)
+    assert all(mask.any() for masks in batch.masks for mask in masks)
+
+
+def test_the_learning_rate_by_step() -> None:
+    rates = [factor_at(s, 100, 10, "cosine", 0.1, 0.01) for s in range(101)]
+    assert rates[0] == 0.01
+    assert rates[10] == 1 == max(rates)
+    assert rates[55] == pytest.approx(0.55)
+    assert rates[100] == pytest.approx(0.1)
+    assert factor_at(50, 100, 0, "poly", 0, 0) == pytest.approx(0.5**0.9)
+    at = [factor_at(s, 92_188, 3, "steps", 0, 0) for s in (10, 81_944, 81_950, 88_770, 88_780)]
+    assert at == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_biases_norms_and_blanks_do_not_decay_and_the_backbone_learns_slower() -> None:
+    module = Segmenter()
+    module.build(7)
+    names = {id(p): name for name, p in module.named_parameters()}
+    groups = adamw(module, 1.0, 0.05, 0.1).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(names)
+    for group in groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            assert (group["weight_decay"] == 0) == (parameter.ndim < 2 or "blank" in name)
+            assert group["lr"] == (0.1 if name.startswith("backbone.") else 1.0)
+
+
+@pytest.mark.slow
+def test_a_training_learns_and_a_second_one_has_the_same_bits(tmp_path: Path) -> None:
+    first, second, other = (run(TRAINING, seed, tmp_path / str(i)) for i, seed in enumerate((0, 0, 1)))
+    assert first == second != other
+    assert first["test/miou"] > 0.05
+    assert {"test/miou_small", "test/coverage/2", "test/budget/4", "curve/coverage/2", "curve/spread/2"} <= set(first)
+    assert first["test/budget/2"] == 0.25
+    oracle = {**TRAINING, "model": {**TRAINING["model"], "init_args": {"backbone": {"sampling": "oracle"}}}}
+    found = run(oracle, 0, tmp_path / "oracle")
+    assert found["parameters"] == first["parameters"]
+    assert found["test/coverage/2"] > first["test/coverage/2"]
+
+
+@pytest.mark.slow
+def test_digits_are_classified(tmp_path: Path) -> None:
+    config = {
+        "model": {"class_path": "autofocusformer.module.Classifier", "init_args": {"smoothing": 0.1}},
+        "data": {
+            "dataset": "digits_canvas", "batch_size": 4, "iterations": 2, "test_images": 8, "augment": True,
+            "mix": True,
+        },
+        "trainer": {"max_epochs": 1, "accelerator": "cpu"},
+    }  # fmt: skip
+    found = run(config, 0, tmp_path)
+    assert 0 <= found["test/top1"] <= found["test/top5"] <= 100
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "says"),
+    [
+        ("data", {"dataset": "pascal"}, "unknown data set 'pascal'"),
+        ("data", {"batch_size": 0}, "batch_size is 0"),
+        ("data", {"scale": [0.5, 2.0]}, "need a crop"),
+        ("data", {"scale": [2.0, 0.5], "crop": [32, 32]}, "scale is 2.0, 0.5"),
+        ("model", {"variant": "huge"}, "unknown variant 'huge'"),
+        ("model", {"levels": ["res9"]}, "levels is"),
+        ("model", {"lr": 0.0}, "lr is 0.0"),
+        ("model", {"schedule": "linear"}, "schedule is 'linear'"),
+        ("model", {"backbone": {"alpha": -1.0}}, "alpha is -1"),
+        ("model", {"backbone": {"rate": 1.5}}, "rate is 1.5"),
+        ("model", {"backbone": {"depth": 3}}, "unexpected keyword argument 'depth'"),
+    ],
+)
+def test_bad_settings_are_one_line(section: str, settings: dict[str, Any], says: str, tmp_path: Path) -> None:
+    config = {name: dict(part) for name, part in TRAINING.items()}
+    if section == "model":
+        config["model"] = {**config["model"], "init_args": settings}
+    else:
+        config["data"] |= settings
+    with pytest.raises(UserError, match=says) as error:
+        run(config, 0, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_keys_of_an_experiment(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown key 'modell'"):
+        run({"modell": {}}, 0, tmp_path)
+    with pytest.raises(UserError, match=r"unknown key 'counts\.name'"):
+        run({"counts": {"name": "mini"}}, 0, tmp_path)
+    with pytest.raises(UserError, match=r"clustering\.n is 800"):
+        run({"clustering": {"n": 800}}, 0, tmp_path)
+    with pytest.raises(UserError, match=r"data\.scene has no setting 'colour'"):
+        data_fingerprint({"data": {"scene": {"colour": 1}}})
+
+
+def test_counts_clustering_and_limits_report_what_the_ledger_reads(tmp_path: Path) -> None:
+    assert run({"counts": {"variant": "mini"}}, 0, tmp_path)["parameters"] == 6_754_451
+    assert run({"counts": {"variant": "tiny", "rate": 0.2}}, 0, tmp_path)["macs/saved"] == pytest.approx(0.32, abs=0.01)
+    found = run({"clustering": {"n": 144, "repeats": 1}}, 0, tmp_path)
+    assert found["snake/smallest"] == found["snake/largest"] == 8
+    assert found["speed-up"] > 0
+    config = {
+        "sampling_limited": {"mode": "adaptive", "against": "grid", "images": 2},
+        "data": {"dataset": "synthetic_density", "scene": {"height": 64, "width": 64, "sizes": [0.04, 0.08]}},
+    }
+    found = run(config, 0, tmp_path)
+    assert found["gain/small/2"] > 0
+    assert found != run(config, 1, tmp_path)
