@@ -158,7 +158,7 @@ def test_features_that_are_missing_or_outside(tmp_path: Path) -> None:
     (tmp_path / "c.npz").write_bytes(b"PK damaged")
     with pytest.raises(UserError, match=r"c\.npz: expected an \.npz"):
         FeatureFolder(tmp_path)("c")
-    with pytest.raises(UserError, match="neither .*obj/ with .npz files nor obj.lmdb"):
+    with pytest.raises(UserError, match=r"neither .*obj/ with \.npz files nor obj\.lmdb"):
         features_in(tmp_path / "obj")
 
 
