@@ -39,7 +39,7 @@ def test_the_sampling_is_that_of_the_network() -> None:
 
 
 def test_small_objects_gain_and_large_regions_lose() -> None:
-    """Section 8: at 1/4, for objects of 3 to 6 pixels; the bound of the issue is on the committed numbers."""
+    """Section 8: at 1/4, for objects of 3 to 6 pixels; by how much is a claim, judged on the committed numbers."""
     scenes = [scene(0, i, FINE) for i in range(8)]
     found = {mode: measure(scenes, FINE.classes, FINE.small, mode) for mode in MODES}
     assert found["adaptive"]["small/2"] - found["grid"]["small/2"] >= 0.05
