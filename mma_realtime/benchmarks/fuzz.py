@@ -267,13 +267,14 @@ def main(argv: list[str] | None = None) -> int:
     for name in args.target or known:
         rows[name] = fuzz(name, max(1, round(60 * args.minutes)), args.keep)
         print(f"{name:12} " + ", ".join(f"{key} {value}" for key, value in rows[name].items()), flush=True)
-    if not args.target:
-        found = {
-            "date": datetime.date.today().isoformat(),
-            "machine": platform.processor() or platform.machine(),
-            "readers": rows,
-        }
-        (HERE / "fuzz.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    path = HERE / "fuzz.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["readers"] if path.exists() else {}
+    found = {
+        "date": datetime.date.today().isoformat(),
+        "machine": platform.processor() or platform.machine(),
+        "readers": {**before, **rows},
+    }
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0 if all(row["passed"] for row in rows.values()) else 1
 
 
