@@ -63,7 +63,7 @@ def test_welch_refuses_too_little_and_what_is_not_a_number() -> None:
 
 
 def rounding(psd: Tensor, taps: Tensor) -> float:
-    """Of a transform of so many terms, whose amplitudes span those of the noise: here 2e-9 to 1e-8 of the largest tap."""
+    """Of a transform of so many terms, whose amplitudes span the noise's: here 2e-9 to 1e-8 of the largest tap."""
     share = float((psd.max() / psd.min()).sqrt()) * len(taps) ** 0.5 * torch.finfo(torch.float64).eps
     assert share < 1e-7  # of what a filter without the symmetry, or of another curve, would show
     return share * float(taps.abs().max())
