@@ -281,12 +281,11 @@ def key_constants(size: int) -> dict[str, Any]:
     return {"GROUP": group, "KEYS": max(16, triton.next_power_of_2(group))}
 
 
-def launch_of(kernel: Any, size: int, nnc: int) -> dict[str, int]:
+def launch_of(kernel: Any, size: int) -> dict[str, int]:
     """Warps and stages: more warps where 4 would run out of registers."""
     if kernel is forward_kernel:
         return FORWARD
-    many = nnc == 0 if kernel is query_kernel else group_of(size) > 16
-    return {**BACKWARD, "num_warps": 8} if many else BACKWARD
+    return {**BACKWARD, "num_warps": 8} if kernel is key_kernel and group_of(size) > 16 else BACKWARD
 
 
 def rowwise(x: Tensor) -> Tensor:
@@ -343,7 +342,6 @@ def launch_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients by q, k, v, pos_weight, pos_bias, blank_k, blank_v."""
     batch, heads, n, width = q.shape
-    nnc = 0 if near is None else near.shape[2]
     x = Operands(q, k, v, positions, near, pos_weight, pos_bias, size)
     grad, out = rowwise(grad.to(q.dtype).contiguous()), out.contiguous()
     dq, dk, dv = (torch.empty(q.shape, dtype=t.dtype, device=q.device) for t in (q, k, v))
@@ -360,11 +358,11 @@ def launch_backward(
         query_kernel[x.grid](
             x.q, x.k, x.v, x.at, x.near, x.union, x.count, x.w, blank_k.contiguous(), blank_v.contiguous(), out,
             logarithm, grad, dq, delta, by_w, by_blank_k, by_blank_v, *x.strides, n, x.tiles, heads, PARAMETERS,
-            **x.constants, UNION=x.places, KEYS=QUERY_KEYS, **launch_of(query_kernel, size, nnc),
+            **x.constants, UNION=x.places, KEYS=QUERY_KEYS, **launch_of(query_kernel, size),
         )  # fmt: skip
         key_kernel[(groups, batch * heads)](
             x.q, x.k, x.v, x.at, x.near, users, starts, x.w, logarithm, grad, delta, dk, dv, *x.strides, n, x.tiles,
-            groups, heads, **x.constants, **key_constants(size), **launch_of(key_kernel, size, nnc),
+            groups, heads, **x.constants, **key_constants(size), **launch_of(key_kernel, size),
         )  # fmt: skip
     w = by_w.sum((0, 2))
     small = (w[:, :5], w[:, 5], by_blank_k.sum((0, 2)), by_blank_v.sum((0, 2)))
@@ -400,7 +398,7 @@ def build(kernel: Any, shape: tuple[int, int, int], dtype: str, precision: str) 
         numbers=tuple(numbers),
         constants={**constants(width, size, nnc), "PRECISION": precision, **own}
         | {p: None for p in absent if p in kernel.arg_names},
-        launch=launch_of(kernel, size, nnc),
+        launch=launch_of(kernel, size),
         aligned=False,
     )
 
