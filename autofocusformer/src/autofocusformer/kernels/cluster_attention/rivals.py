@@ -70,22 +70,31 @@ def compiled_flex() -> Any:
     return torch.compile(flex_attention, dynamic=False)
 
 
-def flex(
-    q: Tensor, k: Tensor, v: Tensor, positions: Tensor, near: Tensor | None, pos_weight: Tensor, pos_bias: Tensor,
-    blank_k: Tensor, blank_v: Tensor, size: int,
-) -> Tensor:  # fmt: skip
-    """FlexAttention: the position's logits as a score modifier, the neighbourhood as a block mask.
-
-    Compiled on a GPU; on the CPU as plain operations, to compare values.
-    """
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+def flex_blocks(positions: Tensor, near: Tensor | None, size: int) -> Any:
+    """FlexAttention's block mask of these points: the same for every block of a stage."""
+    from torch.nn.attention.flex_attention import create_block_mask
 
     batch, n = positions.shape[:2]
     seen = torch.nn.functional.pad(neighbours(positions, near, size), (0, 1), value=True)
-    at = torch.nn.functional.pad(positions, (0, 0, 0, 1)).to(pos_weight.dtype)
 
     def mask(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return seen[b, i, j]
+
+    return create_block_mask(mask, batch, None, n, n + 1, device=str(positions.device))
+
+
+def flex(
+    q: Tensor, k: Tensor, v: Tensor, positions: Tensor, near: Tensor | None, pos_weight: Tensor, pos_bias: Tensor,
+    blank_k: Tensor, blank_v: Tensor, size: int, blocks: Any = None,
+) -> Tensor:  # fmt: skip
+    """FlexAttention: the position's logits as a score modifier, the neighbourhood as a block mask.
+
+    Compiled on a GPU; on the CPU as plain operations, to compare values. `blocks`: `flex_blocks`, where it is there.
+    """
+    from torch.nn.attention.flex_attention import flex_attention
+
+    n = positions.shape[1]
+    at = torch.nn.functional.pad(positions, (0, 0, 0, 1)).to(pos_weight.dtype)
 
     def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         dx, dy = at[b, j, 0] - at[b, i, 0], at[b, j, 1] - at[b, i, 1]
@@ -95,7 +104,7 @@ def flex(
         bias = w[h, 0] * dx + w[h, 1] * dy + w[h, 2] * d + (w[h, 3] * dy + w[h, 4] * dx) * inverse + pos_bias[h]
         return torch.where(j < n, s + bias, s)
 
-    blocks = create_block_mask(mask, batch, None, n, n + 1, device=str(q.device))
+    blocks = flex_blocks(positions, near, size) if blocks is None else blocks
     function = compiled_flex() if q.is_cuda else flex_attention
     keys, values = with_blank(q, k, blank_k), with_blank(q, v, blank_v)
     return function(q.contiguous(), keys, values, score_mod=score, block_mask=blocks, scale=1.0)
