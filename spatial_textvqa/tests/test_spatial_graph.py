@@ -39,6 +39,47 @@ def test_ties_are_the_authors_but_for_an_exact_diagonal() -> None:
     assert {int(ours[2, 8]), int(ours[8, 2])} in ({6, 10}, {7, 11})
 
 
+def pixel_boxes(generator: torch.Generator, n: int, width: int, height: int) -> torch.Tensor:
+    """Boxes on a coarse grid of pixels, divided by the image's size: many centres are equal but for rounding."""
+    x = torch.randint(0, 20, (n,), generator=generator) * (width // 24) + 53
+    y = torch.randint(0, 12, (n,), generator=generator) * (height // 14) + 25
+    half_width, half_height = (torch.randint(4, most, (n,), generator=generator) for most in (50, 20))
+    corners = torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], 1)
+    return (corners.double() / torch.tensor([width, height, width, height])).float()
+
+
+@pytest.mark.parametrize("thr", [0.25, 0.5, 1.0])
+def test_the_official_graph_is_the_double_loops_but_for_exact_diagonals(
+    thr: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    from double_loop import relations as double_loop
+
+    generator, rounded = torch.Generator().manual_seed(0), 0
+    for width, height in ((1024, 768), (640, 480), (1000, 667), (1600, 1200)):
+        boxes = pixel_boxes(generator, 40, width, height)
+        expected = torch.tensor(double_loop(boxes.double().tolist(), thr))
+        low, high = boxes.double().split(2, 1)
+        dx, dy = ((low + high)[:, None] / 2 - (low + high) / 2).unbind(-1)
+        diagonal = (dx.abs() == dy.abs()) & (dx != 0)
+        assert torch.equal(relations(boxes, thr)[~diagonal], expected[~diagonal].to(torch.uint8))
+        distance = (dx * dx + dy * dy).sqrt()
+        rounded += int(((distance == dx.abs()) & (dy != 0) | (distance == dy.abs()) & (dx != 0)).sum())
+    assert rounded > 20  # the case of the next test, found in pixels
+
+
+def test_near_an_axis_the_published_rounding_is_followed() -> None:
+    y = 0.1 - 2.0**-27  # one step of float32 above
+    boxes = torch.tensor([[0.1, y, 0.2, 0.2], [0.6, 0.1, 0.7, 0.2]])
+    assert relations(boxes).tolist() == [[12, 7], [3, 12]]
+    assert relations(boxes, mode="clean").tolist() == [[12, 8], [4, 12]]
+    turned = boxes.flip(0)[:, [1, 0, 3, 2]]  # the one below comes first: ordinary
+    assert relations(turned).tolist() == [[12, 5], [9, 12]]
+    turned = boxes.flip(0)[:, [1, 0, 3, 2]] * torch.tensor([1, -1, 1, -1]) + torch.tensor([0.0, 1.0, 0.0, 1.0])
+    turned = turned[:, [0, 3, 2, 1]]
+    assert relations(turned).tolist() == [[12, 9], [5, 12]]
+
+
 @pytest.mark.parametrize("context", [1, 3, 5, 7, 9])
 def test_head_subsets_are_the_authors(context: int) -> None:
     assert torch.equal(head_table(context), golden(f"head_type_table_c{context}"))

@@ -46,7 +46,8 @@ def relations_kernel(boxes, out, limit, N, OFFICIAL: tl.constexpr, BLOCK: tl.con
     overlap = (union > 0) & (common / tl.where(union > 0, union, 1.0) >= 0.5)
 
     dx, dy = (ax0 + ax1) / 2 - (bx0 + bx1) / 2, (ay0 + ay1) / 2 - (by0 + by1) / 2
-    near = tl.sqrt(dx * dx + dy * dy) < tl.load(limit)
+    distance = tl.sqrt(dx * dx + dy * dy)
+    near = distance < tl.load(limit)
     flat, steep = (tl.abs(dx) > tl.abs(dy)).to(tl.int32), (tl.abs(dy) > tl.abs(dx)).to(tl.int32)
     relation = tl.where((dy > 0) & (dx >= 0), 4 + steep, 0)
     relation = tl.where((dx < 0) & (dy >= 0), 6 + flat, relation)
@@ -55,6 +56,11 @@ def relations_kernel(boxes, out, limit, N, OFFICIAL: tl.constexpr, BLOCK: tl.con
     together = (dx == 0) & (dy == 0)
     if OFFICIAL:
         relation = tl.where((dy == 0) & (dx > 0) & (i < j), 3, relation)
+        # The published rounding near an axis: of the pair i < j, and of its mirror.
+        relation = tl.where((i < j) & (dy < 0) & (dx < 0) & (distance == -dx), 7, relation)
+        relation = tl.where((i < j) & (dy < 0) & (dx > 0) & (distance == -dy), 9, relation)
+        relation = tl.where((i > j) & (dy > 0) & (dx > 0) & (distance == dx), 3, relation)
+        relation = tl.where((i > j) & (dy > 0) & (dx < 0) & (distance == dy), 5, relation)
         relation = tl.where(together, 4, relation)
     else:
         relation = tl.where(together, 3, relation)
