@@ -64,3 +64,15 @@ def test_the_definition_by_finite_differences() -> None:
     seen = reference.allowed(graph, valid, layout, subset_bits(5)[4:6])
     assert not seen[:, :, :2].any()
     assert not function(*leaves, beta)[:, :, :2].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rows_that_see_nothing_are_zero_in_16_bits(dtype: torch.dtype) -> None:
+    layout, draw = Layout(2, 3, 2), torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 7, 3, generator=draw).to(dtype) for _ in range(3))
+    graph, valid = torch.zeros(1, 3, 3, dtype=torch.uint8), torch.ones(1, 7, dtype=torch.bool)
+    out = relation_attention(q, k, v, graph, valid, layout, subset_bits(3)[4:6])
+    assert out.isfinite().all()
+    assert not out[:, :, :2].any()
+    exact = relation_attention(q.double(), k.double(), v.double(), graph, valid, layout, subset_bits(3)[4:6])
+    torch.testing.assert_close(out.double(), exact, rtol=3e-2, atol=3e-2)

@@ -108,6 +108,9 @@ def test_a_whole_answer_is_right_at_every_step_that_counts() -> None:
     mask = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
     found = metrics.whole_answer(torch.tensor([[1, 3], [1, 3], [1, 2]]), targets, mask)
     assert found.tolist() == [False, True, False]
+    added_up = metrics.WholeAnswerAccuracy()
+    added_up.update(torch.tensor([[1, 3], [1, 3], [1, 2]]), targets, mask)
+    assert float(added_up.compute()) == 0.5  # the third has no answer: it is neither right nor wrong
     assert metrics.by_kind(found, torch.tensor([0, 0, 2]), ["on", "left", "right"]) == {"on": 0.5, "right": 0.0}
 
 

@@ -1,6 +1,7 @@
 """Training: it learns, it is the same again and after a break, its checkpoint is enough, and what is wrong says so."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,28 @@ def test_a_broken_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     assert resumed == whole
 
 
+def test_what_is_reported_is_the_look_whose_weights_were_kept() -> None:
+    module = SpatialTextVQA(**MODEL)
+    module.net = torch.nn.Linear(1, 1)
+    module.curves = {"val/accuracy": [0.3, 0.5, 0.4], "val/anls": [0.1, 0.2, 0.9]}
+    module.best = {"value": 0.5, "look": 1, "weights": {}}
+    assert (module.results()["val/accuracy"], module.results()["val/anls"]) == (0.5, 0.2)
+    module.best = {}
+    assert (module.results()["val/accuracy"], module.results()["val/anls"]) == (0.4, 0.9)
+
+
+def test_only_berts_own_weights_learn_slowly() -> None:
+    module = SpatialTextVQA(**(MODEL | {"text_weights": "bert.pt", "text_lr": 0.1}))
+    module.net = torch.nn.Module()
+    module.net.question = torch.nn.Module()
+    module.net.question.bert, module.net.question.out = torch.nn.Linear(2, 3), torch.nn.Linear(3, 4)
+    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    fast, slow = module.configure_optimizers()["optimizer"].param_groups
+    assert [p.shape for p in slow["params"]] == [(3, 2), (3,)]
+    assert [p.shape for p in fast["params"]] == [(4, 3), (4,)]
+    assert slow["lr"] == pytest.approx(0.1 * fast["lr"])
+
+
 def test_it_learns_the_words_on_a_few_scenes() -> None:
     torch.manual_seed(0)
     data = TextVQAData(**(DATA | {"kinds": ["on"], "ocr_appearance": "object", "train_samples": 32}))
@@ -112,6 +135,7 @@ def test_a_checkpoint_is_all_that_answering_needs(tmp_path: Path) -> None:
     assert vocabulary.words == cli.datamodule.vocabulary.words
     encoder = Encoder(Encoding.of(settings["encoding"]), vocabulary)
     assert encoder.encoding == cli.datamodule.encoding
+    assert settings["scenes"] == {"ocr_appearance": "none", "objects": cli.datamodule.scenes.objects}
     batch = encoder.collate([draw(Settings(), 9, [0]).sample(0)])
     with torch.no_grad():
         ours, theirs = net(batch), cli.model.eval().net(batch)

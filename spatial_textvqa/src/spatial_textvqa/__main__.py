@@ -107,7 +107,7 @@ def _demo(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained network")
     parser.add_argument("--host", default="127.0.0.1", help="to listen at; default: this machine only")
     parser.add_argument("--port", type=int, default=8018, help="default 8018; 0: any that is free")
-    parser.add_argument("--ocr_appearance", choices=("none", "object"), default="none", help="of the synthetic scenes")
+    parser.add_argument("--ocr_appearance", choices=("none", "object"), help="of synthetic scenes; default: as trained")
 
 
 def run_demo(args: argparse.Namespace) -> int:
@@ -122,7 +122,7 @@ def _pages(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", type=Path, help="json-lines of questions; default: synthetic scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--count", type=int, default=12, help="samples, default 12")
-    parser.add_argument("--ocr_appearance", choices=("none", "object"), default="none", help="of the synthetic scenes")
+    parser.add_argument("--ocr_appearance", choices=("none", "object"), help="of synthetic scenes; default: as trained")
     _bad_box(parser)
 
 
@@ -138,7 +138,7 @@ def run_pages(args: argparse.Namespace) -> int:
     if args.data is not None:
         samples = [sample_of(question) for question in read_questions(args.data, args.on_bad_box)[: args.count]]
     else:
-        samples = flippable_scenes(args.count, asker.model.config.feature_width, args.ocr_appearance)
+        samples = flippable_scenes(args.count, asker.model.config.feature_width, asker.appearance(args.ocr_appearance))
     page = write_pages(asker, samples, args.out)
     Console(soft_wrap=True, highlight=False).print(f"{len(samples)} samples: {page}", markup=False)
     return 0

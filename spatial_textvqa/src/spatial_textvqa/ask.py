@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from spatial_textvqa.explain import Drawn, Edge
 from spatial_textvqa.model import SAM4C
 from spatial_textvqa.picture import Box, Picture
 from spatial_textvqa.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 CANDIDATES = 5
 EDGES = 6  # that are told and drawn
@@ -105,10 +108,14 @@ class Asker:
     Args:
         model, vocabulary: as `module.load` gives them.
         encoder: how questions and pictures became tensors in training.
+        scenes: settings of the synthetic scenes that it was trained on; empty where it was not.
     """
 
-    def __init__(self, model: SAM4C, vocabulary: Vocabulary, encoder: Encoder) -> None:
+    def __init__(
+        self, model: SAM4C, vocabulary: Vocabulary, encoder: Encoder, scenes: dict[str, Any] | None = None
+    ) -> None:
         self.model, self.vocabulary, self.encoder = model.eval(), vocabulary, encoder
+        self.scenes = scenes or {}
 
     @classmethod
     def load(cls, checkpoint: Path) -> Asker:
@@ -120,7 +127,14 @@ class Asker:
         from spatial_textvqa.module import load
 
         model, vocabulary, settings = load(checkpoint)
-        return cls(model, vocabulary, Encoder(Encoding.of(settings["encoding"]), vocabulary))
+        return cls(model, vocabulary, Encoder(Encoding.of(settings["encoding"]), vocabulary), settings["scenes"])
+
+    def appearance(self, asked: str | None = None) -> str:
+        """How OCR tokens of synthetic scenes look: as in training, or as `asked`, which is noted where it differs."""
+        trained = str(self.scenes.get("ocr_appearance", "none"))
+        if asked is not None and asked != trained:
+            log.warning("scenes with ocr_appearance %s: the network was trained on %s", asked, trained)
+        return trained if asked is None else asked
 
     def fitted(self, picture: Picture) -> tuple[Picture, list[str]]:
         """The picture with no more boxes than are read of one, and what the user should know about it.

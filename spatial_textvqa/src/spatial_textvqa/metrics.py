@@ -116,7 +116,7 @@ class _Mean(Metric):
         self.count += len(values)
 
     def compute(self) -> Tensor:
-        return (self.total / self.count).float()
+        return self.total / self.count
 
 
 class TextVQAAccuracy(_Mean):
@@ -159,7 +159,10 @@ class GroundingAccuracy(_Mean):
 
 
 class WholeAnswerAccuracy(_Mean):
-    """Share of samples decoded right to the last index, `</s>` included: each step's index is one of the right ones."""
+    """Share of samples decoded right to the last index, `</s>` included: each step's index is one of the right ones.
+
+    A sample without answers, of which no step counts, is left out.
+    """
 
     def update(
         self,
@@ -167,7 +170,7 @@ class WholeAnswerAccuracy(_Mean):
         targets: Float[Tensor, "batch step index"],
         mask: Float[Tensor, "batch step"],
     ) -> None:
-        self.add(whole_answer(indices, targets, mask).float().tolist())
+        self.add(whole_answer(indices, targets, mask)[(mask > 0).any(1)].double().tolist())
 
 
 def whole_answer(

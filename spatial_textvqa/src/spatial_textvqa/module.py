@@ -21,7 +21,13 @@ from spatial_textvqa.answers import answerable_from_ocr, bce_loss
 from spatial_textvqa.data.module import TextVQAData, given
 from spatial_textvqa.data.tensors import TensorSet
 from spatial_textvqa.evaluation import attended, flips, measure, picture, said, sparsity, spatial_rows
-from spatial_textvqa.metrics import ANLS, STVQAAccuracy, TextVQAAccuracy, is_spatial, textvqa_accuracy, whole_answer
+from spatial_textvqa.metrics import (
+    ANLS,
+    STVQAAccuracy,
+    TextVQAAccuracy,
+    WholeAnswerAccuracy,
+    is_spatial,
+)  # fmt: skip
 from spatial_textvqa.model import SAM4C, SAM4CConfig
 from spatial_textvqa.schedule import factor
 from spatial_textvqa.vocabulary import Vocabulary
@@ -96,10 +102,15 @@ class SpatialTextVQA(L.LightningModule):
         self.pictured: dict[str, list[float]] = {}
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
-        self.right: list[Tensor] = []
-        self.spatial: list[tuple[float, bool]] = []
         self.train_seconds = 0.0
         self.challenge = torch.nn.ModuleDict({"textvqa": TextVQAAccuracy(), "stvqa": STVQAAccuracy(), "anls": ANLS()})
+        # Whole answers, all and spatial; TextVQA's accuracy of spatial questions, all and those that OCR tokens answer.
+        self.looks = torch.nn.ModuleDict(
+            {
+                "accuracy": WholeAnswerAccuracy(), "spatial": WholeAnswerAccuracy(),
+                "spatial_textvqa": TextVQAAccuracy(), "spatial_ocr": TextVQAAccuracy(),
+            }
+        )  # fmt: skip
 
     # Set-up ------------------------------------------------------------------------------------------------------
 
@@ -117,8 +128,8 @@ class SpatialTextVQA(L.LightningModule):
             load_bert(self.net, Path(given(self.text_weights)))
 
     def configure_optimizers(self) -> Any:
-        text = self.net.question if self.text_weights is not None else None
-        slow = {id(p) for p in text.parameters()} if text is not None else set()
+        # The linear layer behind BERT, where the widths differ, is as new as the rest.
+        slow = {id(p) for p in self.net.question.bert.parameters()} if self.text_weights is not None else set()
         groups = [
             {"params": [p for p in self.net.parameters() if id(p) not in slow], "lr": self.lr},
             {"params": [p for p in self.net.parameters() if id(p) in slow], "lr": self.lr * self.text_lr},
@@ -152,32 +163,33 @@ class SpatialTextVQA(L.LightningModule):
 
     # Looks -------------------------------------------------------------------------------------------------------
 
-    def on_validation_epoch_start(self) -> None:
-        self.right, self.spatial = [], []
-
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._look(batch, self.data.val)
 
     def _look(self, batch: dict[str, Any], data: Any) -> list[str]:
         indices = self.net.decode(batch, beam=self.beam).indices
-        self.right.append(whole_answer(indices, batch["targets"], batch["loss_mask"]).cpu())
+        told = (indices, batch["targets"], batch["loss_mask"])
+        self.looks["accuracy"].update(*told)  # type: ignore[operator]
         if "samples" in batch:
             tokens = [sample.ocr_tokens for sample in batch["samples"]]
             answers = [sample.answers for sample in batch["samples"]]
         else:
             rows = batch["rows"].tolist()
             tokens, answers = [data.tokens[row] for row in rows], [data.answers[row] for row in rows]
+            among = spatial_rows(data)[rows].to(indices.device)
+            self.looks["spatial"].update(*(each[among] for each in told))  # type: ignore[operator]
         texts = said(self.data.vocabulary, indices, tokens)
         for metric in self.challenge.values():
             metric.update(texts, answers)  # type: ignore[operator]
         for sample, text in zip(batch.get("samples", []), texts):
-            if sample.answers and is_spatial(sample.question):
-                score = textvqa_accuracy(text, sample.answers)
-                self.spatial.append((score, answerable_from_ocr(sample.answers, sample.ocr_tokens)))
+            if is_spatial(sample.question):
+                self.looks["spatial_textvqa"].update([text], [sample.answers])  # type: ignore[operator]
+                if sample.answers and answerable_from_ocr(sample.answers, sample.ocr_tokens):
+                    self.looks["spatial_ocr"].update([text], [sample.answers])  # type: ignore[operator]
         return texts
 
     def on_validation_epoch_end(self) -> None:
-        found = self._looked(self.data.val)
+        found = self._looked()
         for name, value in found.items():
             self.curves.setdefault(f"val/{name}", []).append(value)
             self.log(f"val/{name}", value)
@@ -186,28 +198,26 @@ class SpatialTextVQA(L.LightningModule):
                 raise UserError(f"keep_best is {self.keep_best}: the looks give {', '.join(found)}")
             if not self.best or found[self.keep_best] > self.best["value"]:
                 weights = {name: tensor.detach().cpu().clone() for name, tensor in self.net.state_dict().items()}
-                self.best = {"value": found[self.keep_best], "weights": weights}
+                look = len(self.curves[f"val/{self.keep_best}"]) - 1
+                self.best = {"value": found[self.keep_best], "look": look, "weights": weights}
 
     def on_train_end(self) -> None:
         if self.best:
             self.net.load_state_dict(self.best["weights"])
 
-    def _looked(self, data: Any) -> dict[str, float]:
-        right = torch.cat(self.right).double()
-        out = {"accuracy": float(right.mean())}
-        if isinstance(data, TensorSet) and len(right) == len(data) and (rows := spatial_rows(data)).any():
-            out["spatial"] = float(right[rows].mean())
-        for name, metric in self.challenge.items():
-            out[name] = float(metric.compute())  # type: ignore[operator]
+    def _looked(self) -> dict[str, float]:
+        """The numbers of a look, over all processes; one that no sample counts for is left out."""
+        found = {}
+        for name, metric in (*self.looks.items(), *self.challenge.items()):
+            found[name] = float(metric.compute())  # type: ignore[operator]
             metric.reset()  # type: ignore[operator]
-        if self.spatial:  # TextVQA accuracy of the spatial subset, and of that part of it which the OCR tokens answer
-            out["spatial"] = sum(score for score, _ in self.spatial) / len(self.spatial)
-            answerable = [score for score, by_ocr in self.spatial if by_ocr]
-            out["spatial_ocr"] = sum(answerable) / len(answerable) if answerable else float("nan")
-        return out
+        on_disk, by_ocr, whole = found.pop("spatial_textvqa"), found.pop("spatial_ocr"), found.pop("spatial")
+        # TextVQA's accuracy of the spatial subset where questions come from its files, else whole answers.
+        found |= {"spatial": on_disk if on_disk == on_disk else whole, "spatial_ocr": by_ocr}
+        return {name: value for name, value in found.items() if value == value}
 
     def on_test_epoch_start(self) -> None:
-        self.right, self.spatial, self.final = [], [], {}
+        self.final = {}
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         if not isinstance(self.data.test, TensorSet):
@@ -216,7 +226,7 @@ class SpatialTextVQA(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         test = self.data.test
         if not isinstance(test, TensorSet):
-            self.final = {f"test/{name}": value for name, value in self._looked(test).items()}
+            self.final = {f"test/{name}": value for name, value in self._looked().items()}
             return
         self.final = {f"test/{k}": v for k, v in measure(self.net, self.data.vocabulary, test, self.beam).items()}
         self.final["test/mean_degree"] = sparsity(test)
@@ -232,8 +242,9 @@ class SpatialTextVQA(L.LightningModule):
             self.pictured = picture(self.net, self.data)
 
     def results(self) -> dict[str, Any]:
-        """What the ledger reads: the test set's numbers, the last look's, and the curve of looks."""
-        last = {name: curve[-1] for name, curve in self.curves.items() if curve}
+        """What the ledger reads: numbers of the test set and of the look whose weights were kept; curves of all."""
+        look = self.best.get("look", -1)
+        last = {name: curve[look] for name, curve in self.curves.items() if curve}
         numbers = {name: value for name, value in (last | self.final).items() if value == value}
         numbers["train/cpu_seconds"] = self.train_seconds
         numbers["parameters"] = float(sum(p.numel() for p in self.net.parameters()))
@@ -246,6 +257,7 @@ class SpatialTextVQA(L.LightningModule):
             "config": plain_config(self.net.config),
             "vocabulary": self.data.vocabulary.words,
             "encoding": self.data.encoding.plain(),
+            "scenes": {"ocr_appearance": self.data.ocr_appearance, "objects": self.data.scenes.objects},
         }
         checkpoint["looks"] = {"curves": self.curves, "train_seconds": self.train_seconds, "best": self.best}
 
@@ -280,7 +292,7 @@ def plain_config(config: SAM4CConfig) -> dict[str, Any]:
 
 
 def load(path: Path | str) -> tuple[SAM4C, Vocabulary, dict[str, Any]]:
-    """A trained network in eval mode, its fixed vocabulary, and `{"config", "encoding"}`.
+    """A trained network in eval mode, its fixed vocabulary, and `{"config", "encoding", "scenes"}`.
 
     `Encoder(Encoding.of(settings["encoding"]), vocabulary)` reads samples as the run that trained it did.
 
@@ -307,4 +319,5 @@ def load(path: Path | str) -> tuple[SAM4C, Vocabulary, dict[str, Any]]:
         model.load_state_dict(weights)
     except RuntimeError:
         raise UserError(f"{path}: its weights do not fit its own configuration: made by another version?") from None
-    return model.eval(), Vocabulary(own["vocabulary"]), {"config": own["config"], "encoding": own["encoding"]}
+    settings = {"config": own["config"], "encoding": own["encoding"], "scenes": own.get("scenes", {})}
+    return model.eval(), Vocabulary(own["vocabulary"]), settings

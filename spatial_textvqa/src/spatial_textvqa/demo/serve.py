@@ -93,14 +93,14 @@ def service(bound: socket.socket, asker: Asker, scenes: Sequence[Sample], loopba
         thread.join()
 
 
-def serve_until_stopped(checkpoint: Path, host: str, port: int, ocr_appearance: str) -> int:
+def serve_until_stopped(checkpoint: Path, host: str, port: int, ocr_appearance: str | None = None) -> int:
     """The command: says the address, and serves until Ctrl-C.
 
     Raises:
         UserError: no checkpoint, or no such address.
     """
     asker = Asker.load(checkpoint)
-    scenes = flippable_scenes(SCENES, asker.model.config.feature_width, ocr_appearance)
+    scenes = flippable_scenes(SCENES, asker.model.config.feature_width, asker.appearance(ocr_appearance))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -76,10 +76,15 @@ def softmax_mask(seen: Tensor) -> tuple[Tensor, Tensor]:
     return term, seen.any(-1, keepdim=True).float()
 
 
+def added_in(term: Tensor, dtype: torch.dtype) -> Tensor:
+    """The term in another precision, finite in float16 too, where -1e30 is not."""
+    return term.clamp_min(torch.finfo(dtype).min / 2).to(dtype) if dtype == torch.float16 else term.to(dtype)
+
+
 def probabilities(scores: Tensor, mask: tuple[Tensor, Tensor]) -> Tensor:
     """Softmax over the keys that are seen; a row of zeros where none is."""
     term, occupied = mask
-    return (scores + term.to(scores.dtype)).softmax(-1) * occupied.to(scores.dtype)
+    return (scores + added_in(term, scores.dtype)).softmax(-1) * occupied.to(scores.dtype)
 
 
 def attend(
@@ -87,7 +92,7 @@ def attend(
 ) -> Tensor:
     """[B, H, L, d] with the masks of `softmax_mask`; bias [B, H, L, L] is added to the scores."""
     term, occupied = mask
-    scores = (q / math.sqrt(q.shape[-1])) @ k.mT + term.to(q.dtype)
+    scores = (q / math.sqrt(q.shape[-1])) @ k.mT + added_in(term, q.dtype)
     if bias is not None:
         scores = scores + bias
     # The rows of zeros are made after the product, where they are d wide and not L.
