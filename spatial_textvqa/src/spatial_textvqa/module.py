@@ -129,7 +129,7 @@ class SpatialTextVQA(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         # The linear layer behind BERT, where the widths differ, is as new as the rest.
-        slow = {id(p) for p in self.net.question.bert.parameters()} if self.text_weights is not None else set()
+        slow = {id(p) for p in self.net.question.bert.parameters()} if self.text_weights is not None else set()  # type: ignore[union-attr]
         groups = [
             {"params": [p for p in self.net.parameters() if id(p) not in slow], "lr": self.lr},
             {"params": [p for p in self.net.parameters() if id(p) in slow], "lr": self.lr * self.text_lr},
