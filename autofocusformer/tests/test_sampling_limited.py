@@ -47,6 +47,10 @@ def test_small_objects_gain_and_large_regions_lose() -> None:
     assert found["adaptive"]["small/2"] - found["grid"]["small/2"] >= 0.05
     assert found["grid"]["small/2"] > found["random"]["small/2"]
     assert found["oracle"]["coverage/2"] >= found["adaptive"]["coverage/2"] > 2 * found["grid"]["coverage/2"]
+    labels = np.stack([labels for _, labels in scenes])
+    for r in found.values():
+        assert r["objects/pixels"] == pytest.approx(np.isin(labels, FINE.small).mean())
+        assert 0 < r["objects/tokens"] < r["objects/pixels"] + 0.02 < 0.12
     assert found["adaptive"]["large/3"] < found["grid"]["large/3"]
     assert all(r[f"budget/{level}"] == pytest.approx(4.0 ** (1 - level)) for r in found.values() for level in (2, 3, 4))
 

@@ -148,7 +148,7 @@ class Trained(L.LightningModule):
         self.curves = checkpoint["curves"]
 
     def results(self) -> dict[str, Any]:
-        """Test metrics, and curves: one point every 50 steps."""
+        """Test metrics, and curves: one point every 50 steps, or as `log_every` says."""
         out: dict[str, Any] = dict(self.final)
         for name, values in self.curves.items():
             out[f"curve/{name}"] = [round(value, 6) for value in values]
@@ -172,6 +172,7 @@ class Segmenter(Trained):
         levels: which of res2..res5 the head reads.
         head_width: see `LightHead`.
         object_weight: weight of the small classes in the loss (1: plain cross entropy).
+        log_every: steps from one point of the curves to the next.
         lr and so on: see `Trained`.
     """
 
@@ -184,6 +185,7 @@ class Segmenter(Trained):
         levels: list[str] | None = None,
         head_width: int = 64,
         object_weight: float = 1.0,
+        log_every: int = LOG_EVERY,
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         backbone_factor: float = 1.0,
@@ -197,7 +199,9 @@ class Segmenter(Trained):
         self.levels = list(LEVELS) if levels is None else levels
         if not self.levels or set(self.levels) - set(LEVELS):
             raise UserError(f"levels is {self.levels}: choose from {', '.join(LEVELS)}")
-        self.head_width, self.object_weight = head_width, object_weight
+        if log_every < 1:
+            raise UserError(f"log_every is {log_every}: it has to be at least 1")
+        self.head_width, self.object_weight, self.log_every = head_width, object_weight, log_every
         self.settings = {"variant": variant, "backbone": backbone, "levels": self.levels, "head_width": head_width}
 
     def build(self, classes: int, small: Sequence[int] = (), names: Sequence[str] = ()) -> None:
@@ -230,7 +234,7 @@ class Segmenter(Trained):
     def training_step(self, batch: Scenes, index: int) -> Tensor:
         scores, levels = self(batch.images, batch.oracle)
         loss = self.loss(scores, batch.labels)
-        if self.global_step % LOG_EVERY == 0:
+        if self.global_step % self.log_every == 0:
             self.note({"loss": loss.item()} | self.looked_at(levels, batch))
         return loss
 
