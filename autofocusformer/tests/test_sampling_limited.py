@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from autofocusformer.data.synthetic import SceneConfig, scene
+from autofocusformer.experiment import rows_of_seed
 from autofocusformer.sampling_limited import MODES, kept_positions, measure, nearest_label
 from autofocusformer.tokens_of_images import rank
+from shared.errors import UserError
 
 FINE = SceneConfig(sizes=(3 / 128, 6 / 128))
 
@@ -45,5 +47,18 @@ def test_small_objects_gain_and_large_regions_lose() -> None:
     assert found["adaptive"]["small/2"] - found["grid"]["small/2"] >= 0.05
     assert found["grid"]["small/2"] > found["random"]["small/2"]
     assert found["oracle"]["coverage/2"] >= found["adaptive"]["coverage/2"] > 2 * found["grid"]["coverage/2"]
+    labels = np.stack([labels for _, labels in scenes])
+    for r in found.values():
+        assert r["objects/pixels"] == pytest.approx(np.isin(labels, FINE.small).mean())
+        assert 0 < r["objects/tokens"] < r["objects/pixels"] + 0.02 < 0.12
     assert found["adaptive"]["large/3"] < found["grid"]["large/3"]
     assert all(r[f"budget/{level}"] == pytest.approx(4.0 ** (1 - level)) for r in found.values() for level in (2, 3, 4))
+
+
+def test_no_two_seeds_share_an_image() -> None:
+    rows = [rows_of_seed(233, 16, seed) for seed in range(14)]
+    assert len({int(i) for part in rows for i in part}) == 14 * 16
+    assert all(part.min() >= 0 and part.max() < 233 for part in rows)
+    assert sorted(rows_of_seed(5, 5, 0)) == sorted(rows_of_seed(5, 5, 1)) == list(range(5))
+    with pytest.raises(UserError, match="there are 3 images"):
+        rows_of_seed(3, 4, 0)

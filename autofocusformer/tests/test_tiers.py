@@ -111,3 +111,15 @@ def test_all_modes_of_the_trained_claim_have_one_size_and_one_budget() -> None:
         assert scene["height"] % 32 == scene["width"] % 32 == 0  # canvases divisible by 8: equal budgets
         rest = merge(e.config, {"model": {"init_args": {"backbone": {"sampling": "any"}}}})
         assert rest == merge(experiments[0].config, {"model": {"init_args": {"backbone": {"sampling": "any"}}}})
+
+
+def test_the_bound_is_of_the_scenes_that_the_trainings_are_tested_on() -> None:
+    """The same source and rows; what is measured of them, sampling alone, needs no training part."""
+    limit, trained = read_yaml(HERE / "configs" / "limit_shapes.yaml"), read_yaml(HERE / "configs" / "shapes.yaml")
+    assert limit["data"]["scene"] == trained["data"]["scene"]
+    assert data_fingerprint(limit)[0] == data_fingerprint(trained)[0]
+    assert limit["sampling_limited"]["alpha"] == trained["model"]["init_args"]["backbone"]["alpha"]
+    assert limit["sampling_limited"]["images"] == "all"
+    few = merge(limit, {"data": {"test_images": 3}})
+    first, second = (run(merge(few, {"sampling_limited": {"mode": "grid"}}), s, Path()) for s in (0, 1))
+    assert first == second  # the scenes do not depend on the seed

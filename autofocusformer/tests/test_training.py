@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,45 @@ def test_biases_norms_and_blanks_do_not_decay_and_the_backbone_learns_slower() -
             name = names[id(parameter)]
             assert (group["weight_decay"] == 0) == (parameter.ndim < 2 or "blank" in name)
             assert group["lr"] == (0.1 if name.startswith("backbone.") else 1.0)
+
+
+def test_the_share_on_the_grid_prior_is_that_of_the_local_spacing() -> None:
+    """What is kept of an adaptive set of points, counted point by point with its distance to the nearest other."""
+    torch.manual_seed(0)
+    module = Segmenter(backbone={"alpha": 8.0})
+    module.build(4)
+    data = Images(scene=SMALL, batch_size=2, train_images=2)
+    data.setup()
+    (batch, *_) = iter(data.train_dataloader())
+    oracle = torch.rand(2, 8, 8)
+    module.backbone.resample(sampling="oracle", rate=0.5)  # scattered points, not all on one grid
+    levels = module.backbone(batch.images, oracle)
+    found = module.looked_at(levels, batch)
+    for number in (2, 3, 4):
+        before, kept = levels[number - 2].positions, levels[number - 1].positions
+        on_prior = []
+        for there, chosen in zip(before.tolist(), kept.tolist()):
+            for x, y in chosen:
+                near = min(math.dist((x, y), other) for other in there if other != [x, y])
+                spacing = 2 if number == 2 else 2 ** (math.ceil(math.log2(near)) + 1)
+                on_prior.append(x % spacing == 0 and y % spacing == 0)
+        assert found[f"prior/{number}"] == pytest.approx(sum(on_prior) / len(on_prior))
+        on_fixed_grid = (kept % 2 ** (number - 1) == 0).all(-1).float().mean().item()
+        assert number == 2 or found[f"prior/{number}"] > on_fixed_grid
+
+
+def test_a_fused_step_is_the_same_step() -> None:
+    """And it is left out where Lightning would refuse to clip the gradients."""
+    ends = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(5, 3)
+        optimizer = adamw(layer, 0.1, 0.05, fused=fused)
+        for _ in range(5):
+            layer(torch.ones(2, 5)).square().sum().backward()
+            optimizer.step()
+        ends.append(layer.weight.detach().clone())
+    assert torch.allclose(*ends, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SECTIONS = {"counts", "clustering", "sampling_limited", "model", "data", "trainer", "seed_everything"}
 KEYS = {
@@ -164,24 +167,42 @@ def _described(name: str, seconds: float, found: Any) -> dict[str, float]:
     }
 
 
+def rows_of_seed(size: int, count: int, seed: int) -> np.ndarray:
+    """A seed's own `count` of `size` images: slices of one shuffle, so that no two seeds share an image.
+
+    After size // count seeds the images are used up, and the next shuffle begins. Shuffled, because consecutive frames
+    of a video are nearly one image.
+    """
+    import numpy as np
+
+    if count > size:
+        raise UserError(f"sampling_limited.images is {count}, there are {size} images: ask for fewer, or for 'all'")
+    shuffle, part = divmod(seed, size // count)
+    return np.random.default_rng(shuffle).permutation(size)[part * count : (part + 1) * count]
+
+
 def sampling_limited(section: dict[str, Any], data: dict[str, Any], seed: int, dry: bool = False) -> dict[str, Any]:
     """IoU, coverage and budget of a mode by level; with `against`, what it gains over that mode on the same images.
 
-    Every seed has images of its own: other scenes, or the next ones of the test part.
+    Every seed has images of its own: other scenes, or a slice of the shuffled test part. With `images: all`, they are
+    those that a training on `data` is tested on, and only `random` depends on the seed.
     """
     import numpy as np
 
     from autofocusformer.sampling_limited import measure
 
     images = _images(data)
-    count = 2 if dry else int(section.get("images", 16))
     source = images.source("test")
-    # The images of all seeds interleave: consecutive frames of a video are nearly one image.
-    rows = (np.arange(count) * (source.size // count) + 7 * seed) % source.size
-    if images.dataset == "synthetic_density":
+    wanted = 2 if dry else section.get("images", 16)
+    count = images.amount("test") if wanted == "all" else int(wanted)
+    if wanted == "all":
+        rows = np.arange(count)
+    elif images.dataset == "synthetic_density":
         from autofocusformer.data import sets
 
         source, rows = sets.synthetic("test", images.scene, count, seed), np.arange(count)
+    else:
+        rows = rows_of_seed(source.size, count, seed)
     pairs = []
     for row in rows:
         _, sample = images._scene(source, int(row))

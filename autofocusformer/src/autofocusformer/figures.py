@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,6 +23,7 @@ STYLES = {
     "oracle": (COLOURS["ours_variant"], "--", "^"),
     "grid": (COLOURS["baseline"], "-", "s"),
     "random": (COLOURS["baseline_2"], ":", "x"),
+    "windows": (COLOURS["baseline_3"], "-.", "d"),
 }
 SHARES = (1 / 4, 1 / 16, 1 / 64)
 SHOWN: tuple[Mode, ...] = ("adaptive", "oracle", "grid")
@@ -131,8 +133,11 @@ def budget(results: Results, folder: Path, prefix: str, file: str, what: str) ->
 
 def training(results: Results, folder: Path, names: Sequence[str], file: str, what: str) -> Figure:
     """Loss, coverage of object tokens and spread of the importance over training."""
+    from autofocusformer.module import LOG_EVERY  # brings Lightning, which no other picture needs
+
     figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.4))
     curves = (("loss", "loss"), ("coverage/2", "object tokens kept, stage 2"), ("spread/2", "spread of importance"))
+    every = results.experiments[names[0]].config["model"]["init_args"].get("log_every", LOG_EVERY)
     for name in names:
         mode = name.split("_")[-1] if name.split("_")[-1] in STYLES else "adaptive"
         colour, line, _ = STYLES[mode]
@@ -141,7 +146,7 @@ def training(results: Results, folder: Path, names: Sequence[str], file: str, wh
             length = min(len(each) for each in found)
             if not length:
                 continue
-            rows, steps = np.array([each[:length] for each in found]), 50 * np.arange(length)
+            rows, steps = np.array([each[:length] for each in found]), every * np.arange(length)
             place.plot(steps, rows.mean(0), color=colour, linestyle=line, label=mode, linewidth=1)
             if len(rows) > 1:
                 deviation = rows.std(0, ddof=1)
@@ -164,17 +169,19 @@ def training(results: Results, folder: Path, names: Sequence[str], file: str, wh
     seeds = len(results.experiments[names[0]].runs)
     caption = (
         f"{what}: loss, share of object tokens kept for stage 2, and spread of the learned importance (95th minus 5th "
-        f"percentile) on the batch of every 50th step ({seeds} seed{'s' * (seeds > 1)})."
+        f"percentile) on the batch of every {every}th step ({seeds} seed{'s' * (seeds > 1)})."
     )
     return finish(figure, folder, file, caption, f"Loss, coverage and spread of importance in training: {what}")
 
 
-def trained(results: Results, folder: Path, names: Sequence[str]) -> Figure:
+def trained(
+    results: Results, folder: Path, names: Sequence[str], file: str, small: str = "shapes", large: str = "regions"
+) -> Figure:
     """Test mIoU of all modes, one dot a seed."""
     figure, axes = plt.subplots(1, 3, figsize=(6.4, 2.5))
     metrics = (
-        ("test/miou_small", "mIoU, shapes"),
-        ("test/miou_large", "mIoU, regions"),
+        ("test/miou_small", f"mIoU, {small}"),
+        ("test/miou_large", f"mIoU, {large}"),
         ("test/coverage/2", "coverage, stage 2"),
     )
     for place, (metric, title) in zip(axes, metrics):
@@ -187,10 +194,10 @@ def trained(results: Results, folder: Path, names: Sequence[str]) -> Figure:
         place.set_title(title, fontsize=8)
         place.set_xlim(-0.5, len(names) - 0.5)
     caption = (
-        "Trained alike, with equal parameters and token budgets: test mIoU of shapes and of regions, and the share of "
-        "object tokens kept for stage 2, one dot a seed, the mean as a line."
+        f"Trained alike, with equal parameters and token budgets: test mIoU of {small} and of {large}, and the share "
+        "of object tokens kept for stage 2, one dot a seed, the mean as a line."
     )
-    return finish(figure, folder, "trained.svg", caption, "Test mIoU by sampling mode, one dot a seed")
+    return finish(figure, folder, file, caption, "Test mIoU by sampling mode, one dot a seed")
 
 
 def draw(results: Results, folder: Path) -> list[Figure]:
@@ -198,13 +205,15 @@ def draw(results: Results, folder: Path) -> list[Figure]:
     use_house_style()
     out = []
     if _there(results, ["limit_fine_adaptive"]):
-        image, labels = scene(0, 6, SceneConfig(noise=0.0))
-        out.append(kept(folder, image, labels, "kept_synthetic.svg", "a synthetic scene"))
+        image, labels = _measured_scene(results.experiments["limit_fine_adaptive"].config)
+        out.append(kept(folder, image, labels, "kept_synthetic.svg", "a scene with objects of 3 to 6 px"))
         out.append(budget(results, folder, "limit_fine", "budget_synthetic.svg", "smooth scenes, objects of 3 to 6 px"))
     if _there(results, ["limit_texture_adaptive"]):
         out.append(
             budget(results, folder, "limit_texture", "budget_texture.svg", "textured scenes, objects of 3 to 6 px")
         )
+    if _there(results, ["limit_shapes_adaptive"]):
+        out.append(budget(results, folder, "limit_shapes", "budget_shapes.svg", "the test scenes of the trainings"))
     if _there(results, ["camvid_limit_adaptive"]):
         out.append(budget(results, folder, "camvid_limit", "budget_camvid.svg", "CamVid, small classes"))
         out += _camvid(folder)
@@ -213,8 +222,20 @@ def draw(results: Results, folder: Path) -> list[Figure]:
     if short := _there(results, ["short_training"]):
         out.append(training(results, folder, short, "training.svg", "A short training of Nano"))
     if shapes := _there(results, [f"shapes_{mode}" for mode in STYLES]):
-        out += [training(results, folder, shapes, "training_shapes.svg", "Shapes"), trained(results, folder, shapes)]
+        out += [
+            training(results, folder, shapes, "training_shapes.svg", "Shapes"),
+            trained(results, folder, shapes, "trained.svg"),
+        ]
+    if streets := _there(results, [f"camvid_{mode}" for mode in STYLES]):
+        out.append(training(results, folder, streets, "training_camvid.svg", "CamVid"))
+        out.append(trained(results, folder, streets, "trained_camvid.svg", "small classes", "large classes"))
     return out
+
+
+def _measured_scene(config: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """One of the scenes that the first seed is measured on."""
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in config["data"]["scene"].items()}
+    return sets.synthetic("test", SceneConfig(**settings), config["sampling_limited"]["images"], 0).read(6)
 
 
 def _camvid(folder: Path) -> list[Figure]:

@@ -18,6 +18,8 @@ from autofocusformer.backbone import VARIANTS, AutoFocusFormer, BackboneConfig, 
 from autofocusformer.data.module import Images, Scenes
 from autofocusformer.heads.light import LightHead
 from autofocusformer.metrics import Coverage, SegmentationScore
+from autofocusformer.sampling import grid_prior
+from autofocusformer.variants import STRIDES
 
 LEVELS = ("res2", "res3", "res4", "res5")
 LOG_EVERY = 50
@@ -37,8 +39,13 @@ def backbone_config(variant: str, changes: dict[str, Any] | None) -> BackboneCon
         raise UserError(f"backbone: {str(error).split('.')[-1].replace('__init__() ', '')}") from None
 
 
-def adamw(module: nn.Module, lr: float, weight_decay: float, backbone_factor: float = 1.0) -> torch.optim.Optimizer:
-    """AdamW without decay of biases and one-dimensional parameters; the backbone learns at `backbone_factor` x `lr`."""
+def adamw(
+    module: nn.Module, lr: float, weight_decay: float, backbone_factor: float = 1.0, fused: bool = False
+) -> torch.optim.Optimizer:
+    """AdamW without decay of biases and one-dimensional parameters; the backbone learns at `backbone_factor` x `lr`.
+
+    `fused`: one kernel for all parameters of a group in place of a dozen for each, the same to rounding.
+    """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         plain = parameter.ndim < 2 or name.endswith(("blank_k", "blank_v"))
@@ -54,6 +61,7 @@ def adamw(module: nn.Module, lr: float, weight_decay: float, backbone_factor: fl
         ],
         betas=(0.9, 0.999),
         eps=1e-8,
+        fused=fused or None,
     )
 
 
@@ -115,7 +123,9 @@ class Trained(L.LightningModule):
         return cast(Images, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Any:
-        optimizer = adamw(self, self.lr, self.weight_decay, self.backbone_factor)
+        # Lightning refuses to clip gradients of a fused optimiser in mixed precision.
+        fused = self.trainer.precision == "32-true"
+        optimizer = adamw(self, self.lr, self.weight_decay, self.backbone_factor, fused)
         steps = int(self.trainer.estimated_stepping_batches)
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda s: factor_at(s, steps, self.warm_up, self.schedule, self.least, self.start)
@@ -138,7 +148,7 @@ class Trained(L.LightningModule):
         self.curves = checkpoint["curves"]
 
     def results(self) -> dict[str, Any]:
-        """Test metrics, and curves: one point every 50 steps."""
+        """Test metrics, and curves: one point every 50 steps, or as `log_every` says."""
         out: dict[str, Any] = dict(self.final)
         for name, values in self.curves.items():
             out[f"curve/{name}"] = [round(value, 6) for value in values]
@@ -149,6 +159,11 @@ class Trained(L.LightningModule):
         return out
 
 
+def _cell(positions: Int64[Tensor, "b n 2"], w: int) -> Int64[Tensor, "b n"]:
+    """Which of the canvas's cells, counted along rows of w."""
+    return positions[..., 1] * w + positions[..., 0]
+
+
 class Segmenter(Trained):
     """A pyramid with the light head, by cross entropy.
 
@@ -157,6 +172,7 @@ class Segmenter(Trained):
         levels: which of res2..res5 the head reads.
         head_width: see `LightHead`.
         object_weight: weight of the small classes in the loss (1: plain cross entropy).
+        log_every: steps from one point of the curves to the next.
         lr and so on: see `Trained`.
     """
 
@@ -169,6 +185,7 @@ class Segmenter(Trained):
         levels: list[str] | None = None,
         head_width: int = 64,
         object_weight: float = 1.0,
+        log_every: int = LOG_EVERY,
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         backbone_factor: float = 1.0,
@@ -182,7 +199,9 @@ class Segmenter(Trained):
         self.levels = list(LEVELS) if levels is None else levels
         if not self.levels or set(self.levels) - set(LEVELS):
             raise UserError(f"levels is {self.levels}: choose from {', '.join(LEVELS)}")
-        self.head_width, self.object_weight = head_width, object_weight
+        if log_every < 1:
+            raise UserError(f"log_every is {log_every}: it has to be at least 1")
+        self.head_width, self.object_weight, self.log_every = head_width, object_weight, log_every
         self.settings = {"variant": variant, "backbone": backbone, "levels": self.levels, "head_width": head_width}
 
     def build(self, classes: int, small: Sequence[int] = (), names: Sequence[str] = ()) -> None:
@@ -215,13 +234,16 @@ class Segmenter(Trained):
     def training_step(self, batch: Scenes, index: int) -> Tensor:
         scores, levels = self(batch.images, batch.oracle)
         loss = self.loss(scores, batch.labels)
-        if self.global_step % LOG_EVERY == 0:
+        if self.global_step % self.log_every == 0:
             self.note({"loss": loss.item()} | self.looked_at(levels, batch))
         return loss
 
     @torch.no_grad()
     def looked_at(self, levels: list[Level], batch: Scenes) -> dict[str, float]:
-        """Coverage of each sampling on this batch, spread of the importance, and how often the prior had its way."""
+        """Of this batch: coverage of each sampling, spread of the importance, share of kept points on the grid prior.
+
+        The prior is that of the points before the sampling: from the second sampling on, the locally next coarser grid.
+        """
         coverage = Coverage(3).to(self.device)
         coverage.update(batch.objects, [level.positions for level in levels[1:]])
         out = {name: value.item() for name, value in coverage.compute().items() if name.startswith("coverage")}
@@ -229,8 +251,11 @@ class Segmenter(Trained):
             assert level.importance is not None
             low, high = level.importance.float().quantile(torch.tensor([0.05, 0.95], device=self.device)).tolist()
             out[f"spread/{number}"] = high - low
-            kept = levels[number - 1].positions
-            out[f"prior/{number}"] = (kept % 2 ** (number - 1) == 0).all(-1).float().mean().item()
+            before, kept = level.positions, levels[number - 1].positions
+            h, w = level.canvas
+            on_prior = torch.zeros(len(kept), h * w, dtype=torch.bool, device=kept.device)
+            on_prior.scatter_(1, _cell(before, w), grid_prior(before, STRIDES[number - 2], level.canvas))
+            out[f"prior/{number}"] = on_prior.gather(1, _cell(kept, w)).float().mean().item()
         return {name: value for name, value in out.items() if math.isfinite(value)}
 
     def on_test_start(self) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autofocusformer.metrics import Coverage, SegmentationScore
 from autofocusformer.sampling import Mode, keep
-from autofocusformer.tokens_of_images import gradient_magnitude, label_edges, object_tokens, rank, token_labels
+from autofocusformer.tokens_of_images import gradient_magnitude, label_edges, rank, token_labels
 
 STRIDES = (2, 4, 8)
 MODES: tuple[Mode, ...] = ("adaptive", "oracle", "grid", "random")
@@ -79,19 +79,26 @@ def measure(
         seed: of `random`.
 
     Returns:
-        `small/L`, `large/L`, `coverage/L`, `budget/L` for L = 2, 3, 4: the stage whose tokens these are.
+        `small/L`, `large/L`, `coverage/L`, `budget/L` for L = 2, 3, 4: the stage whose tokens these are;
+        `objects/pixels`, `objects/tokens`: share of labelled pixels, and of the canvas's tokens, of small classes.
     """
     generator = torch.Generator().manual_seed(seed)
     scores = [SegmentationScore(classes, small) for _ in STRIDES]
     coverage = Coverage(len(STRIDES))
+    pixels = np.zeros(2, dtype=np.int64)  # of small classes, labelled
+    there = np.zeros(2, dtype=np.int64)  # tokens of small classes, all
     for image, labels in images:
         tokens = token_labels(labels, classes)
         kept = kept_positions(importance_of(image, labels, mode), mode, rate, alpha, generator)
-        coverage.update(torch.from_numpy(object_tokens(labels, classes, small))[None], kept)
+        objects = np.isin(tokens, small)
+        pixels += np.isin(labels, small).sum(), (labels != IGNORE).sum()
+        there += objects.sum(), objects.size
+        coverage.update(torch.from_numpy(objects)[None], kept)
         for score, positions in zip(scores, kept):
             prediction = nearest_label(positions, tokens, labels.shape)
             score.update(torch.from_numpy(prediction)[None], torch.from_numpy(labels.astype(np.int64))[None])
     out = {name: value.item() for name, value in coverage.compute().items()}
+    out |= {"objects/pixels": float(pixels[0] / pixels[1]), "objects/tokens": float(there[0] / there[1])}
     for level, score in enumerate(scores, start=2):
         found = score.compute()
         out |= {f"small/{level}": found["miou_small"].item(), f"large/{level}": found["miou_large"].item()}

@@ -23,12 +23,14 @@ def smallest(keys: Tensor, count: int) -> Tensor:
 def nearest_clusters(positions: Tensor, centres: Tensor, nnc: int) -> Tensor:
     batch, n, _ = positions.shape
     near = torch.empty(batch, n, nnc, dtype=torch.long, device=positions.device)
-    step = max(1, TILE // centres.shape[1])
-    for image in range(batch):
-        centre = centres[image].double()
+    count = centres.shape[1]
+    step, images = max(1, TILE // count), max(1, TILE // max(1, n * count))  # several small images at a time
+    for one in range(0, batch, images):
+        centre = centres[one : one + images, None].double()
         for first in range(0, n, step):
-            at = positions[image, first : first + step].double()
-            squared = (at[:, :1] - centre[:, 0]).square_()
-            squared.add_((at[:, 1:] - centre[:, 1]).square_()).mul_(STEPS).add_(0.5).floor_()
-            near[image, first : first + step] = smallest(squared, nnc)
+            at = positions[one : one + images, first : first + step].double()
+            squared = (at[..., :1] - centre[..., 0]).square_()
+            squared.add_((at[..., 1:] - centre[..., 1]).square_()).mul_(STEPS).add_(0.5).floor_()
+            found = smallest(squared.flatten(0, 1), nnc)
+            near[one : one + images, first : first + step] = found.view(*squared.shape[:2], nnc)
     return near
