@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folder_layouts as folders
@@ -109,6 +110,24 @@ def test_every_epoch_has_an_order_of_its_own_and_every_image_once() -> None:
     assert rows[:10] != rows[10:]
     assert rows == Batches(10, 5, lambda rows: rows, 4, seed=1).rows() != Batches(10, 5, list, 4, seed=2).rows()
     assert list(Batches(5, 2, lambda rows: rows)) == [[0, 1], [2, 3], [4]]
+
+
+def test_devices_share_the_order_and_augment_each_for_itself() -> None:
+    whole = Batches(10, 6, lambda rows: rows, 2, seed=1).rows()
+    ranks = [Batches(10, 3, lambda rows: (rows, torch.rand(())), 2, 1, rank, 2) for rank in (0, 1)]
+    assert [one.rows() for one in ranks] == [whole[0::2], whole[1::2]]
+    after, drawn = [], []
+    for one in ranks:
+        torch.manual_seed(5)
+        drawn.append([value.item() for _, value in one])
+        after.append(torch.rand(()).item())
+    assert after[0] == after[1]
+    assert len({*drawn[0], *drawn[1]}) == 4
+    data = Images(scene=SMALL, batch_size=2, train_images=8)
+    data.trainer = SimpleNamespace(current_epoch=0, global_rank=1, world_size=2)  # type: ignore[assignment]
+    alone = Images(scene=SMALL, batch_size=2, train_images=8)
+    assert len(data.train_dataloader()) == 2
+    assert data.train_dataloader().rows() == alone.train_dataloader().rows()[1::2]
 
 
 def test_a_batch_of_scenes_brings_the_oracle_s_importance_of_what_is_left_after_augmentation() -> None:

@@ -136,6 +136,7 @@ class MaskSegmenter(Trained):
             found = self.score.compute()
         else:
             found = {} if self.precision is None else self.precision.compute()
-            found = {{"map": "ap", "map_50": "ap50"}[name]: found[name] for name in ("map", "map_50") if name in found}
-        self.final = {f"test/{name}": value.item() for name, value in found.items() if value.isfinite()}
+            found = {"ap": found["map"], "ap50": found["map_50"]} if found else {}
+        # In per cent, as published. An AP of -1 is torchmetrics' word for "no object to find".
+        self.final = {f"test/{name}": 100 * value.item() for name, value in found.items() if value >= 0}
         self.log_dict({name: value for name, value in self.final.items() if "iou/" not in name})

@@ -60,12 +60,24 @@ class Things(NamedTuple):
 
 
 class Batches:
-    """Batches of rows: `steps` of them in an order from `seed`, or all rows as they lie."""
+    """Batches of rows: `steps` of them in an order from `seed`, or all rows as they lie.
+
+    Several devices share one order, device `rank` of `world` takes every world-th row of it, and each augments by
+    random numbers of its own. Rows as they lie (a test) are seen by every device whole, so that all find the same.
+    """
 
     def __init__(
-        self, size: int, batch: int, make: Callable[[list[int]], Any], steps: int | None = None, seed: int = 0
+        self,
+        size: int,
+        batch: int,
+        make: Callable[[list[int]], Any],
+        steps: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.size, self.batch, self.make, self.steps, self.seed = size, batch, make, steps, seed
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         return -(-self.size // self.batch) if self.steps is None else self.steps
@@ -73,14 +85,23 @@ class Batches:
     def rows(self) -> list[int]:
         if self.steps is None:
             return list(range(self.size))
-        generator, wanted = torch.Generator().manual_seed(self.seed), self.steps * self.batch
+        generator, wanted = torch.Generator().manual_seed(self.seed), self.steps * self.batch * self.world
         orders = [torch.randperm(self.size, generator=generator) for _ in range(-(-wanted // self.size))]
-        return torch.cat(orders)[:wanted].tolist()
+        return torch.cat(orders)[:wanted][self.rank :: self.world].tolist()
 
     def __iter__(self) -> Iterator[Any]:
         rows = self.rows()
         for start in range(0, len(rows), self.batch):
-            yield self.make(rows[start : start + self.batch])
+            yield self.made(rows[start : start + self.batch])
+
+    def made(self, rows: list[int]) -> Any:
+        if self.steps is None or self.world == 1:
+            return self.make(rows)
+        # The global generators of all devices stay alike: a resumed run restores that of device 0 on each.
+        common = int(torch.randint(2**31, ()))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(common * self.world + self.rank)
+            return self.make(rows)
 
 
 class Images(L.LightningDataModule):
@@ -89,7 +110,7 @@ class Images(L.LightningDataModule):
     Args:
         dataset: see above.
         root: where it lies (default: the data root; see the readers for the layouts).
-        batch_size: images of a batch.
+        batch_size: images of a batch, on each device.
         iterations: batches of an epoch (default: as many as show every image once).
         resize: (h, w) of every image before anything else.
         crop: (h, w) of training images (default: none, they are padded to a multiple of 32).
@@ -271,8 +292,9 @@ class Images(L.LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         seed = (torch.initial_seed() * 1_000_003 + epoch) % 2**63  # a run resumed at an epoch draws the same order
         size = self.amount("train")
-        steps = self.iterations or max(1, size // self.batch_size)
-        return Batches(size, self.batch_size, lambda rows: self.batch("train", rows), steps, seed)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        steps = self.iterations or max(1, size // (self.batch_size * world))
+        return Batches(size, self.batch_size, lambda rows: self.batch("train", rows), steps, seed, rank, world)
 
     def test_dataloader(self) -> Batches:
         return Batches(self.amount("test"), self.batch_size, lambda rows: self.batch("test", rows))
