@@ -26,6 +26,8 @@ from autofocusformer.data.augment import (
 from autofocusformer.data.module import Batches, Images
 from autofocusformer.data.synthetic import SceneConfig
 from autofocusformer.experiment import data_fingerprint, run
+from autofocusformer.heads.mask2former import Prediction, mask2former_losses
+from autofocusformer.mask_module import targets_of
 from autofocusformer.module import Segmenter, adamw, factor_at
 from autofocusformer.tokens_of_images import label_edges, rank
 from shared.errors import UserError
@@ -102,6 +104,9 @@ def test_the_middle_of_the_test_image() -> None:
     assert centre(image, 20, 40).shape == (3, 20, 20)
     assert (centre(image, 20, 40) == 1).all()
     assert torch.allclose(denormalise(normalise(image)), image, atol=1e-6)
+    whole = centre(image, 20, None)  # the middle third of the columns is white, and all of it is there
+    assert whole.shape == (3, 20, 20)
+    assert whole.mean() == pytest.approx(1 / 3, abs=0.01)
 
 
 def test_every_epoch_has_an_order_of_its_own_and_every_image_once() -> None:
@@ -153,7 +158,8 @@ def test_cityscapes_as_instances_and_coco(tmp_path: Path) -> None:
     data = Images("cityscapes", root=str(folders.cityscapes(tmp_path / "c")), batch_size=2, instances=True)
     data.setup()
     (batch,) = iter(data.test_dataloader())
-    assert [kinds.tolist() for kinds in batch.classes] == [[13], [13]]  # car
+    assert data.names == ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+    assert [kinds.tolist() for kinds in batch.classes] == [[2], [2]]
     assert batch.masks[0].shape == (1, 64, 128)
     assert batch.masks[0][0, :, 64:].all()
     data = Images("coco", root=str(folders.coco(tmp_path / "o")), batch_size=2, crop=(32, 32))
@@ -161,6 +167,20 @@ def test_cityscapes_as_instances_and_coco(tmp_path: Path) -> None:
     (batch,) = iter(data.train_dataloader())
     assert batch.images.shape == (2, 3, 32, 32)
     assert all(mask.any() for masks in batch.masks for mask in masks)
+
+
+def test_a_frame_without_instances_is_a_frame(tmp_path: Path) -> None:
+    root = folders.cityscapes(tmp_path)
+    for path in root.rglob("*instanceIds.png"):
+        folders.save(path, folders.halves(64, 128, 7, 26, np.uint16))  # a group of cars is no instance
+    data = Images("cityscapes", str(root), 2, crop=(32, 32), scale=(0.5, 0.5), instances=True)
+    data.setup()
+    (batch,) = iter(data.train_dataloader())
+    assert [masks.shape for masks in batch.masks] == [(0, 32, 32)] * 2
+    prediction = Prediction(torch.randn(2, 3, 9, requires_grad=True), torch.randn(2, 3, 8, 8, requires_grad=True))
+    loss = mask2former_losses([prediction], targets_of(batch), 16).total
+    loss.backward()
+    assert loss.isfinite()
 
 
 def test_the_learning_rate_by_step() -> None:

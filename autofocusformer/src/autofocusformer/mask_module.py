@@ -66,8 +66,9 @@ class MaskSegmenter(Trained):
         schedule: str = "poly",
         least: float = 0.0,
         start: float = 1e-3,
+        weights: str | None = None,
     ) -> None:
-        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start)
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights)
         self.config = backbone_config(variant, backbone)
         if self.config.sampling == "oracle":
             raise UserError("sampling: oracle is for the light head: instances bring no importance")
@@ -85,6 +86,7 @@ class MaskSegmenter(Trained):
         if not hasattr(self, "head"):
             self.data.setup("fit")
             self.build(self.data.classes, self.data.names, self.data.small)
+            self.start_backbone(self.backbone)
 
     def forward(self, images: Float[Tensor, "b 3 h4 w4"]) -> tuple[list[Prediction], list[Level]]:
         levels = self.backbone(images)

@@ -115,13 +115,14 @@ class Images(L.LightningDataModule):
         resize: (h, w) of every image before anything else.
         crop: (h, w) of training images (default: none, they are padded to a multiple of 32).
         scale, short_side, flip, colour: see `SceneAugmentation`.
-        size, test_resize: of classification: pixels of an image, and of the short side before the middle is cut out.
+        size, test_resize: of classification: pixels of an image, and of the short side before the middle is cut out
+            (None: nothing is cut, the whole image is brought to the square).
         augment: of classification: RandAugment and what goes with it.
         mix: of classification: mixup and cutmix.
         smoothing: of classes.
         train_images, test_images: only as many (of synthetic scenes: how many are drawn).
         scene: what synthetic scenes look like (default: `SceneConfig()`).
-        instances: Cityscapes as instances.
+        instances: Cityscapes as instances of its 8 classes of things.
         keep: images are kept in memory once they were read.
 
     Raises:
@@ -144,7 +145,7 @@ class Images(L.LightningDataModule):
         flip: bool = True,
         colour: float = 0.0,
         size: int = 64,
-        test_resize: int = 64,
+        test_resize: int | None = 64,
         augment: bool = False,
         mix: bool = False,
         smoothing: float = 0.0,
@@ -201,6 +202,8 @@ class Images(L.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         source = self.source("test" if stage == "test" else "train")
         self.names, self.small = source.names, tuple(getattr(source, "small", ()))
+        if self.things and self.dataset == "cityscapes":
+            self.names, self.small = sets.CITYSCAPES_THINGS, ()
         if self.with_mix and self.mix is None:
             self.mix = Mix(len(self.names), self.smoothing)
 
@@ -241,8 +244,7 @@ class Images(L.LightningDataModule):
         found = source.instances(row)
         numbers = np.unique(found[found > 0])
         sample.masks = torch.from_numpy(found[None] == numbers[:, None, None])
-        # `labelIds` 24 to 33 of Cityscapes are the things; their class is that of any of their pixels.
-        kinds = [int(labels[found == number][0]) for number in numbers]
+        kinds = [sets.CITYSCAPES_THING_IDS.index(number // 1000) for number in numbers.tolist()]
         return torch.tensor(kinds, dtype=torch.long), sample
 
     # Batches -------------------------------------------------------------------------------------------------------
