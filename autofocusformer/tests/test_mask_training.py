@@ -75,7 +75,8 @@ def test_weights_of_another_network_and_a_recipe_without_any(tmp_path: Path, mon
     ):
         with pytest.raises(UserError, match=says):
             configured(MaskSegmenter("nano", weights=weights), monkeypatch)
-    assert configured(MaskSegmenter("nano", weights="required"), monkeypatch, dry=True).head
+    module = configured(MaskSegmenter("nano", weights="required"), monkeypatch, dry=True)
+    assert module.data.of_tokens is False
 
 
 def test_norms_and_embeddings_do_not_decay() -> None:

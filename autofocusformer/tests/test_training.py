@@ -145,6 +145,15 @@ def test_a_batch_of_scenes_brings_the_oracle_s_importance_of_what_is_left_after_
     assert batch.objects.any()
 
 
+def test_what_nobody_asks_for_is_not_counted() -> None:
+    data = Images(scene=SMALL, batch_size=3, train_images=4)
+    data.setup()
+    data.of_tokens = False
+    (batch, *_) = iter(data.train_dataloader())
+    assert batch.labels.shape == (3, 32, 32)
+    assert batch.oracle.numel() == batch.objects.numel() == 0
+
+
 def test_sizes_that_are_no_multiple_are_padded_with_ignored_pixels(tmp_path: Path) -> None:
     data = Images("ade20k", root=str(folders.ade20k(tmp_path)), batch_size=2)
     data.setup()

@@ -83,6 +83,7 @@ class MaskSegmenter(Trained):
         self.score = SegmentationScore(classes, small, names)
 
     def configure_model(self) -> None:
+        self.data.of_tokens = False
         if not hasattr(self, "head"):
             self.data.setup("fit")
             self.build(self.data.classes, self.data.names, self.data.small)

@@ -109,9 +109,7 @@ def coco(part: Literal["train", "val", "test"], root: Path) -> Instances:
             raise DamagedData(f"{which} has no segmentation: instances need one (boxes alone are of no use here)")
     order = [images[i] for i in sorted(by_image) if i in images]
     if not order:
-        raise MissingData(
-            f"{file} has no annotation of any picture (crowds are left out)"
-        )
+        raise MissingData(f"{file} has no annotation of any picture (crowds are left out)")
 
     def one(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image = read.read_image(folder / order[i]["file_name"])

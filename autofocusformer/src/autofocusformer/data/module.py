@@ -43,7 +43,10 @@ TEST_SCENES = 2**31 + 7  # of no training; settings were tried on scenes of seed
 
 
 class Scenes(NamedTuple):
-    """Normalised images, labels (255: ignored), the oracle's importance and the object tokens of the canvas."""
+    """Normalised images, labels (255: ignored), the oracle's importance and the object tokens of the canvas.
+
+    The last two are of size 0 where the network asks for neither (see `Images.of_tokens`).
+    """
 
     images: Float[Tensor, "b 3 h4 w4"]
     labels: Int64[Tensor, "b h4 w4"]
@@ -178,6 +181,7 @@ class Images(L.LightningDataModule):
         self.scene_options: dict[str, Any] = {"scale": scale, "short_side": short_side, "flip": flip, "colour": colour}
         self.augmentation: Any = None
         self.class_augmentation = imagenet_training(size) if augment else None
+        self.of_tokens = True  # a network that looks at labels of pixels alone sets this to False
         self.with_mix = mix
         self.mix: Mix | None = None
         self.sources: dict[str, Any] = {}
@@ -261,6 +265,10 @@ class Images(L.LightningDataModule):
         if self.things:
             return self._things(images, [kinds for kinds, _ in read], samples)
         labels = torch.stack([sample.labels for sample in samples])
+        if not self.of_tokens:
+            return Scenes(
+                images, labels, images.new_zeros(len(images), 0, 0), labels.new_zeros(len(images), 0, 0).bool()
+            )
         plain = [one.numpy().astype(np.uint8) for one in labels]
         oracle = np.stack([rank(label_edges(one)) for one in plain])
         objects = np.stack([object_tokens(one, self.classes, self.small) for one in plain])
