@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import folder_layouts as folders
 import numpy as np
@@ -32,6 +34,10 @@ def test_imagenet_by_folder(tmp_path: Path) -> None:
         load("mnist", "val", tmp_path)
     with pytest.raises(UserError, match="ImageNet is expected as"):
         load("imagenet", "val", tmp_path / "elsewhere")
+    (tmp_path / "val" / "n01440764").rename(tmp_path / "aside")
+    with pytest.raises(UserError, match=r"val has no folder n01440764 \(1 classes differ\)"):
+        load("imagenet", "val", tmp_path)
+    (tmp_path / "aside").rename(tmp_path / "val" / "n01440764")
     for path in (tmp_path / "val").rglob("*.JPEG"):
         path.unlink()
     with pytest.raises(UserError, match="holds no <class>"):
@@ -81,3 +87,26 @@ def test_a_damaged_annotation_file(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(UserError, match=r"instances_val2017\.json is missing"):
         coco("val", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"iscrowd": 1}, r"instances_val2017\.json has no annotation"),
+        ({"category_id": 4}, r"annotation 1 has category 4, which the file does not list"),
+        ({"segmentation": None}, r"annotation 1 has no segmentation"),
+        ({"segmentation": [["x", 1, 2, 3]]}, r"annotation 1 has no readable segmentation"),
+        ({"segmentation": {"size": [60, 80], "counts": [10, 20]}}, r"annotation 1 .* runs have 30 pixels, the picture"),
+        ({"segmentation": {"size": [60, 80], "counts": "P"}}, r"annotation 1 has no readable segmentation"),
+    ],
+)
+def test_damaged_annotations_are_named(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    folders.coco(tmp_path)
+    file = tmp_path / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    one = content["annotations"][0] | change
+    content["annotations"] = [{name: value for name, value in one.items() if value is not None}]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=says) as error:
+        coco("val", tmp_path).read(0)
+    assert "\n" not in str(error.value)

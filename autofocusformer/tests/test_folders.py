@@ -103,6 +103,15 @@ def test_cityscapes_without_labels(tmp_path: Path) -> None:
         load("cityscapes", "val", tmp_path)
 
 
+def test_cityscapes_with_instances_of_another_size(tmp_path: Path) -> None:
+    part = load("cityscapes", "val", folders.cityscapes(tmp_path))
+    path = next((tmp_path / "gtFine/val/ulm").glob("*0_000019*instanceIds.png"))
+    folders.save(path, folders.halves(32, 64, 7, 26_003, np.uint16))
+    assert part.instances is not None
+    with pytest.raises(UserError, match=r"instanceIds\.png is 64 x 32, its picture 128 x 64"):
+        part.instances(0)
+
+
 def test_palette_labels_are_their_indices(tmp_path: Path) -> None:
     image = Image.fromarray(folders.halves(4, 4, 1, 2), mode="P")
     image.putpalette([255, 0, 0] * 256)

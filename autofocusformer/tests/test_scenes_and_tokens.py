@@ -8,7 +8,15 @@ import torch
 from autofocusformer.data.sets import load
 from autofocusformer.data.synthetic import REGIONS, SHAPES, SceneConfig, scene, silhouette
 from autofocusformer.metrics import Coverage, SegmentationScore, confusion, iou
-from autofocusformer.tokens_of_images import gradient_magnitude, label_edges, object_tokens, rank, token_labels
+from autofocusformer.tokens_of_images import (
+    blocks,
+    gradient_magnitude,
+    label_edges,
+    object_tokens,
+    pad_to_multiple,
+    rank,
+    token_labels,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared.errors import UserError
@@ -99,6 +107,15 @@ def test_token_labels_are_the_majority(h: int, w: int, seed: int) -> None:
         block = labels[4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
         votes = [int((block == c).sum()) for c in range(3)]
         assert found[y, x] == (votes.index(max(votes)) if max(votes) else 255)
+
+
+def test_token_labels_of_many_classes_are_those_of_a_count_class_by_class() -> None:
+    labels = np.random.default_rng(0).integers(0, 256, (130, 97)).astype(np.uint8)
+    labels[:40, :40] %= 5
+    for classes in (5, 150, 256):
+        pixels = blocks(pad_to_multiple(labels, 4, 255))
+        counts = np.stack([(pixels == c).sum(-1) for c in range(classes)], -1)
+        assert np.array_equal(token_labels(labels, classes), np.where(counts.sum(-1) > 0, counts.argmax(-1), 255))
 
 
 def test_edges_are_pixels_beside_another_class() -> None:

@@ -42,7 +42,7 @@ def dry(config: dict[str, Any], root: Path) -> dict[str, Any]:
     if config["data"].get("short_side"):
         config["data"] |= {"short_side": 64}
     if config["data"]["dataset"] == "imagenet":
-        config["data"] |= {"size": 64, "test_resize": 64}
+        config["data"] |= {"size": 64, "test_resize": config["data"]["test_resize"] and 64}
     if "model" in config:
         config["model"]["init_args"]["variant"] = "nano"
         config["model"]["init_args"].pop("points", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folder_layouts as folders
@@ -26,6 +27,8 @@ from autofocusformer.data.augment import (
 from autofocusformer.data.module import Batches, Images
 from autofocusformer.data.synthetic import SceneConfig
 from autofocusformer.experiment import data_fingerprint, run
+from autofocusformer.heads.mask2former import Prediction, mask2former_losses
+from autofocusformer.mask_module import targets_of
 from autofocusformer.module import Segmenter, adamw, factor_at
 from autofocusformer.tokens_of_images import label_edges, rank
 from shared.errors import UserError
@@ -102,6 +105,9 @@ def test_the_middle_of_the_test_image() -> None:
     assert centre(image, 20, 40).shape == (3, 20, 20)
     assert (centre(image, 20, 40) == 1).all()
     assert torch.allclose(denormalise(normalise(image)), image, atol=1e-6)
+    whole = centre(image, 20, None)  # the middle third of the columns is white, and all of it is there
+    assert whole.shape == (3, 20, 20)
+    assert whole.mean() == pytest.approx(1 / 3, abs=0.01)
 
 
 def test_every_epoch_has_an_order_of_its_own_and_every_image_once() -> None:
@@ -112,6 +118,24 @@ def test_every_epoch_has_an_order_of_its_own_and_every_image_once() -> None:
     assert list(Batches(5, 2, lambda rows: rows)) == [[0, 1], [2, 3], [4]]
 
 
+def test_devices_share_the_order_and_augment_each_for_itself() -> None:
+    whole = Batches(10, 6, lambda rows: rows, 2, seed=1).rows()
+    ranks = [Batches(10, 3, lambda rows: (rows, torch.rand(())), 2, 1, rank, 2) for rank in (0, 1)]
+    assert [one.rows() for one in ranks] == [whole[0::2], whole[1::2]]
+    after, drawn = [], []
+    for one in ranks:
+        torch.manual_seed(5)
+        drawn.append([value.item() for _, value in one])
+        after.append(torch.rand(()).item())
+    assert after[0] == after[1]
+    assert len({*drawn[0], *drawn[1]}) == 4
+    data = Images(scene=SMALL, batch_size=2, train_images=8)
+    data.trainer = SimpleNamespace(current_epoch=0, global_rank=1, world_size=2)  # type: ignore[assignment]
+    alone = Images(scene=SMALL, batch_size=2, train_images=8)
+    assert len(data.train_dataloader()) == 2
+    assert data.train_dataloader().rows() == alone.train_dataloader().rows()[1::2]
+
+
 def test_a_batch_of_scenes_brings_the_oracle_s_importance_of_what_is_left_after_augmentation() -> None:
     data = Images(scene=SMALL, batch_size=3, train_images=4)
     data.setup()
@@ -120,6 +144,15 @@ def test_a_batch_of_scenes_brings_the_oracle_s_importance_of_what_is_left_after_
     for labels, oracle in zip(batch.labels, batch.oracle):
         assert np.allclose(oracle, rank(label_edges(labels.numpy().astype(np.uint8))))
     assert batch.objects.any()
+
+
+def test_what_nobody_asks_for_is_not_counted() -> None:
+    data = Images(scene=SMALL, batch_size=3, train_images=4)
+    data.setup()
+    data.of_tokens = False
+    (batch, *_) = iter(data.train_dataloader())
+    assert batch.labels.shape == (3, 32, 32)
+    assert batch.oracle.numel() == batch.objects.numel() == 0
 
 
 def test_sizes_that_are_no_multiple_are_padded_with_ignored_pixels(tmp_path: Path) -> None:
@@ -135,7 +168,8 @@ def test_cityscapes_as_instances_and_coco(tmp_path: Path) -> None:
     data = Images("cityscapes", root=str(folders.cityscapes(tmp_path / "c")), batch_size=2, instances=True)
     data.setup()
     (batch,) = iter(data.test_dataloader())
-    assert [kinds.tolist() for kinds in batch.classes] == [[13], [13]]  # car
+    assert data.names == ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+    assert [kinds.tolist() for kinds in batch.classes] == [[2], [2]]
     assert batch.masks[0].shape == (1, 64, 128)
     assert batch.masks[0][0, :, 64:].all()
     data = Images("coco", root=str(folders.coco(tmp_path / "o")), batch_size=2, crop=(32, 32))
@@ -143,6 +177,20 @@ def test_cityscapes_as_instances_and_coco(tmp_path: Path) -> None:
     (batch,) = iter(data.train_dataloader())
     assert batch.images.shape == (2, 3, 32, 32)
     assert all(mask.any() for masks in batch.masks for mask in masks)
+
+
+def test_a_frame_without_instances_is_a_frame(tmp_path: Path) -> None:
+    root = folders.cityscapes(tmp_path)
+    for path in root.rglob("*instanceIds.png"):
+        folders.save(path, folders.halves(64, 128, 7, 26, np.uint16))  # a group of cars is no instance
+    data = Images("cityscapes", str(root), 2, crop=(32, 32), scale=(0.5, 0.5), instances=True)
+    data.setup()
+    (batch,) = iter(data.train_dataloader())
+    assert [masks.shape for masks in batch.masks] == [(0, 32, 32)] * 2
+    prediction = Prediction(torch.randn(2, 3, 9, requires_grad=True), torch.randn(2, 3, 8, 8, requires_grad=True))
+    loss = mask2former_losses([prediction], targets_of(batch), 16).total
+    loss.backward()
+    assert loss.isfinite()
 
 
 def test_the_learning_rate_by_step() -> None:

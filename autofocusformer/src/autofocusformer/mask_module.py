@@ -66,8 +66,9 @@ class MaskSegmenter(Trained):
         schedule: str = "poly",
         least: float = 0.0,
         start: float = 1e-3,
+        weights: str | None = None,
     ) -> None:
-        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start)
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights)
         self.config = backbone_config(variant, backbone)
         if self.config.sampling == "oracle":
             raise UserError("sampling: oracle is for the light head: instances bring no importance")
@@ -82,9 +83,11 @@ class MaskSegmenter(Trained):
         self.score = SegmentationScore(classes, small, names)
 
     def configure_model(self) -> None:
+        self.data.of_tokens = False
         if not hasattr(self, "head"):
             self.data.setup("fit")
             self.build(self.data.classes, self.data.names, self.data.small)
+            self.start_backbone(self.backbone)
 
     def forward(self, images: Float[Tensor, "b 3 h4 w4"]) -> tuple[list[Prediction], list[Level]]:
         levels = self.backbone(images)
@@ -136,6 +139,7 @@ class MaskSegmenter(Trained):
             found = self.score.compute()
         else:
             found = {} if self.precision is None else self.precision.compute()
-            found = {{"map": "ap", "map_50": "ap50"}[name]: found[name] for name in ("map", "map_50") if name in found}
-        self.final = {f"test/{name}": value.item() for name, value in found.items() if value.isfinite()}
+            found = {"ap": found["map"], "ap50": found["map_50"]} if found else {}
+        # In per cent, as published. An AP of -1 is torchmetrics' word for "no object to find".
+        self.final = {f"test/{name}": 100 * value.item() for name, value in found.items() if value >= 0}
         self.log_dict({name: value for name, value in self.final.items() if "iou/" not in name})

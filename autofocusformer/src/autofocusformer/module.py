@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autofocusformer.backbone import VARIANTS, AutoFocusFormer, BackboneConfig, Level, Pyramid
+from autofocusformer.checkpoint import load_weights, read_checkpoint, weights_of
 from autofocusformer.data.module import Images, Scenes
 from autofocusformer.heads.light import LightHead
 from autofocusformer.metrics import Coverage, SegmentationScore
@@ -23,6 +26,10 @@ from autofocusformer.variants import STRIDES
 
 LEVELS = ("res2", "res3", "res4", "res5")
 LOG_EVERY = 50
+NO_DECAY = ("blank_k", "blank_v", "level_embed", "query_feat", "query_embed")  # embeddings, beside norms and biases
+REQUIRED = "required"  # of `weights`, in recipes that do not start from scratch
+
+log = logging.getLogger(__name__)
 
 
 def backbone_config(variant: str, changes: dict[str, Any] | None) -> BackboneConfig:
@@ -39,16 +46,43 @@ def backbone_config(variant: str, changes: dict[str, Any] | None) -> BackboneCon
         raise UserError(f"backbone: {str(error).split('.')[-1].replace('__init__() ', '')}") from None
 
 
+def start_from(backbone: nn.Module, path: str) -> None:
+    """The weights of a released file, or of a checkpoint of a run here, into a backbone.
+
+    Heads and last norms differ between a classifier, another number of classes and a pyramid: those that do not fit are
+    dropped, and the log says which. Everything else has to fit.
+
+    Raises:
+        UserError: no such file, or another network's weights.
+    """
+    found, within = read_checkpoint(path), "backbone."
+    if "autofocusformer" in found:
+        state = found["state_dict"]
+        weights = {name.removeprefix(within): value for name, value in state.items() if name.startswith(within)}
+    else:
+        weights = weights_of(found, path=path)
+    own = backbone.state_dict()
+    dropped = []
+    for name in [name for name in {**own, **weights} if re.match(r"(head|norm\d?)\.", name)]:
+        if name not in own or name not in weights or own[name].shape != weights[name].shape:
+            if weights.pop(name, None) is not None:
+                dropped.append(name)
+            if name in own:
+                weights[name] = own[name]
+    load_weights(backbone, weights, path)
+    log.warning("starting from %s; dropped: %s", path, ", ".join(dropped) or "nothing")
+
+
 def adamw(
     module: nn.Module, lr: float, weight_decay: float, backbone_factor: float = 1.0, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """AdamW without decay of biases and one-dimensional parameters; the backbone learns at `backbone_factor` x `lr`.
+    """AdamW without decay of biases, norms and embeddings; the backbone learns at `backbone_factor` x `lr`.
 
     `fused`: one kernel for all parameters of a group in place of a dozen for each, the same to rounding.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        plain = parameter.ndim < 2 or name.endswith(("blank_k", "blank_v"))
+        plain = parameter.ndim < 2 or name.endswith(NO_DECAY)
         groups.setdefault((name.startswith("backbone."), plain), []).append(parameter)
     return torch.optim.AdamW(
         [
@@ -95,6 +129,8 @@ class Trained(L.LightningModule):
         lr, weight_decay: of AdamW.
         backbone_factor: the backbone's learning rate in units of `lr`.
         warm_up, schedule, least, start: see `factor_at`.
+        weights: a file that the backbone starts from (see `start_from`); `required`: the recipe does not say which, but
+            is not meant to start from scratch; None: from scratch.
     """
 
     def __init__(
@@ -106,6 +142,7 @@ class Trained(L.LightningModule):
         schedule: str,
         least: float,
         start: float,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         if not lr > 0 or weight_decay < 0 or warm_up < 0:
@@ -114,6 +151,7 @@ class Trained(L.LightningModule):
             raise UserError(f"schedule is {schedule!r}: choose {', '.join(SCHEDULES)}")
         self.lr, self.weight_decay, self.backbone_factor = lr, weight_decay, backbone_factor
         self.warm_up, self.schedule, self.least, self.start = warm_up, schedule, least, start
+        self.weights = weights
         self.settings: dict[str, Any] = {}
         self.curves: dict[str, list[float]] = {}
         self.final: dict[str, float] = {}
@@ -121,6 +159,19 @@ class Trained(L.LightningModule):
     @property
     def data(self) -> Images:
         return cast(Images, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def start_backbone(self, backbone: nn.Module) -> None:
+        """From `weights`, if there are any."""
+        if self.weights != REQUIRED:
+            if self.weights is not None:
+                start_from(backbone, self.weights)
+        elif getattr(self.trainer, "fast_dev_run", False):
+            log.warning("this recipe starts from weights: this dry run goes on without them")
+        else:
+            raise UserError(
+                "this recipe needs weights to start from: give a released file or final.ckpt of a training on ImageNet "
+                "(imagenet.yaml) as model.init_args.weights; null trains from scratch"
+            )
 
     def configure_optimizers(self) -> Any:
         # Lightning refuses to clip gradients of a fused optimiser in mixed precision.
@@ -193,8 +244,9 @@ class Segmenter(Trained):
         schedule: str = "cosine",
         least: float = 0.01,
         start: float = 1e-3,
+        weights: str | None = None,
     ) -> None:
-        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start)
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights)
         self.config = backbone_config(variant, backbone)
         self.levels = list(LEVELS) if levels is None else levels
         if not self.levels or set(self.levels) - set(LEVELS):
@@ -218,6 +270,7 @@ class Segmenter(Trained):
         if not hasattr(self, "head"):
             self.data.setup("fit")
             self.build(self.data.classes, self.data.small, self.data.names)
+            self.start_backbone(self.backbone)
 
     def forward(
         self, images: Float[Tensor, "b 3 h4 w4"], oracle: Float[Tensor, "b h w"] | None = None
@@ -294,8 +347,9 @@ class Classifier(Trained):
         schedule: str = "cosine",
         least: float = 0.01,
         start: float = 1e-3,
+        weights: str | None = None,
     ) -> None:
-        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start)
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights)
         self.config, self.smoothing = backbone_config(variant, backbone), smoothing
         self.settings = {"variant": variant, "backbone": backbone}
         if self.config.sampling == "oracle":
@@ -308,6 +362,7 @@ class Classifier(Trained):
         if not hasattr(self, "backbone"):
             self.data.setup("fit")
             self.build(self.data.classes)
+            self.start_backbone(self.backbone)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         return self.backbone(images)

@@ -28,8 +28,10 @@ def blocks(array: np.ndarray) -> np.ndarray:
 def token_labels(labels: UInt8[np.ndarray, "h4 w4"], classes: int) -> Int64[np.ndarray, "h w"]:
     """Label of most of a token's 4 x 4 pixels: ties to the lower class, 255 has no vote but where there is no other."""
     pixels = blocks(pad_to_multiple(labels, STRIDE, IGNORE))
-    counts = np.stack([(pixels == c).sum(-1) for c in range(classes)], -1)
-    return np.where(counts.sum(-1) > 0, counts.argmax(-1), IGNORE)
+    h, w = pixels.shape[:2]
+    cells = np.arange(h * w).reshape(h, w, 1) * classes + pixels
+    counts = np.bincount(cells[pixels < classes], minlength=h * w * classes).reshape(h, w, classes)
+    return np.where(counts.any(-1), counts.argmax(-1), IGNORE)
 
 
 def gradient_magnitude(image: UInt8[np.ndarray, "h4 w4 3"]) -> Float[np.ndarray, "h w"]:

@@ -43,7 +43,8 @@ def resized(sample: Labelled, h: int, w: int) -> Labelled:
     image = F.interpolate(sample.image[None], (h, w), mode="bilinear", antialias=True)[0].clamp(0, 1)
     masks = sample.masks
     if masks is not None:
-        masks = F.interpolate(masks[None].float(), (h, w), mode="nearest-exact")[0].bool()
+        found = F.interpolate(masks[None].float(), (h, w), mode="nearest-exact")[0].bool() if len(masks) else None
+        masks = masks.new_zeros(0, h, w) if found is None else found  # a picture without any instance
     labels = F.interpolate(sample.labels[None, None].float(), (h, w), mode="nearest-exact")[0, 0].long()
     return Labelled(image, labels, masks)
 
@@ -139,11 +140,11 @@ def imagenet_training(size: int) -> nn.Module:
     )
 
 
-def centre(image: Float[Tensor, "3 h w"], size: int, resize: int) -> Float[Tensor, "3 s s"]:
-    """The test image: short side to `resize` (bicubic), then the middle `size` x `size`."""
+def centre(image: Float[Tensor, "3 h w"], size: int, resize: int | None) -> Float[Tensor, "3 s s"]:
+    """The test image: short side to `resize` (bicubic), then the middle `size` x `size`; None: all of it, squeezed."""
     h, w = image.shape[1:]
-    factor = resize / min(h, w)
-    target = (max(size, round(h * factor)), max(size, round(w * factor)))
+    factor = (resize or size) / min(h, w)
+    target = (max(size, round(h * factor)), max(size, round(w * factor))) if resize else (size, size)
     if (h, w) != target:
         image = F.interpolate(image[None], target, mode="bicubic", antialias=True)[0].clamp(0, 1)
     top, left = (image.shape[1] - size) // 2, (image.shape[2] - size) // 2

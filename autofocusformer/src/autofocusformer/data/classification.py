@@ -85,10 +85,18 @@ def digits_canvas(part: Literal["train", "val", "test"], seed: int = 0) -> Class
 
 
 def imagenet(part: Literal["train", "val", "test"], root: Path) -> ClassImages:
-    """ImageNet-1K as <root>/{train,val}/<class>/*.JPEG; classes are numbered in the order of their folders' names."""
+    """ImageNet-1K as <root>/{train,val}/<class>/*.JPEG; classes are numbered in the order of the train folders' names.
+
+    Raises:
+        UserError: missing files; a class that only one of train and val has.
+    """
     where = "train" if part == "train" else "val"
-    base = read.folder(root / where, "ImageNet", "{train,val}/<class>/*.JPEG")
-    names = tuple(sorted(p.name for p in base.iterdir() if p.is_dir()))
+    layout = "{train,val}/<class>/*.JPEG"
+    base, training = (read.folder(root / one, "ImageNet", layout) for one in (where, "train"))
+    names, there = (tuple(sorted(p.name for p in one.iterdir() if p.is_dir())) for one in (training, base))
+    if other := sorted(set(names) ^ set(there)):
+        lacks = base if other[0] in names else training
+        raise UserError(f"{lacks} has no folder {other[0]} ({len(other)} classes differ): train and val need the same")
     files = [(path, c) for c, name in enumerate(names) for path in sorted((base / name).iterdir())
              if path.suffix.lower() in read.PICTURES]  # fmt: skip
     if not files:

@@ -54,7 +54,11 @@ def unpack(text: str) -> list[int]:
 
 
 def mask_of(segmentation: Any, h: int, w: int) -> Bool[np.ndarray, "h w"]:
-    """The mask of an annotation: a list of polygons, or run lengths down the columns (first those outside)."""
+    """The mask of an annotation: a list of polygons, or run lengths down the columns (first those outside).
+
+    Raises:
+        ValueError, TypeError, KeyError, IndexError: no such thing, or not of a picture of this size.
+    """
     if isinstance(segmentation, list):
         out = np.zeros((h, w), dtype=bool)
         for polygon in segmentation:
@@ -68,6 +72,8 @@ def mask_of(segmentation: Any, h: int, w: int) -> Bool[np.ndarray, "h w"]:
         return out
     counts = segmentation["counts"]
     runs = unpack(counts) if isinstance(counts, str) else counts
+    if min(runs, default=0) < 0 or sum(runs) != h * w:
+        raise ValueError(f"its runs have {sum(runs)} pixels, the picture has {h * w}")
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(w, h).T
 
@@ -95,16 +101,28 @@ def coco(part: Literal["train", "val", "test"], root: Path) -> Instances:
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedData(f"{file} is no COCO annotation file ({type(error).__name__}: {error})") from None
     number = {category["id"]: c for c, category in enumerate(categories)}
+    for annotation in (one for found in by_image.values() for one in found):
+        which = f"{file}: annotation {annotation.get('id')}"
+        if annotation.get("category_id") not in number:
+            raise DamagedData(f"{which} has category {annotation.get('category_id')}, which the file does not list")
+        if "segmentation" not in annotation:
+            raise DamagedData(f"{which} has no segmentation: instances need one (boxes alone are of no use here)")
     order = [images[i] for i in sorted(by_image) if i in images]
+    if not order:
+        raise MissingData(f"{file} has no annotation of any picture (crowds are left out)")
 
     def one(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image = read.read_image(folder / order[i]["file_name"])
         h, w = image.shape[:2]
         if (h, w) != (order[i]["height"], order[i]["width"]):
             raise DamagedData(f"{folder / order[i]['file_name']} is {w} x {h}, {file.name} says otherwise")
-        found = by_image[order[i]["id"]]
-        masks = np.stack([mask_of(a["segmentation"], h, w) for a in found])
-        return image, np.array([number[a["category_id"]] for a in found]), masks
+        found, masks = by_image[order[i]["id"]], []
+        for a in found:
+            try:
+                masks.append(mask_of(a["segmentation"], h, w))
+            except (ValueError, TypeError, KeyError, IndexError) as error:
+                raise DamagedData(f"{file}: annotation {a.get('id')} has no readable segmentation ({error})") from None
+        return image, np.array([number[a["category_id"]] for a in found]), np.stack(masks)
 
     names = tuple(category["name"] for category in categories)
     words = f"COCO 2017 instances, {where}: {len(order)} images with objects"

@@ -43,7 +43,10 @@ TEST_SCENES = 2**31 + 7  # of no training; settings were tried on scenes of seed
 
 
 class Scenes(NamedTuple):
-    """Normalised images, labels (255: ignored), the oracle's importance and the object tokens of the canvas."""
+    """Normalised images, labels (255: ignored), the oracle's importance and the object tokens of the canvas.
+
+    The last two are of size 0 where the network asks for neither (see `Images.of_tokens`).
+    """
 
     images: Float[Tensor, "b 3 h4 w4"]
     labels: Int64[Tensor, "b h4 w4"]
@@ -60,12 +63,24 @@ class Things(NamedTuple):
 
 
 class Batches:
-    """Batches of rows: `steps` of them in an order from `seed`, or all rows as they lie."""
+    """Batches of rows: `steps` of them in an order from `seed`, or all rows as they lie.
+
+    Several devices share one order, device `rank` of `world` takes every world-th row of it, and each augments by
+    random numbers of its own. Rows as they lie (a test) are seen by every device whole, so that all find the same.
+    """
 
     def __init__(
-        self, size: int, batch: int, make: Callable[[list[int]], Any], steps: int | None = None, seed: int = 0
+        self,
+        size: int,
+        batch: int,
+        make: Callable[[list[int]], Any],
+        steps: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.size, self.batch, self.make, self.steps, self.seed = size, batch, make, steps, seed
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         return -(-self.size // self.batch) if self.steps is None else self.steps
@@ -73,14 +88,23 @@ class Batches:
     def rows(self) -> list[int]:
         if self.steps is None:
             return list(range(self.size))
-        generator, wanted = torch.Generator().manual_seed(self.seed), self.steps * self.batch
+        generator, wanted = torch.Generator().manual_seed(self.seed), self.steps * self.batch * self.world
         orders = [torch.randperm(self.size, generator=generator) for _ in range(-(-wanted // self.size))]
-        return torch.cat(orders)[:wanted].tolist()
+        return torch.cat(orders)[:wanted][self.rank :: self.world].tolist()
 
     def __iter__(self) -> Iterator[Any]:
         rows = self.rows()
         for start in range(0, len(rows), self.batch):
-            yield self.make(rows[start : start + self.batch])
+            yield self.made(rows[start : start + self.batch])
+
+    def made(self, rows: list[int]) -> Any:
+        if self.steps is None or self.world == 1:
+            return self.make(rows)
+        # The global generators of all devices stay alike: a resumed run restores that of device 0 on each.
+        common = int(torch.randint(2**31, ()))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(common * self.world + self.rank)
+            return self.make(rows)
 
 
 class Images(L.LightningDataModule):
@@ -89,18 +113,19 @@ class Images(L.LightningDataModule):
     Args:
         dataset: see above.
         root: where it lies (default: the data root; see the readers for the layouts).
-        batch_size: images of a batch.
+        batch_size: images of a batch, on each device.
         iterations: batches of an epoch (default: as many as show every image once).
         resize: (h, w) of every image before anything else.
         crop: (h, w) of training images (default: none, they are padded to a multiple of 32).
         scale, short_side, flip, colour: see `SceneAugmentation`.
-        size, test_resize: of classification: pixels of an image, and of the short side before the middle is cut out.
+        size, test_resize: of classification: pixels of an image, and of the short side before the middle is cut out
+            (None: nothing is cut, the whole image is brought to the square).
         augment: of classification: RandAugment and what goes with it.
         mix: of classification: mixup and cutmix.
         smoothing: of classes.
         train_images, test_images: only as many (of synthetic scenes: how many are drawn).
         scene: what synthetic scenes look like (default: `SceneConfig()`).
-        instances: Cityscapes as instances.
+        instances: Cityscapes as instances of its 8 classes of things.
         keep: images are kept in memory once they were read.
 
     Raises:
@@ -123,7 +148,7 @@ class Images(L.LightningDataModule):
         flip: bool = True,
         colour: float = 0.0,
         size: int = 64,
-        test_resize: int = 64,
+        test_resize: int | None = 64,
         augment: bool = False,
         mix: bool = False,
         smoothing: float = 0.0,
@@ -156,6 +181,7 @@ class Images(L.LightningDataModule):
         self.scene_options: dict[str, Any] = {"scale": scale, "short_side": short_side, "flip": flip, "colour": colour}
         self.augmentation: Any = None
         self.class_augmentation = imagenet_training(size) if augment else None
+        self.of_tokens = True  # a network that looks at labels of pixels alone sets this to False
         self.with_mix = mix
         self.mix: Mix | None = None
         self.sources: dict[str, Any] = {}
@@ -180,6 +206,8 @@ class Images(L.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         source = self.source("test" if stage == "test" else "train")
         self.names, self.small = source.names, tuple(getattr(source, "small", ()))
+        if self.things and self.dataset == "cityscapes":
+            self.names, self.small = sets.CITYSCAPES_THINGS, ()
         if self.with_mix and self.mix is None:
             self.mix = Mix(len(self.names), self.smoothing)
 
@@ -220,8 +248,7 @@ class Images(L.LightningDataModule):
         found = source.instances(row)
         numbers = np.unique(found[found > 0])
         sample.masks = torch.from_numpy(found[None] == numbers[:, None, None])
-        # `labelIds` 24 to 33 of Cityscapes are the things; their class is that of any of their pixels.
-        kinds = [int(labels[found == number][0]) for number in numbers]
+        kinds = [sets.CITYSCAPES_THING_IDS.index(number // 1000) for number in numbers.tolist()]
         return torch.tensor(kinds, dtype=torch.long), sample
 
     # Batches -------------------------------------------------------------------------------------------------------
@@ -238,6 +265,10 @@ class Images(L.LightningDataModule):
         if self.things:
             return self._things(images, [kinds for kinds, _ in read], samples)
         labels = torch.stack([sample.labels for sample in samples])
+        if not self.of_tokens:
+            return Scenes(
+                images, labels, images.new_zeros(len(images), 0, 0), labels.new_zeros(len(images), 0, 0).bool()
+            )
         plain = [one.numpy().astype(np.uint8) for one in labels]
         oracle = np.stack([rank(label_edges(one)) for one in plain])
         objects = np.stack([object_tokens(one, self.classes, self.small) for one in plain])
@@ -271,8 +302,9 @@ class Images(L.LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         seed = (torch.initial_seed() * 1_000_003 + epoch) % 2**63  # a run resumed at an epoch draws the same order
         size = self.amount("train")
-        steps = self.iterations or max(1, size // self.batch_size)
-        return Batches(size, self.batch_size, lambda rows: self.batch("train", rows), steps, seed)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        steps = self.iterations or max(1, size // (self.batch_size * world))
+        return Batches(size, self.batch_size, lambda rows: self.batch("train", rows), steps, seed, rank, world)
 
     def test_dataloader(self) -> Batches:
         return Batches(self.amount("test"), self.batch_size, lambda rows: self.batch("test", rows))

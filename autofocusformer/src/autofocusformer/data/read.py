@@ -67,6 +67,21 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     return np.array(image.convert("RGB"))
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """(h, w) of a picture, from its head alone.
+
+    Raises:
+        MissingData, DamagedData: not there, not readable.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise MissingData(f"{path} is missing") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DamagedData(f"{path} is no readable picture ({' '.join(str(error).split())})") from None
+
+
 def read_labels(path: Path) -> Int64[np.ndarray, "h w"]:
     """A label map: one channel, of 8 or 16 bits, or a palette's indices.
 

@@ -37,6 +37,9 @@ CITYSCAPES = (
 CITYSCAPES_SMALL = ("pole", "traffic light", "traffic sign", "person", "rider", "motorcycle", "bicycle")
 # The id in the label files of each of the 19 classes that are evaluated; every other id is ignored.
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+# The 8 of them whose objects are told apart; they are the last of the 19.
+CITYSCAPES_THING_IDS = CITYSCAPES_IDS[11:]
+CITYSCAPES_THINGS = CITYSCAPES[11:]
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,12 @@ def cityscapes(part: Part, root: Path) -> LabelledImages:
         return image, read.check_labels(to_class[found], image, len(CITYSCAPES), path)
 
     def instances(i: int) -> Int64[np.ndarray, "h w"]:
-        found = read.read_labels(beside(i, "instanceIds"))
-        objects = (found >= 1000) & np.isin(found // 1000, (24, 25, 26, 27, 28, 31, 32, 33))
+        path = beside(i, "instanceIds")
+        found = read.read_labels(path)
+        if found.shape != (size := read.size_of(images[i])):
+            (h, w), (ih, iw) = found.shape, size
+            raise UserError(f"{path} is {w} x {h}, its picture {iw} x {ih}: they have to be of one size")
+        objects = (found >= 1000) & np.isin(found // 1000, CITYSCAPES_THING_IDS)
         return np.where(objects, found, 0)  # class id * 1000 + number; groups and stuff are no instances
 
     for i in range(len(images)):
