@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import resource
 import shutil
 import signal
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mma_realtime.alerts.faults import FINISH, VARIABLE
 from mma_realtime.alerts.made_up import PLACE, superevent
 from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.outbox import Deduplicator, Store, keep_relaying
@@ -216,6 +218,25 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path, strain: P
         assert process.returncode == 0, said
         assert "no space left to write" in said
     assert found(system) == undisturbed
+
+
+def test_killed_between_its_last_hop_and_its_end_a_stream_tells_what_was_still_open(tmp_path: Path) -> None:
+    write_npz(inputs.strain_with(8.0, 15.2, seconds=16, amplitude=12.0), tmp_path / "strain.npz")
+    system, whole = (system_of(tmp_path / name, tmp_path / "strain.npz") for name in ("killed", "whole"))
+    streamed(whole)
+    command = [sys.executable, "-c", STREAM, str(system.folder), inputs.__file__]
+    assert subprocess.run(command, env=os.environ | {VARIABLE: FINISH}, check=False).returncode == -signal.SIGKILL
+    with system.store() as store:
+        (state,) = [store.state(stretch.name) for stretch in system.feed.stretches]
+        assert state is not None
+        assert state[0] == 16 * 2048  # the last hop is durable
+        told = len(store.superevents())
+    streamed(system)
+    assert found(system) == found(whole)
+    streamed(system)  # once more: it has ended
+    assert found(system) == found(whole)
+    with system.store() as store:
+        assert len(store.superevents()) == told + 1
 
 
 def test_the_page_warns_of_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from typing import Protocol
 from jaxtyping import Bool, Float64
 from numpy import ndarray
 
+from mma_realtime.alerts.faults import FINISH, point
 from mma_realtime.alerts.notice import ExternalCoincidence, headers_of, notice_of, unified_of
 from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.outbox import Store, Transaction, patiently
@@ -148,7 +149,7 @@ class AlertPipeline:
         """Hop after hop from where the store is, and what is still open at the end; yields the new versions of each."""
         for block in self.source.blocks(self.offset):
             yield self.hop(block)
-        yield self._commit(self.engine.finish(), None)
+        yield self.finish()
 
     def hop(self, block: Block) -> list[Superevent]:
         """One block: when this returns, all that it caused is durable.
@@ -166,7 +167,18 @@ class AlertPipeline:
             self.ranker.slide_when_due()  # takes up to 0.2 s for an hour: nothing waits for it
         return told
 
-    def _commit(self, triggers: list[Trigger], scores: bytes | None) -> list[Superevent]:
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` is durable, and no strain has followed."""
+        found = self.store.state(_end_of(self.stream))
+        return found is not None and found[0] == self.offset
+
+    def finish(self) -> list[Superevent]:
+        """What is still open when no more strain will come; that the stream has ended becomes durable with it."""
+        point(FINISH)
+        return self._commit(self.engine.finish(), None, end=True)
+
+    def _commit(self, triggers: list[Trigger], scores: bytes | None, end: bool = False) -> list[Superevent]:
         candidates = [(trigger, self._candidate(trigger)) for trigger in triggers]
         snapshot = self.engine.state().to_bytes()
 
@@ -176,6 +188,8 @@ class AlertPipeline:
                 if scores is not None:
                     write.scores(self.stream, self.ranker.number, scores, self.ranker.keep)
                 write.state(self.stream, self.offset, snapshot)
+                if end:
+                    write.state(_end_of(self.stream), self.offset, b"")
             return told
 
         return patiently(written, self.wait)
@@ -205,6 +219,11 @@ class AlertPipeline:
             return None
         tell(write, event, before, self.origin, self.now())
         return event
+
+
+def _end_of(stream: str) -> str:
+    """Where the store keeps that a stream has ended, and at which sample."""
+    return f"{stream} end"
 
 
 class MapWorker:

@@ -126,12 +126,14 @@ def work(bus: Path | None, store: Path | None, origin: Origin, once: bool) -> No
     ):
         if once:
             read = catch_up(matcher)
-            Console().print(f"{read} records read, {matcher.told} notices told, {matcher.lost} records lost")
+            Console().print(
+                f"{read} records read, {matcher.told} notices told, {matcher.lost + matcher.survey.lost} records lost"
+            )
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         run(matcher, stop.wait)
-        Console().print(f"{matcher.told} notices told, {matcher.lost} records lost")
+        Console().print(f"{matcher.told} notices told, {matcher.lost + matcher.survey.lost} records lost")
 
 
 if __name__ == "__main__":

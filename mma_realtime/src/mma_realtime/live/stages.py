@@ -60,7 +60,7 @@ def stream(system: System, stop: threading.Event, heart: Heart) -> None:
             pipeline = TimedPipeline(
                 store, model, conditioner, source, feed.origin, stretch.name, wait=_patience(stop, heart)
             )
-            if pipeline.offset >= (stretch.gps_end - stretch.gps_start) * SAMPLE_RATE:
+            if pipeline.finished and pipeline.offset >= (stretch.gps_end - stretch.gps_start) * SAMPLE_RATE:
                 continue
             for block in source.blocks(pipeline.offset):
                 done = stretch.before + (block.offset + block.values.shape[1]) / SAMPLE_RATE
@@ -192,7 +192,7 @@ def crossmatch(system: System, stop: threading.Event, heart: Heart) -> None:
         retention = Retention(store, bus)
 
         def stopped(pause: Seconds) -> bool:
-            heart.numbers = {"told": float(matcher.told), "lost": float(matcher.lost)}
+            heart.numbers = {"told": float(matcher.told), "lost": float(matcher.lost + matcher.survey.lost)}
             down = pause > PAUSE
             with contextlib.suppress(BusError, TryAgain):  # no space: it is tried again in a minute
                 heart.beat(
