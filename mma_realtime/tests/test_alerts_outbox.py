@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from mma_realtime.alerts.faults import POINTS, VARIABLE
 from mma_realtime.alerts.made_up import FIRST, GPS, LOUDER, PLACE, candidate, superevent
-from mma_realtime.alerts.outbox import Deduplicator, Store, keep_relaying, notice_key, only_relay, relay
+from mma_realtime.alerts.outbox import Deduplicator, keep_relaying, notice_key, only_relay, relay
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import State, Superevent
 from mma_realtime.bus.base import Record, Row
 from mma_realtime.bus.log import SqliteLog
@@ -29,7 +30,8 @@ HOPS = 4
 PROCESS = """
 import sys
 from mma_realtime.alerts.made_up import FIRST, LOUDER, PLACE, candidate
-from mma_realtime.alerts.outbox import Deduplicator, Store, relay
+from mma_realtime.alerts.outbox import Deduplicator, relay
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Superevent
 from mma_realtime.bus.log import SqliteLog
 

@@ -14,7 +14,6 @@ import pytest
 from mma_realtime.alerts.made_up import CREATED, PLACE
 from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store
 from mma_realtime.alerts.pipeline import (
     UNIFIED,
     VOEVENTS,
@@ -24,6 +23,7 @@ from mma_realtime.alerts.pipeline import (
     retract,
 )
 from mma_realtime.alerts.ranker import SlidRanker, pack, unpack
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Localisation, Superevent
 from mma_realtime.alerts.voevent import read
 from mma_realtime.bus.base import NOTICES

@@ -10,8 +10,9 @@ import pytest
 from mma_realtime.alerts.made_up import CREATED, candidate
 from mma_realtime.alerts.notice import notice_of
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
 from mma_realtime.alerts.pipeline import tell
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Superevent
 from mma_realtime.bus.base import EXTERNAL, NOTICES
 from mma_realtime.bus.log import SqliteLog

@@ -26,8 +26,9 @@ import pytest
 from mma_realtime.alerts.faults import FINISH, VARIABLE
 from mma_realtime.alerts.made_up import PLACE, superevent
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Deduplicator, Store, keep_relaying
+from mma_realtime.alerts.outbox import Deduplicator, keep_relaying
 from mma_realtime.alerts.pipeline import tell
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import NOTICES, Bus
 from mma_realtime.bus.kafka import KafkaBus
 from mma_realtime.bus.kafka_config import KafkaConfig

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from mma_realtime.alerts.made_up import CREATED, superevent
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
 from mma_realtime.alerts.pipeline import tell
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import EXTERNAL, NOTICES, SURVEY
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.filter import GROUP as FILTER
@@ -96,7 +97,7 @@ def test_what_was_sent_goes_after_a_day_and_what_waits_stays(store: Store, bus: 
 
 
 def test_rows_are_deleted_in_steps(store: Store, bus: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mma_realtime.alerts.outbox.PURGE", 2)
+    monkeypatch.setattr("mma_realtime.alerts.store.PURGE", 2)
     for number in range(3):
         found(store, number)
     relay(store, bus)

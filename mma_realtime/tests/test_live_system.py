@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from mma_realtime.alerts.notice import Notice
-from mma_realtime.alerts.outbox import Store
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import EXTERNAL, NOTICES
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.matcher import GROUP

@@ -20,11 +20,12 @@ from typing import Protocol
 from jaxtyping import Bool, Float64
 from numpy import ndarray
 
+from mma_realtime.alerts.database import patiently
 from mma_realtime.alerts.faults import FINISH, point
 from mma_realtime.alerts.notice import ExternalCoincidence, headers_of, notice_of, unified_of
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, Transaction, patiently
 from mma_realtime.alerts.ranker import MEMORY, REFRESH, SlidRanker, pack, unpack
+from mma_realtime.alerts.store import Store, Transaction
 from mma_realtime.alerts.superevent import Candidate, Localisation, State, Superevent
 from mma_realtime.alerts.voevent import voevent_of
 from mma_realtime.bus.base import NOTICES

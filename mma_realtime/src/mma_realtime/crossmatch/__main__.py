@@ -23,7 +23,7 @@ from shared.errors import one_line_errors
 
 from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.external import ExternalEvent, read_notice
 from mma_realtime.crossmatch.matcher import CrossMatcher, catch_up, run

@@ -13,9 +13,11 @@ from collections.abc import Callable
 
 import torch
 
-from mma_realtime.alerts.outbox import Store, TryAgain, keep_relaying, patiently
+from mma_realtime.alerts.database import TryAgain, patiently
+from mma_realtime.alerts.outbox import keep_relaying
 from mma_realtime.alerts.pipeline import MapWorker
 from mma_realtime.alerts.place import localisation_of
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Localisation, Superevent
 from mma_realtime.crossmatch.matcher import CrossMatcher
 from mma_realtime.crossmatch.matcher import run as keep_matching

@@ -14,7 +14,7 @@ from typing import Any
 
 from shared.runs.store import write_atomic
 
-from mma_realtime.alerts.outbox import Store
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.data.strain import SAMPLE_RATE
 from mma_realtime.errors import StatusError
