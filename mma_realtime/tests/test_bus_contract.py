@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from mma_realtime.bus.__main__ import main
-from mma_realtime.bus.base import PARTITION, SURVEY, Bus, RangeLost, Record, deliver
+from mma_realtime.bus.base import PARTITION, SURVEY, Bus, RangeLost, Record, Refused, deliver
 from mma_realtime.bus.kafka import KafkaBus
 from mma_realtime.bus.kafka_config import KafkaConfig, read_config
 from mma_realtime.bus.log import SqliteLog
@@ -261,6 +261,25 @@ def test_a_broker_that_stays_away_is_one_clear_message(topic: str) -> None:
         bus.append_many(topic, [("S1", b"", {})] * 2)
     assert bus.fetch(topic, "group", timeout=0.1) == []
     bus.close()
+
+
+def test_a_record_too_large_for_kafka_is_refused_for_good_and_the_next_is_taken(
+    cluster: tuple[subprocess.Popen[str], str], topic: str
+) -> None:
+    bus = KafkaBus(KafkaConfig((cluster[1],), "plaintext", delivery_timeout=20, request_timeout=2, message_bytes=5000))
+    with pytest.raises(Refused, match=r"will never take a record of .*see message_bytes and the topic's"):
+        bus.append_many(topic, [("S1", b"1", {}), ("S1", os.urandom(6000), {})])
+    bus.append(topic, "S1", b"2")
+    assert [record.value for record in drain(bus, topic, "group", 2)] == [b"1", b"2"]
+    too_large = confluent_error("MSG_SIZE_TOO_LARGE")
+    with pytest.raises(Refused):  # as the report of a broker whose topic allows less
+        bus._refuse(topic, too_large)
+    bus.close()
+
+
+def confluent_error(name: str) -> object:
+    kafka = pytest.importorskip("confluent_kafka")
+    return kafka.KafkaError(getattr(kafka.KafkaError, name))
 
 
 def test_kafka_tells_a_group_what_retention_took(cluster: tuple[subprocess.Popen[str], str], topic: str) -> None:

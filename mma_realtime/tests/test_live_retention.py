@@ -105,6 +105,17 @@ def test_rows_are_deleted_in_steps(store: Store, bus: SqliteLog, monkeypatch: py
     assert store.forget_sent(time.time() + 1) == 0
 
 
+def test_large_rows_are_deleted_a_few_at_a_time(store: Store, bus: SqliteLog) -> None:
+    with store.transaction() as write:
+        for _ in range(9):
+            write.send(NOTICES, "", bytes(1_500_000), {})
+    relay(store, bus)
+    steps: list[str] = []
+    store._database.connection.set_trace_callback(lambda sql: steps.append(sql.split()[0]))
+    assert store.forget_sent(time.time() + 1) == 9
+    assert steps.count("COMMIT") == 3
+
+
 def test_every_topic_of_the_system_has_its_time(bus: SqliteLog) -> None:
     """A topic without one would grow for ever; the system's topics are those that its modules name."""
     import mma_realtime.alerts.pipeline as pipeline
@@ -112,7 +123,9 @@ def test_every_topic_of_the_system_has_its_time(bus: SqliteLog) -> None:
 
     named = {STAGES, NOTICES, EXTERNAL, SURVEY, survey.MATCHES, pipeline.UNIFIED, pipeline.VOEVENTS}
     assert named <= set(TOPICS)
-    assert {f"{topic}.dead" for topic in (NOTICES, EXTERNAL, SURVEY)} <= set(TOPICS)
+    assert {f"{topic}.dead" for topic in (NOTICES, pipeline.UNIFIED, pipeline.VOEVENTS, EXTERNAL, SURVEY)} <= set(
+        TOPICS
+    )
 
 
 def test_how_far_a_group_is_behind(bus: SqliteLog, clock: Clock) -> None:

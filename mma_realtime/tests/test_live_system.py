@@ -76,6 +76,11 @@ def test_a_folder_is_of_one_system(tmp_path: Path) -> None:
         pass
     with pytest.raises(StatusError, match="holds no live system"):
         System.load(tmp_path / "none")
+    for content in ("{", "{}", "[]", '{"settings": {"replay": []}, "clock": 3}'):
+        (state / "live.json").write_text(content)
+        with pytest.raises(StatusError, match=r"live\.json holds no live system .*give another --state"):
+            prepare(state, Settings(seed=3))
+        assert (state / "live.json").read_text() == content
 
 
 @pytest.mark.parametrize(

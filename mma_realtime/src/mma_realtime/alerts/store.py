@@ -28,7 +28,8 @@ from mma_realtime.search.coincidence import MERGE
 
 APPLICATION, VERSION = 0x6D6D6161, 1  # "mmaa"
 BATCH = 100  # rows that a relay sends at once
-PURGE = 200  # rows deleted in one transaction: the search waits for no more than that
+PURGE, PURGE_BYTES = 200, 4_000_000  # rows deleted in one transaction at most: the search waits for no more than that
+REST = 0.02  # s between two such transactions, in which others get their turn
 SCHEMA = """
 CREATE TABLE superevent (
     id TEXT PRIMARY KEY, day TEXT NOT NULL, number INTEGER NOT NULL, opened REAL NOT NULL, UNIQUE (day, number)
@@ -150,14 +151,19 @@ class Store:
 
     def forget_sent(self, before: float) -> int:
         """Deletes rows that were sent before a time (s since 1970); returns how many. What waits stays, however old."""
-        deleted = 0
-        while True:
-            with self._database.writing():
-                sql = "DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE sent < ? LIMIT ?)"
-                step = self._database.connection.execute(sql, (before, PURGE)).rowcount
-            deleted += step
-            if step < PURGE:
-                return deleted
+        due = self._database.rows("SELECT number, length(value) FROM outbox WHERE sent < ? ORDER BY number", before)
+        step: list[tuple[int]] = []
+        held = deleted = 0
+        for at, (number, size) in enumerate(due, 1):
+            step.append((number,))
+            held += size
+            if held >= PURGE_BYTES or len(step) == PURGE or at == len(due):
+                with self._database.writing():
+                    self._database.connection.executemany("DELETE FROM outbox WHERE number = ?", step)
+                deleted += len(step)
+                step, held = [], 0
+                time.sleep(REST)
+        return deleted
 
     def sending_times(self) -> list[Seconds]:
         """s from each row's making to its sending, of those that are sent, in order."""

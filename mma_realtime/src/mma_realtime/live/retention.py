@@ -28,7 +28,9 @@ TOPICS: dict[str, tuple[Seconds, tuple[str, ...]]] = {  # s kept; groups whose u
     survey.MATCHES: (matcher.KEPT, ()),
     NOTICES: (matcher.KEPT, (matcher.GROUP,)),
     EXTERNAL: (matcher.KEPT, (matcher.GROUP,)),
-    **dict.fromkeys((UNIFIED, VOEVENTS, NOTICES + DEAD, EXTERNAL + DEAD, SURVEY + DEAD), (matcher.KEPT, ())),
+    **dict.fromkeys(
+        (UNIFIED, VOEVENTS, *(t + DEAD for t in (NOTICES, UNIFIED, VOEVENTS, EXTERNAL, SURVEY))), (matcher.KEPT, ())
+    ),
 }
 
 
