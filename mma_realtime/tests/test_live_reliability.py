@@ -35,6 +35,7 @@ from mma_realtime.bus.kafka_config import KafkaConfig
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.data.strain import write_npz
 from mma_realtime.live import stages
+from mma_realtime.live.feed import Stretch
 from mma_realtime.live.system import Settings, System, prepare
 from mma_realtime.status import watch
 from mma_realtime.status.beats import Heart
@@ -238,6 +239,32 @@ def test_killed_between_its_last_hop_and_its_end_a_stream_tells_what_was_still_o
     assert found(system) == found(whole)
     with system.store() as store:
         assert len(store.superevents()) == told + 1
+
+
+def test_a_map_waits_for_a_stream_that_was_killed_and_not_for_one_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "PATIENCE", 0.05)
+    stretch = Stretch("simulated", 1000, 2000, 0)
+    with Store(tmp_path / "store.db") as store, SqliteLog(tmp_path / "bus.db") as bus:
+
+        def came(seconds: int) -> None:
+            with store.transaction() as write:
+                write.state("simulated", 2048 * seconds, b"")
+
+        def arrived() -> int:
+            return stages._arrived(store, bus, stretch, 1099.5, threading.Event(), Heart(bus, "localiser"))
+
+        came(101)
+        stream = Heart(bus, "stream")
+        stream.beat("died", "ended by SIGKILL; starts again in 0.5 s", now=True)
+        later = threading.Timer(0.5, came, [200])
+        later.start()
+        assert arrived() == 1103  # all that it wants: three seconds after its event
+        later.join()
+        stretch = Stretch("other", 1000, 2000, 0)
+        stream.beat("ended", now=True)
+        assert arrived() == 1000  # nothing more will come
 
 
 def test_the_page_warns_of_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,7 @@ class MapWorker:
     Args:
         localiser: a sky map of the preferred candidate; may take its time. SkyMapError: there is none to be had.
         now, wait: as of `AlertPipeline`.
+        stopped: whether to leave what has no map yet to the next start.
     """
 
     def __init__(
@@ -242,15 +243,18 @@ class MapWorker:
         origin: Origin,
         now: Callable[[], str] | None = None,
         wait: Callable[[Seconds], object] = time.sleep,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.store, self.localiser, self.origin = store, localiser, origin
-        self.now, self.wait = now or utc_now, wait
+        self.now, self.wait, self.stopped = now or utc_now, wait, stopped
         self.failed: set[tuple[str, Candidate]] = set()
 
     def work(self) -> list[Superevent]:
         """Maps for all that have none; returns the new versions. One that fails is not tried again."""
         told = []
         for event in self.store.unlocated():
+            if self.stopped():
+                break
             if (event.id, event.preferred) in self.failed:
                 continue
             try:
