@@ -12,14 +12,14 @@ import contextlib
 import fcntl
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 
 from mma_realtime.alerts.database import FIRST_PAUSE, LONGEST_PAUSE, Database, TryAgain
 from mma_realtime.alerts.faults import point
-from mma_realtime.alerts.store import Store, Waiting
-from mma_realtime.bus.base import DEAD, Bus, Record, Refused
+from mma_realtime.alerts.store import Store
+from mma_realtime.bus.base import Bus, Record, append_or_bury
 from mma_realtime.errors import AlertError, BusError
 from mma_realtime.gw.units import Seconds
 
@@ -62,25 +62,12 @@ def relay(store: Store, bus: Bus) -> int:
         while rows := store.waiting():
             point("relay.read")
             ahead = list(takewhile(lambda row: row.topic == rows[0].topic, rows))
-            try:
-                bus.append_many(ahead[0].topic, [(row.key, row.value, row.headers) for row in ahead])
-            except Refused:  # one of them can never be sent: which?
-                _one_by_one(bus, ahead)
+            append_or_bury(bus, ahead[0].topic, [(row.key, row.value, row.headers) for row in ahead])
             point("relay.sent")
             store.mark([row.number for row in ahead])
             point("relay.marked")
             sent += len(ahead)
     return sent
-
-
-def _one_by_one(bus: Bus, rows: Sequence[Waiting]) -> None:
-    for row in rows:
-        try:
-            bus.append_many(row.topic, [(row.key, row.value, row.headers)])
-        except Refused as error:
-            log.error("row %d of the outbox, of %s, is a dead letter: %s", row.number, row.topic, error)
-            headers = {**row.headers, "reason": str(error)[:1000], "topic": row.topic, "bytes": str(len(row.value))}
-            bus.append_many(row.topic + DEAD, [(row.key, b"", headers)])
 
 
 def keep_relaying(

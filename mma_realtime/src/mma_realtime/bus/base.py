@@ -105,6 +105,26 @@ def bury(bus: Bus, record: Record, reason: str) -> int:
     return bus.append(record.topic + DEAD, record.key, record.value, headers)
 
 
+def append_or_bury(bus: Bus, topic: str, rows: Sequence[Row]) -> None:
+    """Appends rows in order; one that the bus will never take becomes a dead letter without its value.
+
+    Raises:
+        BusError: the bus is down; rows before may be there.
+    """
+    try:
+        bus.append_many(topic, rows)
+        return
+    except Refused:
+        pass  # one of them: which?
+    for key, value, headers in rows:
+        try:
+            bus.append_many(topic, [(key, value, headers)])
+        except Refused as error:
+            log.error("a record of %s with key %s is a dead letter: %s", topic, key, error)
+            said = {**headers, "reason": str(error)[:1000], "topic": topic, "bytes": str(len(value))}
+            bus.append_many(topic + DEAD, [(key, b"", said)])
+
+
 @contextlib.contextmanager
 def handled(bus: Bus, group: str, records: Sequence[Record]) -> Iterator[None]:
     """Commits a topic's fetched records when the block has ended; after an error in it they are fetched again."""
