@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import NOTICES
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.data.challenge import generate
@@ -33,7 +34,7 @@ from mma_realtime.evaluation.recovery import LOUDER
 from mma_realtime.status.beats import STAGES, Beat
 
 Told = dict[str, list[dict[str, Any]]]  # by superevent: its notices in the order of the bus, each version once
-STUCK = 1200.0  # s
+STUCK = 1200.0  # s, of one run
 
 
 def started(folder: Path, strain: Path, *words: str) -> subprocess.Popen[str]:
@@ -51,10 +52,33 @@ def started(folder: Path, strain: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finished(process: subprocess.Popen[str]) -> None:
-    said, _ = process.communicate(timeout=STUCK)
+def finished(process: subprocess.Popen[str], seconds: float = STUCK) -> None:
+    """Waits for a system's end; one that does not end is told to, and what it said last is shown."""
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        try:
+            said, _ = process.communicate(timeout=60.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said, _ = process.communicate()
+        raise SystemExit(f"the system did not end within {seconds:g} s: {said.strip().splitlines()[-1:]}") from None
     if process.returncode:
         raise SystemExit(f"the system failed by itself: {said.strip().splitlines()[-1:]}")
+
+
+def mapped(folder: Path, strain: Path) -> None:
+    """Starts the system again until all that can have a map has one: a run makes as many as it has time for."""
+    left = None
+    while True:
+        with Store(folder / "store.sqlite") as store:
+            now = len(store.unlocated())
+        if not now or now == left:
+            return
+        print(f"{folder.name}: {now} maps are left to make", file=sys.stderr, flush=True)
+        left = now
+        finished(started(folder, strain, "--speed", "0"))
 
 
 def running(folder: Path) -> dict[str, int]:
@@ -96,6 +120,7 @@ def measure(folder: Path, seed: int, duration: int, kills: int, speed: float, pa
     signals = made.foreground.values - made.background.values
     write_npz(replace(made.foreground, values=made.background.values + LOUDER * signals), folder / "strain.npz")
     alone, killed = folder / "alone", folder / "killed"
+    print(f"{duration} s of strain, left alone", file=sys.stderr, flush=True)
     finished(started(alone, folder / "strain.npz", "--speed", "0"))
     rng, done, begin = random.Random(seed), Counter[str](), time.monotonic()
     process = started(killed, folder / "strain.npz", "--processes", "--speed", str(speed))
@@ -108,10 +133,11 @@ def measure(folder: Path, seed: int, duration: int, kills: int, speed: float, pa
             with contextlib.suppress(ProcessLookupError):
                 os.kill(left[stage], signal.SIGKILL)
                 done[stage] += 1
+                print(f"killed: {stage} ({done.total()} of {kills})", file=sys.stderr, flush=True)
             gone.add(left[stage])
     finished(process)
-    for state in (alone, killed):  # what came last and had no time for its map
-        finished(started(state, folder / "strain.npz", "--speed", "0"))
+    for state in (alone, killed):
+        mapped(state, folder / "strain.npz")
     (before, _), (after, duplicates) = told(alone), told(killed)
 
     def ends(notices: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from mma_realtime.alerts.notice import headers_of
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Candidate, Localisation, Superevent
 from mma_realtime.bus.base import NOTICES
 from mma_realtime.bus.log import SqliteLog

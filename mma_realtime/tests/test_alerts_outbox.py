@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from mma_realtime.alerts.faults import POINTS, VARIABLE
 from mma_realtime.alerts.made_up import FIRST, GPS, LOUDER, PLACE, candidate, superevent
-from mma_realtime.alerts.outbox import Deduplicator, Store, keep_relaying, notice_key, only_relay, relay
+from mma_realtime.alerts.outbox import Deduplicator, keep_relaying, notice_key, only_relay, relay
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import State, Superevent
-from mma_realtime.bus.base import Record, Row
+from mma_realtime.bus.base import Record, Refused, Row
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.errors import AlertError, BusError
 
@@ -29,7 +30,8 @@ HOPS = 4
 PROCESS = """
 import sys
 from mma_realtime.alerts.made_up import FIRST, LOUDER, PLACE, candidate
-from mma_realtime.alerts.outbox import Deduplicator, Store, relay
+from mma_realtime.alerts.outbox import Deduplicator, relay
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Superevent
 from mma_realtime.bus.log import SqliteLog
 
@@ -163,6 +165,41 @@ def test_a_bus_that_is_down_loses_nothing_and_reorders_nothing(store: Store) -> 
     assert rests == [0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4, 0.01]  # ever more rarely, up to a bound
     assert list(dict.fromkeys(bus.taken)) == told
     assert store.waiting() == []
+
+
+class Choosy(Broken):
+    """A bus that refuses for good what has `large` in it, after it may have taken what stood before that."""
+
+    def append_many(self, topic: str, rows: Iterable[Row]) -> list[int]:
+        given = list(rows)
+        if any(b"large" in value for _, value, _ in given):
+            raise Refused("a record of gw.notices is too large")
+        self.headers = dict(given[-1][2])
+        self.taken += [f"{topic} {key} ".encode() + value for key, value, _ in given]
+        return list(range(len(given)))
+
+
+def test_a_row_that_is_never_taken_becomes_a_dead_letter_and_stops_nothing(store: Store) -> None:
+    with store.transaction() as write:
+        for key, value in (("S1", b"1"), ("S2", b"1"), ("S1", b"2 large"), ("S2", b"2"), ("S1", b"3")):
+            write.send(TOPIC, key, value, {"superevent_id": key, "version": value[:1].decode()})
+    bus: Any = Choosy()
+    assert relay(store, bus) == 5
+    assert store.waiting() == []
+    assert bus.taken == [
+        b"gw.notices S1 1", b"gw.notices S2 1", b"gw.notices.dead S1 ", b"gw.notices S2 2", b"gw.notices S1 3",
+    ]  # fmt: skip
+
+
+def test_a_dead_letter_says_why_and_which_without_its_value(store: Store) -> None:
+    with store.transaction() as write:
+        write.send(TOPIC, "S1", b"2 large", {"superevent_id": "S1", "version": "2"})
+    bus: Any = Choosy()
+    assert relay(store, bus) == 1
+    assert bus.headers == {
+        "superevent_id": "S1", "version": "2", "topic": TOPIC, "bytes": "7",
+        "reason": "a record of gw.notices is too large",
+    }  # fmt: skip
 
 
 def test_rows_of_other_topics_between_keep_the_order(store: Store, tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mma_realtime.alerts.made_up import CREATED, PLACE
+from mma_realtime.alerts.made_up import CREATED, GPS, PLACE, superevent
 from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store
 from mma_realtime.alerts.pipeline import (
     UNIFIED,
     VOEVENTS,
@@ -24,6 +23,7 @@ from mma_realtime.alerts.pipeline import (
     retract,
 )
 from mma_realtime.alerts.ranker import SlidRanker, pack, unpack
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Localisation, Superevent
 from mma_realtime.alerts.voevent import read
 from mma_realtime.bus.base import NOTICES
@@ -178,6 +178,24 @@ def test_maps_follow_as_further_versions_and_only_once(tmp_path: Path) -> None:
         assert Notice.from_json(store.waiting(1000)[-3].value).event is None
         with pytest.raises(AlertError, match="does not follow RETRACTION"):
             retract(store, names[0], Origin.SIMULATED, CREATED)
+
+
+def test_told_to_stop_the_maps_that_are_not_begun_are_left_to_the_next_start(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.db") as store:
+        for number in range(3):
+            event = superevent(number, gps=GPS + 100 * number)
+            with store.transaction() as write:
+                write.open(event, number)
+                write.version(event)
+        asked: list[str] = []
+
+        def localiser(event: Superevent) -> Localisation:
+            asked.append(event.id)
+            return PLACE
+
+        worker = MapWorker(store, localiser, Origin.SIMULATED, lambda: CREATED, stopped=lambda: bool(asked))
+        assert len(worker.work()) == len(asked) == 1
+        assert len(store.unlocated()) == 2
 
 
 def test_a_map_of_a_trigger_that_a_better_one_has_replaced_is_not_told(tmp_path: Path) -> None:

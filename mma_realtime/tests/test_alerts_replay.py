@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mma_realtime.alerts.outbox import Store
 from mma_realtime.alerts.replay import main
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import NOTICES
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.data.strain import write_npz

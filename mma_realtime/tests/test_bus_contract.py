@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from mma_realtime.bus.__main__ import main
-from mma_realtime.bus.base import PARTITION, SURVEY, Bus, RangeLost, Record, deliver
+from mma_realtime.bus.base import PARTITION, SURVEY, Bus, RangeLost, Record, Refused, deliver
+from mma_realtime.bus.forward import forward
 from mma_realtime.bus.kafka import KafkaBus
 from mma_realtime.bus.kafka_config import KafkaConfig, read_config
 from mma_realtime.bus.log import SqliteLog
@@ -261,6 +262,60 @@ def test_a_broker_that_stays_away_is_one_clear_message(topic: str) -> None:
         bus.append_many(topic, [("S1", b"", {})] * 2)
     assert bus.fetch(topic, "group", timeout=0.1) == []
     bus.close()
+
+
+def test_a_record_too_large_for_kafka_is_refused_for_good_and_the_next_is_taken(
+    cluster: tuple[subprocess.Popen[str], str], topic: str
+) -> None:
+    bus = KafkaBus(KafkaConfig((cluster[1],), "plaintext", delivery_timeout=20, request_timeout=2, message_bytes=5000))
+    with pytest.raises(Refused, match=r"will never take a record of .*see message_bytes and the topic's"):
+        bus.append_many(topic, [("S1", b"1", {}), ("S1", os.urandom(6000), {})])
+    bus.append(topic, "S1", b"2")
+    assert [record.value for record in drain(bus, topic, "group", 2)] == [b"1", b"2"]
+    too_large = confluent_error("MSG_SIZE_TOO_LARGE")
+    with pytest.raises(Refused):  # as the report of a broker whose topic allows less
+        bus._refuse(topic, too_large)
+    bus.close()
+
+
+def confluent_error(name: str) -> object:
+    kafka = pytest.importorskip("confluent_kafka")
+    return kafka.KafkaError(getattr(kafka.KafkaError, name))
+
+
+def test_a_log_is_sent_on_to_a_cluster_in_order_and_each_record_once(
+    cluster: tuple[subprocess.Popen[str], str], topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, db = tmp_path / "kafka.yaml", tmp_path / "bus.db"
+    config.write_text(f"brokers: ['{cluster[1]}']\nsecurity: plaintext\nrequest_timeout: 30\nmessage_bytes: 5000\n")
+    command = ["forward", topic, "--db", str(db), "--kafka", str(config), "--once"]
+    with SqliteLog(db) as log:
+        log.append_many(topic, [("S1", b"1", {"version": "1"}), ("S1", bytes(6000), {"version": "2"})])
+        log.append(topic, "S1", b"3", {"version": "3"})
+        assert main(command) == 0
+        log.append(topic, "S1", b"4", {"version": "4"})
+        assert main(command) == 0
+        assert log.committed("forward", topic) == 4
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line] == ["3", "1"]
+    bus = KafkaBus(KafkaConfig((cluster[1],), "plaintext", delivery_timeout=20, request_timeout=2))
+    found = drain(bus, topic, "group", 4)  # the first is there twice: its batch was refused, then each by itself
+    assert list(dict.fromkeys(record.headers["version"] for record in found)) == ["1", "3", "4"]
+    (dead,) = drain(bus, f"{topic}.dead", "group", 1)
+    assert (dead.headers["version"], dead.headers["bytes"], dead.value) == ("2", "6000", b"")
+    bus.close()
+
+
+def test_what_retention_deleted_before_it_was_sent_on_is_said_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with SqliteLog(tmp_path / "a.db") as source, SqliteLog(tmp_path / "b.db") as target:
+        source.append_many("t", [("", b"old", {})] * 3)
+        source.commit("forward", "t", 1)
+        source.delete_before("t", time.time() + 1)
+        source.append("t", "", b"new")
+        assert forward(source, target, "t") == 1
+        assert "t: records 1 to 2 were deleted by retention" in caplog.text
+        assert [record.value for record in target.fetch("t", "g")] == [b"new"]
 
 
 def test_kafka_tells_a_group_what_retention_took(cluster: tuple[subprocess.Popen[str], str], topic: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mma_realtime.bus.base import RangeLost, Record, deliver
+from mma_realtime.bus.base import RangeLost, Record, Refused, deliver
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.errors import BusError
 
@@ -325,3 +325,32 @@ def test_a_full_disk_is_no_poison(log: SqliteLog) -> None:
     assert log.committed("group", TOPIC) == 0
     assert log.end(f"{TOPIC}.dead") == 0
     assert [record.offset for record in log.fetch(TOPIC, "group")] == [0, 1]
+
+
+def test_retention_deletes_few_large_records_and_few_pages_at_a_time(log: SqliteLog) -> None:
+    """What a writer waits for: 4 MB of records, or 250 pages."""
+    for _ in range(6):
+        log.append_many(TOPIC, [("S1", bytes(1_500_000), {})] * 2)
+    log.append(TOPIC, "S1", bytes(9_000_000))  # by itself beyond the limit
+    steps: list[str] = []
+    log._connection.set_trace_callback(lambda sql: steps.append(sql))
+    assert log.delete_before(TOPIC, time.time() + 1) == 13
+    log._connection.set_trace_callback(None)
+    assert sum(sql.startswith("DELETE") for sql in steps) == 7
+    assert sum(sql.startswith("PRAGMA incremental_vacuum(250)") for sql in steps) >= 27e6 / 4096 / 250
+    assert log._connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+    assert log.first(TOPIC) == 13
+
+
+def test_a_record_that_no_bus_carries_is_refused(log: SqliteLog) -> None:
+    with pytest.raises(Refused, match=r"a record of 34,000,00\d bytes is no record of gw\.notices: at most 34,000,000"):
+        log.append_many(TOPIC, [("S1", b"", {}), ("S1", bytes(34_000_000), {})])
+    assert log.end(TOPIC) == 0
+
+
+def test_a_fetch_holds_so_many_bytes_and_no_more(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mma_realtime.bus.log.FETCH", 250)
+    log.append_many(TOPIC, [("S1", bytes(100), {})] * 7)
+    assert [[record.offset for record in log.fetch(TOPIC, "g")] for _ in range(4)] == [[0, 1, 2], [3, 4, 5], [6], []]
+    monkeypatch.setattr("mma_realtime.bus.log.FETCH", 50)
+    assert len(log.fetch(TOPIC, "new")) == 1

@@ -19,6 +19,7 @@ from mma_realtime.alerts.made_up import CREATED, PLACE, superevent
 from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.voevent import ivorn_of, voevent_of
 from mma_realtime.bus import vtp
+from mma_realtime.bus.base import Refused
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.errors import BusError
 
@@ -171,7 +172,7 @@ def test_a_nak_of_what_the_broker_has_is_a_delivery_and_any_other_is_not() -> No
     )
     broker = Broker(answer(seen), answer(bad))
     assert vtp.submit(voevent("a"), "127.0.0.1", broker.port).duplicate
-    with pytest.raises(vtp.Refused, match=r"refused ivo://test.mma/notices#a: Event rejected: Duplicate key-sequence"):
+    with pytest.raises(Refused, match=r"refused ivo://test.mma/notices#a: Event rejected: Duplicate key-sequence"):
         vtp.submit(voevent("a"), "127.0.0.1", broker.port)
 
 
@@ -311,7 +312,7 @@ def test_comet_takes_our_events_and_sends_them_to_our_subscriber(tmp_path: Path)
                         break
                 first = vtp.submit(voevent("a"), "127.0.0.1", receive, timeout=30)
                 again = vtp.submit(voevent("a"), "127.0.0.1", receive, timeout=30)
-                with pytest.raises(vtp.Refused, match=r"refused ivo://test.mma/notices#bad"):
+                with pytest.raises(Refused, match=r"refused ivo://test.mma/notices#bad"):
                     vtp.submit(
                         voevent("bad").replace(b"<Who>", b"<Whom>").replace(b"</Who>", b"</Whom>"), "127.0.0.1", receive
                     )

@@ -10,12 +10,13 @@ import pytest
 from mma_realtime.alerts.made_up import CREATED, candidate
 from mma_realtime.alerts.notice import notice_of
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
 from mma_realtime.alerts.pipeline import tell
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Superevent
 from mma_realtime.bus.base import EXTERNAL, NOTICES
 from mma_realtime.bus.log import SqliteLog
-from mma_realtime.crossmatch.__main__ import main
+from mma_realtime.crossmatch.__main__ import content_of, main
 from mma_realtime.crossmatch.external import spot
 from mma_realtime.crossmatch.joint import RATE_GRB
 from mma_realtime.errors import CrossMatchError
@@ -101,3 +102,11 @@ def test_the_worker_tells_what_waits(files: Path, capsys: pytest.CaptureFixture[
         assert [n.headers["origin"] for n in notices] == ["simulated", "simulated"]
     assert main(paths) == 0
     assert "1 records read, 0 notices told" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_notice_by_its_size_is_not_read(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (files / "large.json").open("wb") as file:
+        file.truncate(2**30)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+    with pytest.raises(CrossMatchError, match=r"large\.json: a notice of 1,073,741,824 bytes is refused"):
+        content_of(files / "large.json")

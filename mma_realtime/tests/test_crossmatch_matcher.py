@@ -19,9 +19,10 @@ from mma_realtime.alerts.faults import VARIABLE
 from mma_realtime.alerts.made_up import CREATED, LOUDER, candidate
 from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
 from mma_realtime.alerts.pipeline import MapWorker, retract, tell
 from mma_realtime.alerts.place import localisation_of
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Localisation, State, Superevent
 from mma_realtime.bus.base import DEAD, EXTERNAL, NOTICES, Record
 from mma_realtime.bus.log import SqliteLog
@@ -415,7 +416,8 @@ def test_the_distances_stay_in_a_combined_map() -> None:
 WORKER = """
 import sys
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.matcher import CrossMatcher, catch_up
 store, bus = Store(sys.argv[1]), SqliteLog(sys.argv[2])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,13 @@ def test_killed_stages_tell_what_undisturbed_ones_tell(tmp_path: Path) -> None:
     assert sum(found["kills"].values()) >= 2
     assert found["superevents"] >= 1
     assert (found["lost"], found["doubled"], found["unlike"], found["gaps"]) == ([], [], [], [])
+
+
+def test_a_system_that_does_not_end_is_ended_and_its_last_words_are_shown() -> None:
+    code = "import time; print('stuck here', flush=True); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    with pytest.raises(SystemExit, match=r"did not end within 1 s: \['stuck here'\]"):
+        kill_live.finished(process, 1.0)
+    assert process.returncode is not None

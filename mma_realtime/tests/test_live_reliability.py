@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import resource
 import shutil
 import signal
@@ -22,16 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mma_realtime.alerts.faults import FINISH, VARIABLE
 from mma_realtime.alerts.made_up import PLACE, superevent
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Deduplicator, Store, keep_relaying
+from mma_realtime.alerts.outbox import Deduplicator, keep_relaying
 from mma_realtime.alerts.pipeline import tell
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import NOTICES, Bus
 from mma_realtime.bus.kafka import KafkaBus
 from mma_realtime.bus.kafka_config import KafkaConfig
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.data.strain import write_npz
 from mma_realtime.live import stages
+from mma_realtime.live.feed import Stretch
 from mma_realtime.live.system import Settings, System, prepare
 from mma_realtime.status import watch
 from mma_realtime.status.beats import Heart
@@ -216,6 +220,51 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path: Path, strain: P
         assert process.returncode == 0, said
         assert "no space left to write" in said
     assert found(system) == undisturbed
+
+
+def test_killed_between_its_last_hop_and_its_end_a_stream_tells_what_was_still_open(tmp_path: Path) -> None:
+    write_npz(inputs.strain_with(8.0, 15.2, seconds=16, amplitude=12.0), tmp_path / "strain.npz")
+    system, whole = (system_of(tmp_path / name, tmp_path / "strain.npz") for name in ("killed", "whole"))
+    streamed(whole)
+    command = [sys.executable, "-c", STREAM, str(system.folder), inputs.__file__]
+    assert subprocess.run(command, env=os.environ | {VARIABLE: FINISH}, check=False).returncode == -signal.SIGKILL
+    with system.store() as store:
+        (state,) = [store.state(stretch.name) for stretch in system.feed.stretches]
+        assert state is not None
+        assert state[0] == 16 * 2048  # the last hop is durable
+        told = len(store.superevents())
+    streamed(system)
+    assert found(system) == found(whole)
+    streamed(system)  # once more: it has ended
+    assert found(system) == found(whole)
+    with system.store() as store:
+        assert len(store.superevents()) == told + 1
+
+
+def test_a_map_waits_for_a_stream_that_was_killed_and_not_for_one_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "PATIENCE", 0.05)
+    stretch = Stretch("simulated", 1000, 2000, 0)
+    with Store(tmp_path / "store.db") as store, SqliteLog(tmp_path / "bus.db") as bus:
+
+        def came(seconds: int) -> None:
+            with store.transaction() as write:
+                write.state("simulated", 2048 * seconds, b"")
+
+        def arrived() -> int:
+            return stages._arrived(store, bus, stretch, 1099.5, threading.Event(), Heart(bus, "localiser"))
+
+        came(101)
+        stream = Heart(bus, "stream")
+        stream.beat("died", "ended by SIGKILL; starts again in 0.5 s", now=True)
+        later = threading.Timer(0.5, came, [200])
+        later.start()
+        assert arrived() == 1103  # all that it wants: three seconds after its event
+        later.join()
+        stretch = Stretch("other", 1000, 2000, 0)
+        stream.beat("ended", now=True)
+        assert arrived() == 1000  # nothing more will come
 
 
 def test_the_page_warns_of_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from mma_realtime.alerts.made_up import CREATED, superevent
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
 from mma_realtime.alerts.pipeline import tell
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import EXTERNAL, NOTICES, SURVEY
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.filter import GROUP as FILTER
@@ -96,12 +97,23 @@ def test_what_was_sent_goes_after_a_day_and_what_waits_stays(store: Store, bus: 
 
 
 def test_rows_are_deleted_in_steps(store: Store, bus: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mma_realtime.alerts.outbox.PURGE", 2)
+    monkeypatch.setattr("mma_realtime.alerts.store.PURGE", 2)
     for number in range(3):
         found(store, number)
     relay(store, bus)
     assert store.forget_sent(time.time() + 1) == 9
     assert store.forget_sent(time.time() + 1) == 0
+
+
+def test_large_rows_are_deleted_a_few_at_a_time(store: Store, bus: SqliteLog) -> None:
+    with store.transaction() as write:
+        for _ in range(9):
+            write.send(NOTICES, "", bytes(1_500_000), {})
+    relay(store, bus)
+    steps: list[str] = []
+    store._database.connection.set_trace_callback(lambda sql: steps.append(sql.split()[0]))
+    assert store.forget_sent(time.time() + 1) == 9
+    assert steps.count("COMMIT") == 3
 
 
 def test_every_topic_of_the_system_has_its_time(bus: SqliteLog) -> None:
@@ -111,7 +123,9 @@ def test_every_topic_of_the_system_has_its_time(bus: SqliteLog) -> None:
 
     named = {STAGES, NOTICES, EXTERNAL, SURVEY, survey.MATCHES, pipeline.UNIFIED, pipeline.VOEVENTS}
     assert named <= set(TOPICS)
-    assert {f"{topic}.dead" for topic in (NOTICES, EXTERNAL, SURVEY)} <= set(TOPICS)
+    assert {f"{topic}.dead" for topic in (NOTICES, pipeline.UNIFIED, pipeline.VOEVENTS, EXTERNAL, SURVEY)} <= set(
+        TOPICS
+    )
 
 
 def test_how_far_a_group_is_behind(bus: SqliteLog, clock: Clock) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from mma_realtime.alerts.notice import Notice
-from mma_realtime.alerts.outbox import Store
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import EXTERNAL, NOTICES
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.matcher import GROUP
@@ -76,6 +76,11 @@ def test_a_folder_is_of_one_system(tmp_path: Path) -> None:
         pass
     with pytest.raises(StatusError, match="holds no live system"):
         System.load(tmp_path / "none")
+    for content in ("{", "{}", "[]", '{"settings": {"replay": []}, "clock": 3}'):
+        (state / "live.json").write_text(content)
+        with pytest.raises(StatusError, match=r"live\.json holds no live system .*give another --state"):
+            prepare(state, Settings(seed=3))
+        assert (state / "live.json").read_text() == content
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Superevent
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.status import serve

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import pytest
 from fastapi.routing import APIRoute
-from mma_realtime.alerts.outbox import Store, relay
+from mma_realtime.alerts.outbox import relay
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Superevent
 from mma_realtime.bus.base import NOTICES
 from mma_realtime.bus.log import SqliteLog

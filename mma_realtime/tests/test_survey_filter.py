@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,21 @@ def test_a_bus_that_does_not_take_the_matches_has_the_alerts_come_again(
             worker.step()
     assert [worker.step().read for _ in range(3)] == [300, 300, 0]
     assert [int(json.loads(r.value)["id"].split()[1]) for r in log.fetch(MATCHES, "test", 1000)] == wanted(region, made)
+
+
+def test_alerts_that_retention_deleted_are_counted_and_the_rest_is_matched(
+    tmp_path: Path, made: list[tuple[bytes, dict[str, float]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    region = Region(spot(100.0, 0.0, 40.0), GPS, OPTICAL)
+    log = filled(tmp_path / "bus.db", made[:300])
+    log.commit(GROUP, SURVEY, 100)
+    log.delete_before(SURVEY, time.time() + 1)
+    log.append_many(SURVEY, [("ztf", content, {}) for content, _ in made[300:]])
+    worker = SurveyFilter(log, {"S1": region}, batch=1000)
+    with caplog.at_level(logging.WARNING):
+        assert worker.step().waiting == 300
+    assert worker.step().read == 300
+    assert worker.lost == 200
+    assert "records 100 to 299 were deleted by retention" in caplog.text
+    told = [int(json.loads(record.value)["id"].split()[1]) for record in log.fetch(MATCHES, "test", 1000)]
+    assert told == [number for number in wanted(region, made) if number >= 300]

@@ -13,6 +13,7 @@ POINTS = (
     "begin", "trigger", "superevent", "version", "outbox", "scores", "state", "commit", "committed",
     "relay.read", "relay.sent", "relay.marked", "subscriber.seen", "subscriber.effect", "subscriber.committed",
 )  # fmt: skip
+FINISH = "finish"  # of a stream whose last hop is durable
 _name, _, _times = os.environ.get(VARIABLE, "").partition(":")
 _left = int(_times or 1)
 

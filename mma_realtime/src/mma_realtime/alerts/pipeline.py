@@ -20,10 +20,12 @@ from typing import Protocol
 from jaxtyping import Bool, Float64
 from numpy import ndarray
 
+from mma_realtime.alerts.database import patiently
+from mma_realtime.alerts.faults import FINISH, point
 from mma_realtime.alerts.notice import ExternalCoincidence, headers_of, notice_of, unified_of
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, Transaction, patiently
 from mma_realtime.alerts.ranker import MEMORY, REFRESH, SlidRanker, pack, unpack
+from mma_realtime.alerts.store import Store, Transaction
 from mma_realtime.alerts.superevent import Candidate, Localisation, State, Superevent
 from mma_realtime.alerts.voevent import voevent_of
 from mma_realtime.bus.base import NOTICES
@@ -148,7 +150,7 @@ class AlertPipeline:
         """Hop after hop from where the store is, and what is still open at the end; yields the new versions of each."""
         for block in self.source.blocks(self.offset):
             yield self.hop(block)
-        yield self._commit(self.engine.finish(), None)
+        yield self.finish()
 
     def hop(self, block: Block) -> list[Superevent]:
         """One block: when this returns, all that it caused is durable.
@@ -166,7 +168,18 @@ class AlertPipeline:
             self.ranker.slide_when_due()  # takes up to 0.2 s for an hour: nothing waits for it
         return told
 
-    def _commit(self, triggers: list[Trigger], scores: bytes | None) -> list[Superevent]:
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` is durable, and no strain has followed."""
+        found = self.store.state(_end_of(self.stream))
+        return found is not None and found[0] == self.offset
+
+    def finish(self) -> list[Superevent]:
+        """What is still open when no more strain will come; that the stream has ended becomes durable with it."""
+        point(FINISH)
+        return self._commit(self.engine.finish(), None, end=True)
+
+    def _commit(self, triggers: list[Trigger], scores: bytes | None, end: bool = False) -> list[Superevent]:
         candidates = [(trigger, self._candidate(trigger)) for trigger in triggers]
         snapshot = self.engine.state().to_bytes()
 
@@ -176,6 +189,8 @@ class AlertPipeline:
                 if scores is not None:
                     write.scores(self.stream, self.ranker.number, scores, self.ranker.keep)
                 write.state(self.stream, self.offset, snapshot)
+                if end:
+                    write.state(_end_of(self.stream), self.offset, b"")
             return told
 
         return patiently(written, self.wait)
@@ -207,12 +222,18 @@ class AlertPipeline:
         return event
 
 
+def _end_of(stream: str) -> str:
+    """Where the store keeps that a stream has ended, and at which sample."""
+    return f"{stream} end"
+
+
 class MapWorker:
     """Gives superevents their sky maps, as further versions.
 
     Args:
         localiser: a sky map of the preferred candidate; may take its time. SkyMapError: there is none to be had.
         now, wait: as of `AlertPipeline`.
+        stopped: whether to leave what has no map yet to the next start.
     """
 
     def __init__(
@@ -222,15 +243,18 @@ class MapWorker:
         origin: Origin,
         now: Callable[[], str] | None = None,
         wait: Callable[[Seconds], object] = time.sleep,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.store, self.localiser, self.origin = store, localiser, origin
-        self.now, self.wait = now or utc_now, wait
+        self.now, self.wait, self.stopped = now or utc_now, wait, stopped
         self.failed: set[tuple[str, Candidate]] = set()
 
     def work(self) -> list[Superevent]:
         """Maps for all that have none; returns the new versions. One that fails is not tried again."""
         told = []
         for event in self.store.unlocated():
+            if self.stopped():
+                break
             if (event.id, event.preferred) in self.failed:
                 continue
             try:

@@ -20,8 +20,9 @@ from rich.console import Console
 from shared.errors import one_line_errors
 
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store, keep_relaying, relay
+from mma_realtime.alerts.outbox import keep_relaying, relay
 from mma_realtime.alerts.pipeline import AlertPipeline, StrainSource
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import Bus
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.data.strain import read_strain

@@ -1,8 +1,9 @@
-"""Look into a bus, and read it again: python -m mma_realtime.bus tail|replay|stats --db FILE | --kafka FILE.
+"""Look into a bus, and read it again: python -m mma_realtime.bus tail|replay|stats|forward.
 
 `tail` shows a topic's last records, and with `--follow` the new ones. `replay` prints a topic from an offset or a time
 on, a JSON object a line; with `--group` it prints nothing and has that group read from there again (stop its readers
-first, start them after). `stats` shows what is there, and how far each group has come.
+first, start them after). `stats` shows what is there, and how far each group has come. `forward` sends a log's topics
+on to a Kafka cluster, until it is interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import argparse
 import contextlib
 import datetime
 import json
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +24,7 @@ from rich.table import Table
 from shared.errors import one_line_errors
 
 from mma_realtime.bus.base import Record
+from mma_realtime.bus.forward import keep_forwarding
 from mma_realtime.bus.kafka import KafkaBus
 from mma_realtime.bus.kafka_config import read_config
 from mma_realtime.bus.log import SqliteLog
@@ -37,6 +41,11 @@ def arguments() -> argparse.ArgumentParser:
     replay.add_argument("--from", dest="start", required=True, help="offset, or UTC as 2026-01-31T12:00:00")
     replay.add_argument("--group", help="have this group read from there again, instead of printing")
     stats = commands.add_parser("stats", help="topics, records, groups and how far they are")
+    onward = commands.add_parser("forward", help="a log's topics on to a Kafka cluster")
+    onward.add_argument("topics", nargs="+", help="as gw.notices gw.notices.unified gw.voevents")
+    onward.add_argument("--db", type=Path, required=True, help="file of a SQLite log, as live_state/bus.sqlite")
+    onward.add_argument("--kafka", type=Path, required=True, help="configuration of a Kafka cluster, in YAML")
+    onward.add_argument("--once", action="store_true", help="end when nothing waits")
     for command in (tail, replay):
         command.add_argument("topic")
     for command in (tail, replay, stats):
@@ -48,6 +57,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
+    if args.command == "forward":
+        send_on(args.db, args.kafka, args.topics, args.once)
+        return 0
     with contextlib.closing(opened(args.db, args.kafka)) as bus:
         if args.command == "stats":
             Console().print(stats_table(bus))
@@ -69,6 +81,16 @@ def opened(db: Path | None, kafka: Path | None) -> SqliteLog | KafkaBus:
     if not db.is_file():
         raise BusError(f"{db} is not there: --db wants the file of a log")
     return SqliteLog(db)
+
+
+def send_on(db: Path, kafka: Path, topics: Sequence[str], once: bool) -> None:
+    stop = threading.Event()
+    with contextlib.closing(opened(db, None)) as log, contextlib.closing(opened(None, kafka)) as cluster:
+        if not once:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stop.set())
+        done = keep_forwarding(log, cluster, topics, stop.wait, None if once else 0.05)
+    Console().print(f"{done} records of {', '.join(topics)} sent on", soft_wrap=True)
 
 
 def place_of(text: str) -> tuple[int | None, float | None]:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 NOTICES, EXTERNAL, SURVEY = "gw.notices", "external.notices", "survey.alerts"
 DEAD = ".dead"  # what a topic's dead letters are called: `<topic>.dead`
 PARTITION = 44  # bits of an offset below the number of a partition, on a bus whose topics have several
+LARGEST = 34_000_000  # bytes of a record: a notice carries its sky map
 NAMES = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 Row = tuple[str, bytes, Mapping[str, str]]  # key, value, headers
@@ -52,11 +53,18 @@ class RangeLost(BusError):
         self.topic, self.group, self.first, self.next = topic, group, first, next
 
 
+class Refused(BusError):
+    """The other side has refused what it was given: the same again will not help."""
+
+
 class Bus(Protocol):
     """What a producer and a consumer of records need. Times are seconds since 1970, UTC; timeouts are seconds."""
 
     def append(self, topic: str, key: str, value: bytes, headers: Mapping[str, str] | None = None) -> int:
-        """The offset of a record that is now durable. Raises BusError, and the record may be sent again."""
+        """The offset of a record that is now durable. Raises BusError, and the record may be sent again.
+
+        Refused: it never will be taken, as one that is too large.
+        """
 
     def append_many(self, topic: str, rows: Iterable[Row]) -> list[int]:
         """The offsets of records that are now durable, in their order; in one transaction where the bus has them."""
@@ -95,6 +103,26 @@ def bury(bus: Bus, record: Record, reason: str) -> int:
     headers = {**record.headers, "reason": reason[:1000], "topic": record.topic, "offset": str(record.offset)}
     log.warning("%s: record %d is a dead letter: %s", record.topic, record.offset, reason)
     return bus.append(record.topic + DEAD, record.key, record.value, headers)
+
+
+def append_or_bury(bus: Bus, topic: str, rows: Sequence[Row]) -> None:
+    """Appends rows in order; one that the bus will never take becomes a dead letter without its value.
+
+    Raises:
+        BusError: the bus is down; rows before may be there.
+    """
+    try:
+        bus.append_many(topic, rows)
+        return
+    except Refused:
+        pass  # one of them: which?
+    for key, value, headers in rows:
+        try:
+            bus.append_many(topic, [(key, value, headers)])
+        except Refused as error:
+            log.error("a record of %s with key %s is a dead letter: %s", topic, key, error)
+            said = {**headers, "reason": str(error)[:1000], "topic": topic, "bytes": str(len(value))}
+            bus.append_many(topic + DEAD, [(key, b"", said)])
 
 
 @contextlib.contextmanager

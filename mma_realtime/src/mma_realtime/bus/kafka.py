@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mma_realtime.bus.base import PARTITION, RangeLost, Record, Row, check_topic
+from mma_realtime.bus.base import PARTITION, RangeLost, Record, Refused, Row, check_topic
 from mma_realtime.bus.kafka_config import KafkaConfig
 from mma_realtime.errors import BusError
 
@@ -86,6 +86,8 @@ class KafkaBus:
     def append_many(self, topic: str, rows: Iterable[Row]) -> list[int]:
         """The offsets of records that all in-sync replicas have, in their order.
 
+        Refused: a record is too large for client or topic, or invalid.
+
         No transaction: with a BusError, or killed here, some records may be there; sent again they are there twice.
         """
         check_topic(topic)
@@ -106,6 +108,8 @@ class KafkaBus:
             self._produce(topic, key, value, headers, report(number))
         while len(offsets) + len(failed) < len(given):  # librdkafka reports each, at its delivery timeout at the latest
             self._producer.flush(1.0)
+        for error in failed:
+            self._refuse(topic, error)
         if failed:
             raise BusError(
                 f"{self!r} did not acknowledge {len(failed)} of {len(given)} records of {topic} within "
@@ -122,8 +126,17 @@ class KafkaBus:
             except BufferError:  # the queue is full: wait for reports
                 self._producer.poll(0.1)
             except ck.KafkaException as error:
+                self._refuse(topic, error.args[0])
                 raise BusError(f"{self!r} does not take a record of {topic}: {error.args[0].str()}") from None
         self._producer.poll(0)
+
+    def _refuse(self, topic: str, error: Any) -> None:
+        """Refused for an error of the record itself."""
+        if error.code() in (ck.KafkaError.MSG_SIZE_TOO_LARGE, ck.KafkaError.INVALID_RECORD):
+            raise Refused(
+                f"{self!r} will never take a record of {topic} ({error.str()}): see message_bytes and the topic's "
+                "max.message.bytes"
+            )
 
     def fetch(self, topic: str, group: str, max: int = 100, timeout: float = 0.0) -> list[Record]:
         """The next records of a group, of any partition; none while no broker answers. Raises RangeLost."""

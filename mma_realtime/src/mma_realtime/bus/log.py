@@ -13,14 +13,17 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mma_realtime.bus.base import PARTITION, RangeLost, Record, Row, check_topic
+from mma_realtime.bus.base import LARGEST, PARTITION, RangeLost, Record, Refused, Row, check_topic
 from mma_realtime.errors import BusError
 
 APPLICATION, VERSION = 0x6D6D6162, 1  # "mmab"
-PURGE = 5000  # records deleted in one transaction: writers wait for no more than that
+PURGE, PURGE_BYTES = 5000, 4_000_000  # records deleted in one transaction at most: writers wait for no more than that
+VACUUM = 250  # pages given back to the file system in one transaction
+REST = 0.02  # s between two such transactions at least, in which writers that wait get their turn
+FETCH = 64_000_000  # bytes from which on a fetch gives no further record
 SHORTEST, LONGEST = 0.0005, 0.01  # s between two looks for new records
 FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -103,10 +106,17 @@ class SqliteLog:
         return self.append_many(topic, [(key, value, headers or {})])[0]
 
     def append_many(self, topic: str, rows: Iterable[Row]) -> list[int]:
-        """The offsets of records that are now on disk: all of them, or, with a BusError, none."""
+        """The offsets of records that are now on disk: all of them, or, with a BusError, none.
+
+        Raises:
+            Refused: a record is larger than 34 MB, which no bus is to carry.
+        """
         texts = [(key, value, json.dumps(dict(headers))) for key, value, headers in rows]
         if not texts:
             return []
+        largest = max(len(key) + len(value) + len(headers) for key, value, headers in texts)
+        if largest > LARGEST:
+            raise Refused(f"a record of {largest:,} bytes is no record of {topic}: at most {LARGEST:,} are taken")
         with self._lock, self._errors(), self._writing():
             number, next_offset, last = self._topic_to_write(topic)
             now = max(time.time(), last)  # a clock set back must not unsort the topic: seeking by time bisects
@@ -121,7 +131,10 @@ class SqliteLog:
         return list(range(next_offset, after))
 
     def fetch(self, topic: str, group: str, max: int = 100, timeout: float = 0.0) -> list[Record]:
-        """The next records of a group; looks for new ones every 0.5 ms at first and every 10 ms after a while."""
+        """The next records of a group; looks for new ones every 0.5 ms at first and every 10 ms after a while.
+
+        At most `max` records, and none after the first 64 MB.
+        """
         until, pause, seen = time.monotonic() + timeout, SHORTEST, None
         while True:
             found: list[Record] = []
@@ -148,10 +161,16 @@ class SqliteLog:
             if position < first:
                 raise RangeLost(topic, group, position, first)
             base = number << PARTITION
-            rows = self._connection.execute(
+            rows: list[tuple[int, str, bytes, str, float]] = []
+            held = 0
+            for row in self._connection.execute(
                 "SELECT id, key, value, headers, time FROM record WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
                 (base + position, base + after, limit),
-            ).fetchall()
+            ):
+                rows.append(row)
+                held += len(row[2])
+                if held >= FETCH:
+                    break
         self._positions[group, topic] = position + len(rows)
         return [
             Record(topic, id - base, key, value, json.loads(headers), stamp) for id, key, value, headers, stamp in rows
@@ -223,22 +242,51 @@ class SqliteLog:
             unless_unread: groups for which what they have not committed stays, however old. Any other group that had
                 not read what is deleted is told so by RangeLost.
         """
-        with self._lock, self._errors():
-            with self._reading():
-                cut = min([self._at(topic, time), *(self._position(group, topic) or 0 for group in unless_unread)])
-            deleted = 0
-            while True:
-                with self._writing():
-                    number, first, _ = self._bounds(topic)
-                    step = min(cut, first + PURGE)
-                    if step <= first:
-                        break
-                    base = number << PARTITION
-                    self._connection.execute("DELETE FROM record WHERE id >= ? AND id < ?", (base + first, base + step))
-                    self._connection.execute("UPDATE topic SET first = ? WHERE id = ?", (step, number))
-                    deleted += step - first
-            self._connection.executescript("PRAGMA incremental_vacuum")  # `execute` frees one page and stops
+        with self._lock, self._errors(), self._reading():
+            cut = min([self._at(topic, time), *(self._position(group, topic) or 0 for group in unless_unread)])
+        deleted = 0
+        while step := self._slowly(lambda: self._purge(topic, cut)):
+            deleted += step
+        while self._slowly(self._vacuum):
+            pass
         return deleted
+
+    def _slowly(self, step: Callable[[], int]) -> int:
+        """A step of retention, and as long a rest for those who wait for the file or for this object."""
+        begin = time.monotonic()
+        with self._lock, self._errors():
+            done = step()
+        if done:
+            time.sleep(max(REST, time.monotonic() - begin))
+        return done
+
+    def _purge(self, topic: str, cut: int) -> int:
+        """Deletes a topic's oldest records before offset `cut`, 4 MB at most or one; how many."""
+        with self._writing():
+            number, first, _ = self._bounds(topic)
+            base, step, held = number << PARTITION, first, 0
+            sizes = self._connection.execute(
+                "SELECT length(value) FROM record WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+                (base + first, base + cut, PURGE),
+            )
+            for (size,) in sizes:
+                held += size
+                if step > first and held > PURGE_BYTES:
+                    break
+                step += 1
+            sizes.close()
+            if step > first:
+                self._connection.execute("DELETE FROM record WHERE id >= ? AND id < ?", (base + first, base + step))
+                self._connection.execute("UPDATE topic SET first = ? WHERE id = ?", (step, number))
+        return step - first
+
+    def _vacuum(self) -> int:
+        """Gives some free pages back to the file system; how many."""
+        sql = "PRAGMA freelist_count"
+        before = int(self._connection.execute(sql).fetchone()[0])
+        if before:
+            self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUM})")  # `execute` frees one page and stops
+        return before - int(self._connection.execute(sql).fetchone()[0])
 
     def close(self) -> None:
         """Closes the file; the last process to do so folds the WAL into it."""

@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
-from mma_realtime.bus.base import DEAD, EXTERNAL, Bus
+from mma_realtime.bus.base import DEAD, EXTERNAL, Bus, Refused
 from mma_realtime.errors import BusError
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,6 @@ SEEN = ("previously seen", "already seen", "duplicate ivorn")  # how brokers ref
 
 class WireError(BusError, ValueError):
     """A message that is no VTP: its length, its XML, or what it says."""
-
-
-class Refused(BusError):
-    """A broker has said nak: sending the same document again will not help."""
 
 
 def frame(message: bytes, limit: int = MAX_BYTES) -> bytes:

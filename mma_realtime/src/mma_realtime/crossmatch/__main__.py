@@ -23,9 +23,9 @@ from shared.errors import one_line_errors
 
 from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Store
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.log import SqliteLog
-from mma_realtime.crossmatch.external import ExternalEvent, read_notice
+from mma_realtime.crossmatch.external import LARGEST, ExternalEvent, read_notice
 from mma_realtime.crossmatch.matcher import CrossMatcher, catch_up, run
 from mma_realtime.crossmatch.pair import Candidate, compare, window_of
 from mma_realtime.errors import CrossMatchError
@@ -68,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def content_of(path: Path) -> bytes:
+    """A notice's file; one that is larger than any notice is refused before it is read."""
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise CrossMatchError(f"{path}: a notice of {size:,} bytes is refused: at most {LARGEST:,} are read")
         return path.read_bytes()
     except OSError as error:
         raise CrossMatchError(f"cannot read {path}: {error.strerror}") from None
@@ -126,12 +129,14 @@ def work(bus: Path | None, store: Path | None, origin: Origin, once: bool) -> No
     ):
         if once:
             read = catch_up(matcher)
-            Console().print(f"{read} records read, {matcher.told} notices told, {matcher.lost} records lost")
+            Console().print(
+                f"{read} records read, {matcher.told} notices told, {matcher.lost + matcher.survey.lost} records lost"
+            )
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         run(matcher, stop.wait)
-        Console().print(f"{matcher.told} notices told, {matcher.lost} records lost")
+        Console().print(f"{matcher.told} notices told, {matcher.lost + matcher.survey.lost} records lost")
 
 
 if __name__ == "__main__":

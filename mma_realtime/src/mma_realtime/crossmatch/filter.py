@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mma_realtime.bus.base import SURVEY, Bus, Record, bury, handled
+from mma_realtime.bus.base import SURVEY, Bus, RangeLost, Record, bury, handled
 from mma_realtime.crossmatch.survey import Cuts, PacketReader, Region, SurveyAlert, columns
 from mma_realtime.errors import CrossMatchError
 from mma_realtime.gw.units import Seconds
@@ -48,6 +48,7 @@ class SurveyFilter:
     bus: with packets in `survey.alerts`; matches go to `survey.matches`, what cannot be read to `survey.alerts.dead`.
     regions: of superevents, by their id; may change between steps.
     cuts: which alerts are looked at.
+    lost: packets that retention deleted before they were read.
     """
 
     bus: Bus
@@ -55,6 +56,7 @@ class SurveyFilter:
     cuts: Cuts = field(default_factory=Cuts)
     reader: PacketReader = field(default_factory=PacketReader)
     batch: int = BATCH
+    lost: int = 0
     _warned: float = -math.inf
 
     def step(self, timeout: Seconds = 0.0) -> Batch:
@@ -62,7 +64,13 @@ class SurveyFilter:
 
         A crash between publishing and committing publishes a match again: its header `id` tells it is the same.
         """
-        records = self.bus.fetch(SURVEY, GROUP, self.batch, timeout)
+        try:
+            records = self.bus.fetch(SURVEY, GROUP, self.batch, timeout)
+        except RangeLost as lost:  # said once and counted; what is still there is looked at
+            log.warning("%s", lost)
+            self.lost += lost.next - lost.first
+            self.bus.seek(GROUP, SURVEY, lost.next)
+            return Batch(0, 0, 0, self.bus.behind(SURVEY, GROUP), 0.0)
         if not records:
             return Batch(0, 0, 0, 0, 0.0)
         alerts: list[SurveyAlert] = []

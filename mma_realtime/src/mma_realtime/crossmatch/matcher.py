@@ -23,10 +23,11 @@ from itertools import takewhile
 
 import numpy as np
 
+from mma_realtime.alerts.database import Database, TryAgain, patiently
 from mma_realtime.alerts.notice import ExternalCoincidence
 from mma_realtime.alerts.origin import Origin
-from mma_realtime.alerts.outbox import Database, Store, TryAgain, patiently
 from mma_realtime.alerts.pipeline import tell, utc_now
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import State, Superevent
 from mma_realtime.bus.base import EXTERNAL, NOTICES, Bus, RangeLost, Record, bury, handled
 from mma_realtime.crossmatch.external import ExternalEvent, Externals, read_notice, spot

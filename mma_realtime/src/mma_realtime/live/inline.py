@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 
-from mma_realtime.alerts.outbox import TryAgain, relay
+from mma_realtime.alerts.database import TryAgain
+from mma_realtime.alerts.outbox import relay
 from mma_realtime.bus.base import EXTERNAL, NOTICES
 from mma_realtime.crossmatch.matcher import GROUP
 from mma_realtime.errors import AlertError, BusError

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mma_realtime.alerts.outbox import Store
 from mma_realtime.alerts.pipeline import UNIFIED, VOEVENTS
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import DEAD, EXTERNAL, NOTICES, SURVEY
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch import filter as survey
@@ -28,7 +28,9 @@ TOPICS: dict[str, tuple[Seconds, tuple[str, ...]]] = {  # s kept; groups whose u
     survey.MATCHES: (matcher.KEPT, ()),
     NOTICES: (matcher.KEPT, (matcher.GROUP,)),
     EXTERNAL: (matcher.KEPT, (matcher.GROUP,)),
-    **dict.fromkeys((UNIFIED, VOEVENTS, NOTICES + DEAD, EXTERNAL + DEAD, SURVEY + DEAD), (matcher.KEPT, ())),
+    **dict.fromkeys(
+        (UNIFIED, VOEVENTS, *(t + DEAD for t in (NOTICES, UNIFIED, VOEVENTS, EXTERNAL, SURVEY))), (matcher.KEPT, ())
+    ),
 }
 
 

@@ -13,10 +13,13 @@ from collections.abc import Callable
 
 import torch
 
-from mma_realtime.alerts.outbox import Store, TryAgain, keep_relaying, patiently
+from mma_realtime.alerts.database import TryAgain, patiently
+from mma_realtime.alerts.outbox import keep_relaying
 from mma_realtime.alerts.pipeline import MapWorker
 from mma_realtime.alerts.place import localisation_of
+from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Localisation, Superevent
+from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.matcher import CrossMatcher
 from mma_realtime.crossmatch.matcher import run as keep_matching
 from mma_realtime.data.challenge import CURVE
@@ -33,13 +36,14 @@ from mma_realtime.search.bank import template_bank
 from mma_realtime.search.coincidence import combine
 from mma_realtime.search.matched_filter import MatchedFilterSearch
 from mma_realtime.search.scores import conditioner_for, informed, psd_of
-from mma_realtime.status.beats import Heart
+from mma_realtime.status.beats import LOST, STAGES, Beat, Heart
 
 Stage = Callable[[System, threading.Event, Heart], None]
 FIT = 0.25  # s: the largest score of so long is shown
 BEFORE, AFTER = 16, 3  # s of strain about an event that its sky map is made of
 MATCH = 0.9  # minimal, of the map's bank: 159 templates instead of 450, and a second instead of six to make them
-PATIENCE: Seconds = 20.0  # that a sky map waits for the strain after its event, at most
+PATIENCE: Seconds = 20.0  # that a sky map waits for the strain after its event where no stream runs that could give it
+TAIL = 400  # beats at the end of the bus: more than a minute's
 PAUSE: Seconds = 0.1
 
 
@@ -60,7 +64,7 @@ def stream(system: System, stop: threading.Event, heart: Heart) -> None:
             pipeline = TimedPipeline(
                 store, model, conditioner, source, feed.origin, stretch.name, wait=_patience(stop, heart)
             )
-            if pipeline.offset >= (stretch.gps_end - stretch.gps_start) * SAMPLE_RATE:
+            if pipeline.finished and pipeline.offset >= (stretch.gps_end - stretch.gps_start) * SAMPLE_RATE:
                 continue
             for block in source.blocks(pipeline.offset):
                 done = stretch.before + (block.offset + block.values.shape[1]) / SAMPLE_RATE
@@ -127,13 +131,13 @@ def localiser(system: System, stop: threading.Event, heart: Heart) -> None:
     feed = system.feed
     bank = template_bank(MASSES, MASS_RATIO, design_curve(CURVE), *BAND, minimal_match=MATCH)
     search = MatchedFilterSearch(bank, SAMPLE_RATE, filter_length=FILTER)
-    with system.store() as store:
+    with system.store() as store, system.bus() as bus:
 
         def place(event: Superevent) -> Localisation:
             begin = time.monotonic()
             gps = event.preferred.gps
             stretch = next(each for each in feed.stretches if each.gps_start <= gps < each.gps_end)
-            last = _arrived(store, stretch, gps, stop, heart)
+            last = _arrived(store, bus, stretch, gps, stop, heart)
             waited = time.monotonic()
             heart.beat("running", f"maps {event.id}", now=True, queue=len(store.unlocated()))
             try:
@@ -146,7 +150,7 @@ def localiser(system: System, stop: threading.Event, heart: Heart) -> None:
             return found
 
         patience = _patience(stop, heart)
-        worker = MapWorker(store, place, feed.origin, wait=patience)
+        worker = MapWorker(store, place, feed.origin, wait=patience, stopped=stop.is_set)
         while not stop.is_set():
             patiently(worker.work, patience)
             heart.beat(lag=0.0, queue=0)
@@ -168,15 +172,30 @@ def _patience(stop: threading.Event, heart: Heart) -> Callable[[Seconds], None]:
     return wait
 
 
-def _arrived(store: Store, stretch: Stretch, gps: float, stop: threading.Event, heart: Heart) -> int:
+def _stream_runs(bus: SqliteLog) -> bool:
+    """Whether the stream lives or is started again, as its beats say; a bus that is down says nothing against it."""
+    try:
+        bus.seek("localiser", STAGES, max(bus.first(STAGES), bus.end(STAGES) - TAIL))
+        beats = [Beat.from_bytes(record.value) for record in bus.fetch(STAGES, "localiser", TAIL)]
+    except BusError:
+        return True
+    last = next((beat for beat in reversed(beats) if beat.stage == "stream"), None)
+    return last is not None and last.state != "ended" and time.time() - last.time < LOST
+
+
+def _arrived(store: Store, bus: SqliteLog, stretch: Stretch, gps: float, stop: threading.Event, heart: Heart) -> int:
     """Waits until the strain has come that a map needs after its event; the GPS second up to which it has."""
     enough = min(math.ceil(gps) + AFTER, stretch.gps_end)
     until = time.monotonic() + PATIENCE
     while True:
         state = store.state(stretch.name)
         last = stretch.gps_start + (state[0] // SAMPLE_RATE if state else 0)
-        if last >= enough or time.monotonic() > until:
-            return min(last, enough)
+        if last >= enough:
+            return enough
+        if time.monotonic() > until:
+            if not _stream_runs(bus):
+                return last
+            until = time.monotonic() + PATIENCE
         heart.beat("running", f"waits for the strain after GPS {gps:.1f}")
         if stop.wait(PAUSE):
             raise _Stopped
@@ -192,7 +211,7 @@ def crossmatch(system: System, stop: threading.Event, heart: Heart) -> None:
         retention = Retention(store, bus)
 
         def stopped(pause: Seconds) -> bool:
-            heart.numbers = {"told": float(matcher.told), "lost": float(matcher.lost)}
+            heart.numbers = {"told": float(matcher.told), "lost": float(matcher.lost + matcher.survey.lost)}
             down = pause > PAUSE
             with contextlib.suppress(BusError, TryAgain):  # no space: it is tried again in a minute
                 heart.beat(

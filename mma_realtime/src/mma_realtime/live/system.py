@@ -14,7 +14,7 @@ from typing import Any
 
 from shared.runs.store import write_atomic
 
-from mma_realtime.alerts.outbox import Store
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.data.strain import SAMPLE_RATE
 from mma_realtime.errors import StatusError
@@ -94,7 +94,9 @@ class System:
             clock = content["clock"]
             return cls(folder, Settings(**settings), Clock(**clock | {"speed": clock["speed"] or math.inf}))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StatusError(f"{folder / SETTINGS} holds no live system ({error}): start one anew") from None
+            raise StatusError(
+                f"{folder / SETTINGS} holds no live system ({error}): give another --state, or put the file back"
+            ) from None
 
     @property
     def feed(self) -> Feed:
@@ -127,7 +129,8 @@ def prepare(folder: Path, settings: Settings) -> System:
     except OSError as error:
         raise StatusError(f"{folder} cannot be made ({error.strerror}): give a --state that can be written") from None
     if (folder / SETTINGS).exists():
-        then = json.loads((folder / SETTINGS).read_text())["settings"]
+        then = asdict(System.load(folder).settings)
+        then["replay"] = list(then["replay"])
         differs = [f"{name} ({then[name]} then, {now[name]} now)" for name in SAME if then[name] != now[name]]
         if differs:
             raise StatusError(

@@ -34,11 +34,9 @@ class TimedPipeline(AlertPipeline):
         self._scorer.entered = self._scorer.left = self._begun
         return super().hop(block)
 
-    def finish(self) -> list[Superevent]:
-        """What is still open, when no more strain will come."""
-        return super()._commit(self.engine.finish(), None)
-
-    def _commit(self, triggers: list[Trigger], scores: bytes | None) -> list[Superevent]:
+    def _commit(self, triggers: list[Trigger], scores: bytes | None, end: bool = False) -> list[Superevent]:
+        if end:  # no hop: there is nothing to time
+            return super()._commit(triggers, scores, end)
         begin = time.perf_counter()
         self._note(WHITENING, self._scorer.entered - self._begun)
         self._note(INFERENCE, self._scorer.left - self._scorer.entered)
