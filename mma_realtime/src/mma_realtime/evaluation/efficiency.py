@@ -19,7 +19,8 @@ from mma_realtime.gw.snr import band_share
 
 SNRS = (4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
 FAPS = (1e-2, 1e-3)
-AT_ONCE = 1024  # windows
+AT_ONCE = 128  # windows: what a network makes of them stays in the cache; 1024 at once take 2.5 times as long
+DRAWN_AT_ONCE = 1024  # windows of the ideal filter, whose draws come in such parts
 
 Statistic = Callable[[Float32[Tensor, "batch detector time"]], Float32[Tensor, " batch"]]
 
@@ -104,7 +105,7 @@ def ideal_efficiency(
     for snr in largest:
         count = trials if snr == 0 else signals
         windows = data.noise_windows(count, part=f"ideal {snr:g}").x[:, 0]
-        for part in windows.split(AT_ONCE):
+        for part in windows.split(DRAWN_AT_ONCE):
             which = torch.randint(len(bank), (len(part),), generator=generator)
             largest[snr].append(_largest(part, bank.values[which, 0], bank.merger, snr, data, generator))
     values = {snr: torch.cat(parts).double().numpy() for snr, parts in largest.items()}
