@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from shared.errors import UserError
 from spatial_textvqa.data.features import FeatureFolder, features_in, plain_pickle, read_object_array
+from spatial_textvqa.data.module import TextVQAData
 from spatial_textvqa.data.textvqa import QuestionsOnDisk, fingerprint, imdb_file, read_imdb
 
 HEADER = {"creation_time": 0.0, "version": "0.5", "dataset_type": "train", "has_answer": True}
@@ -194,3 +195,21 @@ def test_the_fingerprint_follows_questions_and_features(tmp_path: Path) -> None:
     before = fingerprint(lay(tmp_path, [ROW]), "textvqa")
     np.savez(tmp_path / "features/obj/b.npz", **record(2))
     assert fingerprint(tmp_path, "textvqa") != before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["file", "box"])
+def test_a_bad_sample_is_one_line_in_whichever_process_it_was_read(tmp_path: Path, workers: int, damage: str) -> None:
+    lay(tmp_path / "textvqa", [ROW])
+    file = tmp_path / "textvqa/features/obj/a1.npz"
+    np.savez(file, **(record(4) | {"boxes": np.full((4, 4), -500.0)}))
+    if damage == "file":
+        file.write_bytes(b"PK damaged")
+    (tmp_path / "words.txt").write_text("<pad>\n<s>\n</s>\n<unk>\n")
+    data = TextVQAData("textvqa", str(tmp_path), vocabulary=str(tmp_path / "words.txt"), feature_width=8,
+                       workers=workers)  # fmt: skip
+    data.setup()
+    assert data.val_dataloader().persistent_workers == bool(workers)
+    with pytest.raises(UserError, match={"file": r"a1\.npz: expected an \.npz", "box": "sample 7: box 0"}[damage]) as e:
+        next(iter(data.val_dataloader()))
+    assert "\n" not in str(e.value)
