@@ -125,6 +125,7 @@ def _demo(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "demo", run_demo, "Serve a page: ask, flip the spatial word, see where it looks.")
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained network")
     parser.add_argument("--host", default="127.0.0.1", help="to listen at; default: this machine only")
+    parser.add_argument("--token_file", type=Path, help="file with the token that requests have to bring")
     parser.add_argument("--port", type=int, default=8018, help="default 8018; 0: any that is free")
     parser.add_argument("--ocr_appearance", choices=("none", "object"), default="none", help="of the synthetic scenes")
 
@@ -132,7 +133,7 @@ def _demo(commands: argparse._SubParsersAction) -> None:
 def run_demo(args: argparse.Namespace) -> int:
     from spatial_textvqa.demo.serve import serve_until_stopped
 
-    return serve_until_stopped(args.ckpt, args.host, args.port, args.ocr_appearance)
+    return serve_until_stopped(args.ckpt, args.host, args.port, args.ocr_appearance, args.token_file)
 
 
 def _pages(commands: argparse._SubParsersAction) -> None:
