@@ -202,6 +202,27 @@ def test_features_of_another_width_are_refused(small_checkpoint: Path, files: di
         main(command(small_checkpoint, files, "left red square"))
 
 
+def test_a_place_to_write_to_that_is_not_there_is_told_before_the_answer(
+    small_checkpoint: Path, files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, ckpt = str(tmp_path / "none" / "o.svg"), str(small_checkpoint)
+    for argv in (
+        command(small_checkpoint, files, "left red square", "--explain", out),
+        ["predict", "--ckpt", ckpt, "--data", "none.jsonl", "--out", out],
+        ["convert", "--questions", "none.jsonl", "--ocr", ".", "--out", out],
+    ):
+        with pytest.raises(UserError, match=r"o\.svg: there is no folder .*none: make it first"):
+            main(argv)
+    with pytest.raises(UserError, match="is a folder: name a file in it"):
+        main(command(small_checkpoint, files, "left red square", "--explain", str(tmp_path)))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_question_that_is_no_unicode_is_refused(asker: Asker) -> None:
+    with pytest.raises(UserError, match=r"blank: the question 'left \\ud800' has half of a surrogate pair"):
+        asker.ask(Picture("blank", 100, 100), "left \ud800")
+
+
 def test_no_checkpoint_is_told(files: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such checkpoint"):
         main(command(tmp_path / "none.ckpt", files, "left red square"))

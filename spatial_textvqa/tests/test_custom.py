@@ -43,6 +43,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no image": (SECOND | {"image_id": ""}, "line 2 (question 2): image_id is ''"),
     "misspelt key": (SECOND | {"anwsers": []}, "line 2 (question 2): unknown key 'anwsers'"),
     "nothing asked": (SECOND | {"question": " "}, "line 2 (question 2): the question is ' '"),
+    "half a pair": (SECOND | {"question": "\ud800?"}, "line 2, question: '\\ud800?' has half of a surrogate pair"),
     "a long question": (SECOND | {"question": "w " * 900}, "line 2 (question 2): the question has 1800 ch"),
     "no ocr": ({k: v for k, v in SECOND.items() if k != "ocr"}, "line 2 (question 2): 'ocr' is missing"),
     "answers": (SECOND | {"answers": "exit"}, "line 2 (question 2): `answers` has to be a list"),
@@ -85,6 +86,12 @@ def test_features_have_a_row_for_each_box(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", object_features=objects, ocr_features=words[:1])
     with pytest.raises(UserError, match=r"ocr_features is \(1, 8\): expected \(2, F\)"):
         custom.read_questions(written(tmp_path, ROW | {"features": "f.npz"}))
+    with (tmp_path / "f.npz").open("wb") as file:
+        np.save(file, objects)
+    for content in (b"", (tmp_path / "f.npz").read_bytes()):
+        (tmp_path / "f.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"line 1 .*f\.npz: expected an npz with object_features"):
+            custom.read_questions(written(tmp_path, ROW | {"features": "f.npz"}))
     np.savez(tmp_path / "f.npz", object_features=np.array([{}], dtype=object), ocr_features=words)
     with pytest.raises(UserError, match="expected an npz with object_features"):  # a pickle is never loaded
         custom.read_questions(written(tmp_path, ROW | {"features": "f.npz"}))

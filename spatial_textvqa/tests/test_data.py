@@ -67,6 +67,34 @@ def test_graphs_are_bytes_and_computed_once_an_image(monkeypatch: pytest.MonkeyP
     assert encoded([sample, replace(sample, sample_id="b")], read).images["relations"].shape[0] == 1
 
 
+def test_tables_of_words_grow_without_a_copy_for_each_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spatial_textvqa.data import encode
+
+    monkeypatch.setattr(encode, "ROOM", 2)
+    words, places = encode.Words(), set()
+    for i in range(40):
+        assert words.rows([f"word{i}", "word0"]).tolist() == [i + 1, 1]
+        places.add(words.fasttext.data_ptr())
+    assert len(places) <= 6  # 2, 4, 8 ... 64 rows
+    again = encode.Words()
+    rows = again.rows([f"word{i}" for i in range(40)])
+    for name in ("fasttext", "phoc"):
+        torch.testing.assert_close(getattr(words, name)[1:41], getattr(again, name)[rows], rtol=0, atol=0)
+        assert not getattr(words, name)[0].any()
+        assert not getattr(words, name)[41:].any()
+
+
+def test_word_vectors_have_the_width_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spatial_textvqa.data import encode
+
+    from spatial_textvqa import word_vectors
+
+    monkeypatch.setattr(word_vectors, "FastText", lambda path: word_vectors.HashVectors(5))
+    read = encode.Words("vectors.bin")
+    read.rows(["stop"])
+    assert read.fasttext.shape[1] == 5
+
+
 def test_a_sample_without_objects_text_or_answers_is_a_batch() -> None:
     batch = encoder().collate([Sample("a", "a", "what is written on the red star")])
     assert not batch["obj_mask"].any()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,83 @@ def test_nothing_is_written(client: TestClient, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     upload(client, image=picture(), ocr=OCR)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_upload_is_not_written_either(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written(*_: object, **__: object) -> None:
+        raise AssertionError("a part was written to a temporary file")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", written)
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", written)
+    side, noise = 836, random.Random(0).randbytes(836 * 836 * 3)
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (side, side), noise).save(buffer, "PNG", compress_level=0)
+    assert len(buffer.getvalue()) > 2 * 2**20
+    assert "data:image/jpeg" in upload(client, image=buffer.getvalue(), ocr=OCR).json()["svg"]
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000])
+def test_numbers_and_texts_that_are_none_are_refused_in_one_line(client: TestClient, number: str) -> None:
+    ocr = f'[{{"text": "A", "box": [1, {number}, 3, 4]}}]'.encode()
+    reply = upload(client, image=picture(), ocr=ocr)
+    assert (reply.status_code, "has a coordinate that is not finite" in reply.json()["error"]) == (422, True)
+    for path in ("/api/ask", "/api/flip"):
+        asked = b'{"picture": "scene-0", "question": "left \\ud800"}'
+        reply = client.post(path, content=asked)
+        assert (reply.status_code, "half of a surrogate pair" in reply.json()["error"]) == (422, True)
+
+
+def test_an_error_of_the_program_is_answered_in_the_usual_form(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(question: str) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(demo, "flip_question", broken)
+    reply = client.post("/api/flip", json={"question": "left"})
+    assert reply.status_code == 500
+    assert reply.json()["error"].startswith("the demo failed at this request")
+    assert "secret" not in reply.text
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    assert "RuntimeError: secret" in caplog.text
+
+
+def test_an_upload_in_another_form_is_refused(client: TestClient) -> None:
+    assert client.post("/api/upload", content=b"x").status_code == 422
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/api/upload", content=b"--y\r\n", headers=kind).status_code == 400
+
+
+def test_other_machines_need_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(serve.VARIABLE, raising=False)
+    assert serve.token_for("127.0.0.1") == ""
+    with pytest.raises(UserError, match=r"--host 0\.0\.0\.0 can be reached from other machines: set SPATIAL"):
+        serve.serve_until_stopped(tmp_path / "none.ckpt", "0.0.0.0", 0, "none")
+    monkeypatch.setenv(serve.VARIABLE, "short")
+    with pytest.raises(UserError, match="at least 16 characters"):
+        serve.token_for("0.0.0.0")
+    monkeypatch.setenv(serve.VARIABLE, "sixteen letters.")
+    assert serve.token_for("0.0.0.0") == "sixteen letters."
+    file = tmp_path / "token"
+    with pytest.raises(UserError, match="cannot be read"):
+        serve.token_for("0.0.0.0", file)
+    file.write_text("another token of a file\n")
+    file.chmod(0o644)
+    with pytest.raises(UserError, match="may be read by others"):
+        serve.token_for("0.0.0.0", file)
+    file.chmod(0o600)
+    assert serve.token_for("0.0.0.0", file) == "another token of a file"
+
+
+def test_a_token_is_asked_for(small_checkpoint: Path, shown_scenes: list[Sample]) -> None:
+    service = demo.create_app(Asker.load(small_checkpoint), shown_scenes[:1], ("*",), "sixteen letters.")
+    with TestClient(service) as client:
+        for headers in ({}, {"authorization": "Bearer sixteen letters"}, {"authorization": "Basic ???"}):
+            reply = client.get("/api/start", headers=headers)
+            assert (reply.status_code, reply.json()) == (401, {"error": "a token is needed"})
+            assert "nosniff" in reply.headers["x-content-type-options"]
+        assert client.get("/api/start", headers={"authorization": "Bearer sixteen letters."}).status_code == 200
+        assert client.get("/api/start", auth=("any", "sixteen letters.")).status_code == 200
 
 
 def test_where_it_listens() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from shared.errors import UserError
 from spatial_textvqa.data.features import FeatureFolder, features_in, plain_pickle, read_object_array
+from spatial_textvqa.data.module import TextVQAData
 from spatial_textvqa.data.textvqa import QuestionsOnDisk, fingerprint, imdb_file, read_imdb
 
 HEADER = {"creation_time": 0.0, "version": "0.5", "dataset_type": "train", "has_answer": True}
@@ -70,7 +71,7 @@ def test_stvqa_has_image_paths_and_fewer_answers(tmp_path: Path) -> None:
 
 
 def test_no_tokens_and_no_answers_are_fine(tmp_path: Path) -> None:
-    row = {k: v for k, v in ROW.items() if k not in ("answers", "google_ocr_tokens_filtered")}
+    row = {k: v for k, v in ROW.items() if k != "answers"} | {"google_ocr_tokens_filtered": []}
     data = QuestionsOnDisk(lay(tmp_path, [row]), "textvqa", "test")
     (tmp_path / "features/ocr/a1.npz").unlink()  # nothing to look at: not asked for
     assert data[0].ocr_tokens == data[0].answers == []
@@ -94,10 +95,15 @@ def test_fewer_feature_rows_than_tokens_are_counted_and_said_once(
         ({"answers": "stop"}, "record 2: answers has to be a list of texts"),
         ({"answers": [1]}, "record 2: answers has to be a list of texts"),
         ({"google_ocr_tokens_filtered": {"a": 1}}, "record 2: google_ocr_tokens_filtered has to be a list"),
+        ({"google_ocr_tokens_filtered": None}, "record 2: google_ocr_tokens_filtered is missing: expected the list"),
+        ({"answers": None}, "record 2: answers are missing: expected a list of at least one"),
+        ({"answers": []}, "record 2: answers are missing: expected a list of at least one"),
+        ({"question": "a \ud800"}, r"record 2: 'a \\ud800' has half of a surrogate pair"),
     ],
 )
 def test_a_wrong_record_says_which_and_why(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    lay(tmp_path, [ROW, ROW | change])
+    changed = {key: value for key, value in (ROW | change).items() if value is not None or key == "question"}
+    lay(tmp_path, [ROW, changed])
     with pytest.raises(UserError, match=says):
         read_imdb(imdb_file(tmp_path, "train"))
 
@@ -133,6 +139,10 @@ def test_files_that_are_no_imdb(tmp_path: Path) -> None:
     (tmp_path / "imdb" / "x.json").write_text("[1]")
     with pytest.raises(UserError, match=r"x\.json, record 0: expected a mapping"):
         read_imdb(tmp_path / "imdb" / "x.json")
+    for name in ("folder.json", "folder.npy"):
+        (tmp_path / "imdb" / name).mkdir()
+        with pytest.raises(UserError, match=rf"{name}: Is a directory: expected a"):
+            read_imdb(tmp_path / "imdb" / name)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +167,17 @@ def test_features_that_are_missing_or_outside(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leads out of"):
         FeatureFolder(tmp_path)("../b")
     (tmp_path / "c.npz").write_bytes(b"PK damaged")
+    with pytest.raises(UserError, match=r"c\.npz: expected an \.npz"):
+        FeatureFolder(tmp_path)("c")
+    np.savez_compressed(tmp_path / "c.npz", **record(30))
+    content = bytearray((tmp_path / "c.npz").read_bytes())
+    content[200:260] = bytes(60)  # inside the deflated data
+    for damaged in (bytes(content), b""):
+        (tmp_path / "c.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"c\.npz: expected an \.npz"):
+            FeatureFolder(tmp_path)("c")
+    with (tmp_path / "c.npz").open("wb") as file:
+        np.save(file, np.ones(3))
     with pytest.raises(UserError, match=r"c\.npz: expected an \.npz"):
         FeatureFolder(tmp_path)("c")
     with pytest.raises(UserError, match=r"neither .*obj/ with \.npz files nor obj\.lmdb"):
@@ -194,3 +215,21 @@ def test_the_fingerprint_follows_questions_and_features(tmp_path: Path) -> None:
     before = fingerprint(lay(tmp_path, [ROW]), "textvqa")
     np.savez(tmp_path / "features/obj/b.npz", **record(2))
     assert fingerprint(tmp_path, "textvqa") != before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["file", "box"])
+def test_a_bad_sample_is_one_line_in_whichever_process_it_was_read(tmp_path: Path, workers: int, damage: str) -> None:
+    lay(tmp_path / "textvqa", [ROW])
+    file = tmp_path / "textvqa/features/obj/a1.npz"
+    np.savez(file, **(record(4) | {"boxes": np.full((4, 4), -500.0)}))
+    if damage == "file":
+        file.write_bytes(b"PK damaged")
+    (tmp_path / "words.txt").write_text("<pad>\n<s>\n</s>\n<unk>\n")
+    data = TextVQAData("textvqa", str(tmp_path), vocabulary=str(tmp_path / "words.txt"), feature_width=8,
+                       workers=workers)  # fmt: skip
+    data.setup()
+    assert data.val_dataloader().persistent_workers == bool(workers)
+    with pytest.raises(UserError, match={"file": r"a1\.npz: expected an \.npz", "box": "sample 7: box 0"}[damage]) as e:
+        next(iter(data.val_dataloader()))
+    assert "\n" not in str(e.value)

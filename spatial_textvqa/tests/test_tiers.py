@@ -1,5 +1,6 @@
 """Every configuration is whole: planned, claimed, and one batch of it runs."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -7,9 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from shared.errors import UserError
 from shared.runs.plan import load_plan, merge, read_yaml
 from shared.runs.reproduce import read_ledger
+from spatial_textvqa.checkpoint import load_bert
 from spatial_textvqa.experiment import data_fingerprint, run
+
+from spatial_textvqa import checkpoint
 
 HERE = Path(__file__).resolve().parent.parent
 TIERS = ("quick", "cpu", "gpu", "paper")
@@ -102,6 +108,14 @@ def test_one_batch_of_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def fabricated(root: Path) -> None:
     """TextVQA and ST-VQA of three questions each, with features of the real form."""
+    from transformers import BertConfig, BertModel
+
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in BertModel(BertConfig(num_hidden_layers=1)).named_parameters()}
+    # One number, seen as tensors of BERT-base's shapes: the file stays small.
+    torch.save(
+        {f"bert.{name}": torch.full((1,), 0.01).expand(shape) for name, shape in shapes.items()}, root / "bert.pt"
+    )
     letters = "abcdefghijklmnopqrstuvwxyz"
     unused = [f"[unused{i}]" for i in range(99)]
     pieces = ["[PAD]", *unused, "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{c}" for c in letters)]
@@ -145,5 +159,30 @@ def test_one_batch_of_the_papers_data_in_their_real_formats(
     trainer = {"fast_dev_run": True, "accelerator": "cpu"}
     made = config(*files, model=narrow, data={"dataset": dataset, "workers": 0, "batch_size": 2}, trainer=trainer)
     assert data_fingerprint(made)[1] == "real"
+    loaded = []
+    monkeypatch.setattr(checkpoint, "load_bert", lambda net, path: loaded.append(path) or load_bert(net, path))
     out = run(made, 0, tmp_path / "run")
     assert 0 <= out["val/textvqa"] <= 1
+    assert loaded == [tmp_path / "bert.pt"]
+
+
+def test_the_run_s_key_follows_every_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fabricated(tmp_path)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    (tmp_path / "vectors.bin").write_bytes(b"1")
+    made = config("textvqa.yaml", data={"word_vectors": "vectors.bin"})
+    seen = {data_fingerprint(made)[0]}
+    files = ("textvqa/fixed_answer_vocab.txt", "bert-base-uncased-vocab.txt", "vectors.bin", "bert.pt")
+    for i, file in enumerate(files, 2):
+        with (tmp_path / file).open("ab") as content:
+            content.write(b"x")
+        seen.add(data_fingerprint(made)[0])
+        assert len(seen) == i
+    (tmp_path / "bert.pt").unlink()
+    with pytest.raises(UserError, match=r"model\.text_weights is bert\.pt: no such file, here or in .*\(or null"):
+        data_fingerprint(made)
+    assert data_fingerprint(config("textvqa.yaml", model={"text_weights": None}))[0] not in seen
+
+
+def test_the_key_of_data_without_files_is_that_of_the_data() -> None:
+    assert data_fingerprint(config("quick.yaml"))[0] == hashlib.sha256(b"scenes").hexdigest()

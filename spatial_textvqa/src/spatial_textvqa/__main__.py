@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,23 @@ def _bad_box(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _check_out(*files: Path | None) -> None:
+    """Before anything is computed: whether files can be written there.
+
+    Raises:
+        UserError: no such folder, or one that is not ours.
+    """
+    for file in files:
+        if file is None:
+            continue
+        if not file.parent.is_dir():
+            raise UserError(f"{file}: there is no folder {file.parent}: make it first")
+        if file.is_dir():
+            raise UserError(f"{file} is a folder: name a file in it")
+        if not os.access(file.parent, os.W_OK):
+            raise UserError(f"{file}: nothing may be written in {file.parent}: check its permissions")
+
+
 # With a network --------------------------------------------------------------------------------------------------
 
 
@@ -60,6 +78,7 @@ def run_ask(args: argparse.Namespace) -> int:
     from spatial_textvqa.ocr_files import read_picture
     from spatial_textvqa.picture import as_data, opened_image
 
+    _check_out(args.explain)
     size, backdrop = args.size, ""
     if args.image is not None:
         with opened_image(args.image, str(args.image)) as image:
@@ -106,6 +125,7 @@ def _demo(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "demo", run_demo, "Serve a page: ask, flip the spatial word, see where it looks.")
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained network")
     parser.add_argument("--host", default="127.0.0.1", help="to listen at; default: this machine only")
+    parser.add_argument("--token_file", type=Path, help="file with the token that requests have to bring")
     parser.add_argument("--port", type=int, default=8018, help="default 8018; 0: any that is free")
     parser.add_argument("--ocr_appearance", choices=("none", "object"), help="of synthetic scenes; default: as trained")
 
@@ -113,7 +133,7 @@ def _demo(commands: argparse._SubParsersAction) -> None:
 def run_demo(args: argparse.Namespace) -> int:
     from spatial_textvqa.demo.serve import serve_until_stopped
 
-    return serve_until_stopped(args.ckpt, args.host, args.port, args.ocr_appearance)
+    return serve_until_stopped(args.ckpt, args.host, args.port, args.ocr_appearance, args.token_file)
 
 
 def _pages(commands: argparse._SubParsersAction) -> None:
@@ -134,6 +154,8 @@ def run_pages(args: argparse.Namespace) -> int:
 
     if args.count < 1:
         raise UserError(f"--count is {args.count}: at least 1")
+    if args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out} is a file: name a folder")
     asker = Asker.load(args.ckpt)
     if args.data is not None:
         samples = [sample_of(question) for question in read_questions(args.data, args.on_bad_box)[: args.count]]
@@ -158,6 +180,7 @@ def run_predict(args: argparse.Namespace) -> int:
     from spatial_textvqa.custom import read_questions
     from spatial_textvqa.predictions import Prediction, write_predictions
 
+    _check_out(args.out)
     asker = Asker.load(args.ckpt)
     found, notes = [], 0
     for question in read_questions(args.data, args.on_bad_box):
@@ -209,6 +232,7 @@ def _convert(commands: argparse._SubParsersAction) -> None:
 def run_convert(args: argparse.Namespace) -> int:
     from spatial_textvqa.custom import convert
 
+    _check_out(args.out)
     count = convert(args.questions, args.ocr, args.out, args.objects, args.images, args.on_bad_box)
     print(f"{count} questions: {args.out}")
     return 0

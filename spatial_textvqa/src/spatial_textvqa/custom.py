@@ -28,7 +28,7 @@ from spatial_textvqa.answers import answerable_from_ocr
 from spatial_textvqa.data.sample import Sample
 from spatial_textvqa.metrics import is_spatial
 from spatial_textvqa.ocr_files import checked_picture, read_picture, with_features
-from spatial_textvqa.picture import OnBadBox, Picture, Thing, Word, opened_image, parsed_json, read_text
+from spatial_textvqa.picture import OnBadBox, Picture, Thing, Word, is_unicode, opened_image, parsed_json, read_text
 from spatial_textvqa.spatial_graph import mean_degree, relations
 
 KEYS = {"question_id", "image_id", "question", "answers", "width", "height", "ocr", "objects", "features"}
@@ -136,6 +136,8 @@ def checked_question(question: Any, where: str) -> str:
     """
     if not isinstance(question, str) or not question.strip():
         raise UserError(f"{where}: the question is {question!r}: expected a text that is not blank")
+    if not is_unicode(question):
+        raise UserError(f"{where}: the question {question[:60]!r} has half of a surrogate pair: expected Unicode")
     if len(question) > MOST_CHARACTERS:
         raise UserError(f"{where}: the question has {len(question)} characters, at most {MOST_CHARACTERS} are taken")
     return question.strip()

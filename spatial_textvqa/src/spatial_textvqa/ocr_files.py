@@ -10,7 +10,6 @@ No engine is bundled. The three forms are told apart by what the file says, not 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -143,7 +142,7 @@ def with_features(picture: Picture, file: Path, where: str) -> Picture:
             found = {key: np.asarray(content[key], np.float32) for key in ("object_features", "ocr_features")}
     except FileNotFoundError:
         raise UserError(f"{where}: {file}: no such feature file") from None
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged archive fails in many ways
         raise UserError(f"{where}: {file}: expected an npz with object_features and ocr_features") from None
     for key, rows in (("object_features", len(picture.objects)), ("ocr_features", len(picture.words))):
         if found[key].ndim != 2 or len(found[key]) != rows or not np.isfinite(found[key]).all():
@@ -196,7 +195,7 @@ def _corners(polygon: Any, where: str, size: Size | None) -> list[float]:
         xs = [vertex.get("x", 0) * scale[0] for vertex in vertices]
         ys = [vertex.get("y", 0) * scale[1] for vertex in vertices]
         return [min(xs), min(ys), max(xs), max(ys)]
-    except (TypeError, AttributeError, ValueError):
+    except (TypeError, AttributeError, ValueError, OverflowError):
         raise UserError(f"{where}: expected a boundingPoly with vertices of numbers x and y") from None
 
 

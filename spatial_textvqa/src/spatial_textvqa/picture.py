@@ -10,7 +10,8 @@ import base64
 import io
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,8 @@ SLACK = 0.01  # of width or height that a box may reach over the border (section
 MEGAPIXELS = 40  # of the largest image that is opened
 SHOWN = 1200  # pixels of the longer side of an image that is drawn
 FORMATS = ("PNG", "JPEG")
+MOST_DIGITS = 300  # of a whole number that is kept as one: floats end at 1.8e308
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # in json: a surrogate, which is half of a character or of a pair
 SHAPE = "expected [x0, y0, x1, y1] in pixels"
 
 
@@ -101,7 +104,7 @@ def checked_box(box: Any, width: float, height: float, where: str, on_bad_box: O
     """
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(_is_number(v, finite=False) for v in box):
         raise UserError(f"{where}: box is {_short(box)}: {SHAPE}")
-    if not all(math.isfinite(v) for v in box):
+    if not all(_is_number(v) for v in box):
         raise UserError(f"{where}: box {_short(box)} has a coordinate that is not finite: {SHAPE}")
     x0, y0, x1, y1 = map(float, box)
     if x0 == y0 == x1 == y1 == 0:
@@ -215,12 +218,50 @@ def read_json(path: Path) -> Any:
 
 
 def parsed_json(text: str, name: str) -> Any:
+    """What a json text says; a whole number that no float can hold becomes infinite, as 1e999 does.
+
+    Raises:
+        UserError: no json, and in which line; a text that is none, and where it stands.
+    """
     try:
-        return json.loads(text)
+        content = json.loads(text, parse_int=_integer)
     except json.JSONDecodeError as error:
         raise UserError(f"{name}, line {error.lineno}: not json ({error.msg})") from None
     except RecursionError:
         raise UserError(f"{name}: json nested too deeply") from None
+    if HALF.search(text):
+        for place, found in _texts(content):
+            if not is_unicode(found):
+                raise UserError(
+                    f"{name}, {place or 'the text'}: {_short(found)} has half of a surrogate pair: expected Unicode"
+                )
+    return content
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: json and pickles can bring halves of surrogate pairs, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
+
+
+def _texts(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a json value with where it stands, such as `[0].text`."""
+    if isinstance(content, str):
+        yield place, content
+    elif isinstance(content, list):
+        for i, value in enumerate(content):
+            yield from _texts(value, f"{place}[{i}]")
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield f"a key of {place or 'the object'}", key
+            yield from _texts(value, f"{place}.{key}".lstrip("."))
 
 
 def read_text(path: Path) -> str:
@@ -232,6 +273,8 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: a folder, expected a file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: expected UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): check its permissions") from None
 
 
 def _list(rows: Any, where: str, shape: str) -> list:
@@ -241,9 +284,17 @@ def _list(rows: Any, where: str, shape: str) -> list:
 
 
 def _is_number(value: Any, finite: bool = True) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and (not finite or math.isfinite(value))
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return not finite or math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _short(value: Any, most: int = 60) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        text = "a number of thousands of digits"
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -66,6 +66,8 @@ class Vocabulary:
             raise UserError(f"{path}: no such vocabulary file") from None
         except UnicodeDecodeError:
             raise UserError(f"{path}: expected UTF-8 text with one word a line") from None
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}: expected a file with one word a line") from None
         try:
             return cls([line.strip() for line in lines if line.strip()])
         except UserError as error:

@@ -29,6 +29,7 @@ from spatial_textvqa.vocabulary import Vocabulary
 log = logging.getLogger(__name__)
 
 PAD_WORD, UNKNOWN_WORD = "<pad>", "<unk>"
+ROOM = 1024  # spellings that the tables of word vectors have room for at first
 GRAPHS_KEPT = 30_000  # images; 22.5 kB each at full size
 Batch = dict[str, Any]
 
@@ -99,23 +100,33 @@ class Encoding:
 
 
 class Words:
-    """Word vectors and PHOC of OCR tokens, computed once for each spelling; row 0 is no word."""
+    """Word vectors and PHOC of OCR tokens, computed once for each spelling; row 0 is no word.
+
+    Rows behind the last spelling are zero, too.
+    """
 
     def __init__(self, word_vectors: str = "hash") -> None:
         from spatial_textvqa.word_vectors import FastText, HashVectors
 
         self.vectors = HashVectors() if word_vectors == "hash" else FastText(Path(word_vectors))
         self.row: dict[str, int] = {}
-        self.fasttext, self.phoc = torch.zeros(1, 300), torch.zeros(1, 604)
+        # Tables with room to grow: a table copied for each new spelling would cost the square of their number.
+        self.fasttext, self.phoc = torch.zeros(ROOM, self.vectors.dim), torch.zeros(ROOM, 604)
 
     def rows(self, tokens: Sequence[str]) -> Int64[Tensor, " n"]:
         """Where the tokens stand in `fasttext` and `phoc`."""
         new = [token for token in dict.fromkeys(tokens) if token not in self.row]
         if new:
-            vectors = torch.as_tensor(self.vectors(new), dtype=torch.float32)
-            self.fasttext = torch.cat([self.fasttext, vectors])
-            self.phoc = torch.cat([self.phoc, torch.as_tensor(phoc(new), dtype=torch.float32)])
-            self.row |= {token: len(self.row) + 1 + i for i, token in enumerate(new)}
+            start = len(self.row) + 1
+            end = start + len(new)
+            if end > len(self.fasttext):
+                more = max(end, 2 * len(self.fasttext)) - len(self.fasttext)
+                self.fasttext, self.phoc = (
+                    torch.cat([table, table.new_zeros(more, table.shape[1])]) for table in (self.fasttext, self.phoc)
+                )
+            self.fasttext[start:end] = torch.as_tensor(self.vectors(new))
+            self.phoc[start:end] = torch.as_tensor(phoc(new))
+            self.row |= {token: start + i for i, token in enumerate(new)}
         return torch.tensor([self.row[token] for token in tokens], dtype=torch.long)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +75,8 @@ def read_object_array(file: Path) -> list[Any]:
         if isinstance(error, UserError):
             raise
         raise DamagedData(f"{file}: expected a .npy of records, as imdb files are") from None
+    except OSError as error:
+        raise DamagedData(f"{file}: {error.strerror}: expected a .npy of records, as imdb files are") from None
     return list(np.asarray(found, dtype=object).ravel())
 
 
@@ -101,7 +102,7 @@ def regions(record: Mapping[str, Any], where: str) -> Regions:
         features = np.asarray(record["features"], dtype=np.float32)
         boxes = np.asarray(record["boxes"], dtype=np.float64)
         height, width = (float(np.asarray(record[key]).reshape(())) for key in ("image_h", "image_w"))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DamagedData(f"{where}: {', '.join(KEYS)} have to be numbers") from None
     if boxes.size == 0 and features.size == 0:
         features, boxes = features.reshape(0, features.shape[-1] if features.ndim == 2 else 1), boxes.reshape(0, 4)
@@ -137,7 +138,7 @@ class FeatureFolder:
                 record = {key: content[key] for key in KEYS if key in content}
         except FileNotFoundError:
             raise MissingData(f"{file} is missing: features of image {image_id}") from None
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        except Exception:  # a damaged archive fails in many ways
             raise DamagedData(f"{file}: expected an .npz with {', '.join(KEYS)}") from None
         return regions(record, str(file))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -195,12 +197,13 @@ class TextVQAData(L.LightningDataModule):
     def _loader(self, data: TensorSet | Dataset, size: int, generator: torch.Generator | None) -> Any:
         if isinstance(data, TensorSet):
             return Batches(data, size, generator)
-        return DataLoader(
-            data,
+        return Loader(
+            Answering(data),
             batch_size=size,
             shuffle=generator is not None,
             generator=generator,
             num_workers=self.workers,
+            persistent_workers=self.workers > 0,  # what they have read of words and graphs is kept
             collate_fn=partial(collate, self.encoder),
         )
 
@@ -221,9 +224,54 @@ def given(file: str) -> str:
     return str(data_root() / file) if file and not Path(file).exists() and (data_root() / file).exists() else file
 
 
-def collate(encoder: Encoder, samples: list[Sample]) -> Batch:
-    """For a loader's workers: an error there is one line here, too."""
-    return encoder.collate(samples)
+@dataclass(frozen=True)
+class Wrong:
+    """What a user has to mend, as data: an exception of a worker would bring the worker's stack trace along."""
+
+    says: str
+
+
+class Answering(Dataset):
+    """A data set whose sample that cannot be read is a `Wrong`."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, number: int) -> Sample | Wrong:
+        try:
+            return self.data[number]
+        except UserError as error:
+            return Wrong(str(error))
+
+
+def collate(encoder: Encoder, samples: list[Sample | Wrong]) -> Batch | Wrong:
+    """For a loader's workers: a batch, or what is wrong with one of its samples."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    for sample in samples:
+        if isinstance(sample, Wrong):
+            return sample
+    try:
+        return encoder.collate(good)
+    except UserError as error:
+        return Wrong(str(error))
+
+
+class Loader(DataLoader):
+    """Raises:
+    UserError: a sample is wrong; one line, whichever process has read it.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return map(_right, super().__iter__())
+
+
+def _right(batch: Batch | Wrong) -> Batch:
+    if isinstance(batch, Wrong):
+        raise UserError(batch.says)
+    return batch
 
 
 def _receipt_words() -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 
 from spatial_textvqa.data.features import features_in, read_object_array
 from spatial_textvqa.data.sample import Sample
+from spatial_textvqa.picture import is_unicode
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,11 @@ def imdb_file(folder: Path, part: str) -> Path:
     return found[0]
 
 
-def read_imdb(file: Path) -> list[dict[str, Any]]:
+def read_imdb(file: Path, answered: bool = True) -> list[dict[str, Any]]:
     """The questions of an imdb, each checked; an `.npy` begins with a header, which is skipped.
+
+    Args:
+        answered: every question has to have answers; those of a test part need none.
 
     Raises:
         UserError: the file and the record that is wrong, and what was expected.
@@ -60,7 +64,9 @@ def read_imdb(file: Path) -> list[dict[str, Any]]:
             found = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise MissingData(f"{file} is missing") from None
-        except ValueError:
+        except OSError as error:
+            raise DamagedData(f"{file}: {error.strerror}: expected a JSON file of questions") from None
+        except (ValueError, RecursionError):
             raise DamagedData(f"{file}: expected JSON, a list of questions or {{'data': [...]}}") from None
         listed = found.get("data") if isinstance(found, dict) else found
         first = 0
@@ -69,10 +75,10 @@ def read_imdb(file: Path) -> list[dict[str, Any]]:
         rows = listed
         if rows and isinstance(rows[0], dict) and "question" not in rows[0] and "image_id" not in rows[0]:
             rows, first = rows[1:], 1  # a header, as in an .npy
-    return [_question(row, f"{file}, record {number}") for number, row in enumerate(rows, first)]
+    return [_question(row, f"{file}, record {number}", answered) for number, row in enumerate(rows, first)]
 
 
-def _question(row: Any, where: str) -> dict[str, Any]:
+def _question(row: Any, where: str, answered: bool) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise DamagedData(f"{where}: expected a mapping with question, question_id, image_id ...")
     question = row.get("question")
@@ -84,11 +90,18 @@ def _question(row: Any, where: str) -> dict[str, Any]:
     image = str(image)
     for ending in (".jpg", ".jpeg", ".png"):
         image = image.removesuffix(ending)
-    tokens, answers = row.get(TOKENS, []), row.get("answers", [])
+    if TOKENS not in row:
+        raise DamagedData(f"{where}: {TOKENS} is missing: expected the list of OCR tokens, [] where there is no text")
+    tokens, answers = row[TOKENS], row.get("answers", [])
     for name, value in ((TOKENS, tokens), ("answers", answers)):
         value = value.tolist() if isinstance(value, np.ndarray) else value
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             raise DamagedData(f"{where}: {name} has to be a list of texts")
+    if answered and not len(answers):
+        raise DamagedData(f"{where}: answers are missing: expected a list of at least one text")
+    for text in (question, image, *tokens, *answers):
+        if not is_unicode(text):
+            raise DamagedData(f"{where}: {text[:60]!r} has half of a surrogate pair: expected Unicode")
     return {
         "question_id": str(row.get("question_id", where.rpartition(" ")[2])),
         "image_id": image,
@@ -118,7 +131,7 @@ class QuestionsOnDisk(Dataset):
 
     def __init__(self, folder: Path, name: str, part: str, most: int | None = None) -> None:
         self.name, self.part = name, part
-        self.rows = read_imdb(imdb_file(folder, part))[:most]
+        self.rows = read_imdb(imdb_file(folder, part), part != "test")[:most]
         if not self.rows:
             raise DamagedData(f"{imdb_file(folder, part)}: holds no question")
         self.objects, self.ocr = (features_in(folder / "features" / kind) for kind in ("obj", "ocr"))

@@ -6,8 +6,12 @@ is shown again is the pixels alone, made anew. Uploads are kept under random nam
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
+import hmac
 import io
+import logging
 import secrets
 import threading
 from collections import OrderedDict
@@ -34,6 +38,7 @@ try:
     from fastapi.responses import JSONResponse, Response
     from starlette.datastructures import UploadFile
     from starlette.exceptions import HTTPException
+    from starlette.formparsers import MultiPartException, MultiPartParser
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 except ImportError:
     raise UserError("the demo needs fastapi: pip install 'papers-spatial-textvqa[demo]'") from None
@@ -52,6 +57,7 @@ MOST_IMAGE, MOST_TEXT, MOST_JSON = (
 )  # bytes of an image, of an OCR file, of a question
 MOST_UPLOAD = MOST_IMAGE + 2 * MOST_TEXT + MOST_JSON
 KEPT = 24
+log = logging.getLogger(__name__)
 NAMES = {"image": "the picture", "ocr": "the OCR file", "objects": "the objects file"}  # for messages: not the user's
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -99,13 +105,23 @@ class Shelf:
         return shown
 
 
-def create_app(asker: Asker, scenes: Sequence[Sample], hosts: Sequence[str] = ("127.0.0.1", "localhost")) -> FastAPI:
+class InMemory(MultiPartParser):
+    """Keeps every part in memory: Starlette's own puts parts above 1 MB into temporary files."""
+
+    spool_max_size = MOST_UPLOAD
+
+
+def create_app(
+    asker: Asker, scenes: Sequence[Sample], hosts: Sequence[str] = ("127.0.0.1", "localhost"), token: str = ""
+) -> FastAPI:
     """The application.
 
     Args:
         asker: the network that answers.
         scenes: that can be shown without an upload.
         hosts: names that a browser may know this service by; `*`: any.
+        token: if set, every request has to bring it: as a bearer's, or as the password of basic authentication, which
+            is what browsers ask for.
     """
     app = FastAPI(title="spatial_textvqa demo", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -114,7 +130,15 @@ def create_app(asker: Asker, scenes: Sequence[Sample], hosts: Sequence[str] = ("
 
     @app.middleware("http")
     async def guarded(request: Request, follow: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = _refused(request) or await follow(request)
+        if token and not _knows(request.headers.get("authorization", ""), token):
+            response = _error("a token is needed", 401)
+            response.headers["WWW-Authenticate"] = 'Basic realm="spatial_textvqa", charset="UTF-8"'
+        else:
+            try:
+                response = _refused(request) or await follow(request)
+            except Exception:  # an error of the program: its user gets an answer of the usual form, its owner the trace
+                log.exception("%s %s", request.method, request.url.path)
+                response = _error("the demo failed at this request: where it was started it says why", 500)
         response.headers.update(HEADERS)
         return response
 
@@ -146,8 +170,16 @@ def create_app(asker: Asker, scenes: Sequence[Sample], hosts: Sequence[str] = ("
 
     @app.post("/api/upload")
     async def upload(request: Request) -> JSONResponse:
-        async with request.form(max_files=3, max_fields=0) as form:
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise UserError("expected an upload as multipart/form-data")
+        try:
+            form = await InMemory(request.headers, request.stream(), max_files=3, max_fields=0).parse()
+        except MultiPartException as error:
+            raise HTTPException(400, error.message) from None
+        try:
             given = {key: await _part(form.get(key), key) for key in NAMES}
+        finally:
+            await form.close()
 
         def read() -> Shown:
             with one_at_a_time:
@@ -212,6 +244,19 @@ def _text(said: dict[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"expected a text as {key}")
     return value
+
+
+def _knows(authorization: str, token: str) -> bool:
+    """Whether the header brings the token; takes as long whatever of it is right."""
+    kind, _, given = authorization.partition(" ")
+    if kind.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            given = ""
+    elif kind.lower() != "bearer":
+        given = ""
+    return hmac.compare_digest(given.encode(), token.encode())
 
 
 async def _part(value: Any, key: str) -> bytes | None:
