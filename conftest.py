@@ -18,8 +18,8 @@ def nothing_left_behind() -> Iterator[None]:
     """Restores the environment and the number of threads, which Lightning's process launchers set for good.
 
     With `LOCAL_RANK` left behind, a later test's command of two processes takes itself for one that was launched, and
-    waits for the other. Where W&B's own process listens is never put back: a fixture of many tests may have started that
-    process, and the test may have ended it.
+    waits for the other. Where W&B's own process listens is never put back: a fixture of many tests may have started it,
+    and the test may have ended it.
     """
     environment, threads = os.environ.copy(), torch.get_num_threads()
     environment.pop("WANDB_SERVICE", None)
