@@ -234,7 +234,8 @@ def draw(results: Results, folder: Path) -> list[Figure]:
 
 def _measured_scene(config: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """One of the scenes that the first seed is measured on."""
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in config["data"]["scene"].items()}
+    scene: dict[str, Any] = config["data"]["scene"]
+    settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in scene.items()}
     return sets.synthetic("test", SceneConfig(**settings), config["sampling_limited"]["images"], 0).read(6)
 
 
