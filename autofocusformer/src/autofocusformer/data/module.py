@@ -63,7 +63,9 @@ class Things(NamedTuple):
 
 
 class Batches:
-    """Batches of rows: `steps` of them in an order from `seed`, or all rows as they lie.
+    """Batches of rows: `steps` of them in an order from `seed()`, or all rows as they lie.
+
+    The seed is asked for whenever a pass begins: a trainer keeps one loader for all of its epochs.
 
     Several devices share one order, device `rank` of `world` takes every world-th row of it, and each augments by
     random numbers of its own. Rows as they lie (a test) are seen by every device whole, so that all find the same.
@@ -75,7 +77,7 @@ class Batches:
         batch: int,
         make: Callable[[list[int]], Any],
         steps: int | None = None,
-        seed: int = 0,
+        seed: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -88,7 +90,7 @@ class Batches:
     def rows(self) -> list[int]:
         if self.steps is None:
             return list(range(self.size))
-        generator, wanted = torch.Generator().manual_seed(self.seed), self.steps * self.batch * self.world
+        generator, wanted = torch.Generator().manual_seed(self.seed()), self.steps * self.batch * self.world
         orders = [torch.randperm(self.size, generator=generator) for _ in range(-(-wanted // self.size))]
         return torch.cat(orders)[:wanted][self.rank :: self.world].tolist()
 
@@ -299,8 +301,11 @@ class Images(L.LightningDataModule):
         return x, labels
 
     def train_dataloader(self) -> Batches:
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        seed = (torch.initial_seed() * 1_000_003 + epoch) % 2**63  # a run resumed at an epoch draws the same order
+        started = torch.initial_seed()
+
+        def seed() -> int:  # a run resumed at an epoch draws the same order
+            return (started * 1_000_003 + (self.trainer.current_epoch if self.trainer else 0)) % 2**63
+
         size = self.amount("train")
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         steps = self.iterations or max(1, size // (self.batch_size * world))
