@@ -62,6 +62,7 @@ def test_measurement_counts_what_it_says() -> None:
     assert result["skymaps/contained90"] == (levels <= 0.9).mean()
     assert result["skymaps/area50"] < result["skymaps/area90"]
     assert 0 < result["skymaps/ks"] <= 1
+    assert 0 < result["skymaps/cpu_seconds"] <= result["skymaps/cpu_seconds_max"]
     with pytest.raises(SearchError, match="of 1 injections found"):
         skymaps.measure(skymaps.Settings(injections=1, network_snr=1e6))
 

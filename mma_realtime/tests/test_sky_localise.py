@@ -166,13 +166,54 @@ def test_nodes_are_the_model_s_products() -> None:
     np.testing.assert_allclose(ours, expected[:, 5:], rtol=1e-9)
 
 
-def test_arrival_times_left_out_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("detectors", [2, 3])
+def test_arrival_times_left_out_do_not_matter(detectors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = moc.whole_sphere(2)
-    arguments = event(0, detectors=2)
+    arguments = event(0, detectors=detectors)
     few = Posterior(prepared(**arguments))(pixels)
     monkeypatch.setattr(localise, "NEGLIGIBLE", math.inf)
+    monkeypatch.setattr(localise, "NEGLIGIBLE_HERE", math.inf)
     every = Posterior(prepared(**arguments))(pixels)
     assert np.abs(np.exp(few[0] - every[0].max()) - np.exp(every[0] - every[0].max())).max() < 1e-6
+    near = every[0] > every[0].max() - 10
+    np.testing.assert_allclose(few[:, near], every[:, near], rtol=1e-5)  # distances too
+
+
+@pytest.mark.parametrize(("detectors", "most"), [(2, 4), (3, 2)])
+def test_few_arrival_times_are_evaluated(detectors: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A direction's mean count, of some hundred that there are; bounded by neighbouring samples it was 14 and 8."""
+    evaluated = []
+    evaluate = Posterior.evaluate
+
+    def counted(self, directions, pixel, step, least):
+        evaluated.append(len(pixel))
+        return evaluate(self, directions, pixel, step, least)
+
+    monkeypatch.setattr(Posterior, "evaluate", counted)
+    posterior = Posterior(prepared(**event(0, detectors=detectors)))
+    pixels = moc.whole_sphere(4)
+    posterior(pixels)
+    assert len(pixels) <= sum(evaluated) < most * len(pixels)
+
+
+@pytest.mark.parametrize("detectors", [2, 3])
+def test_nothing_exceeds_its_bound(detectors: int) -> None:
+    """Of every arrival time that was read, the likelihood is below what had been said that it cannot exceed."""
+    posterior = Posterior(prepared(**event(2, detectors=detectors)))
+    found = {}
+    evaluate, bound = posterior.evaluate, posterior.bound
+    posterior.bound = lambda directions: found.setdefault("bound", bound(directions)).clone()
+    pairs = []
+
+    def kept(directions, pixel, step, least):
+        pairs.append((pixel, step, *evaluate(directions, pixel, step, -math.inf)[1:]))
+        return evaluate(directions, pixel, step, least)
+
+    posterior.evaluate = kept
+    posterior(moc.whole_sphere(3))
+    pixel, step, log = (torch.cat(column) for column in list(zip(*pairs))[:3])
+    assert len(log) > 768
+    assert float((log - found["bound"][pixel, step]).max()) <= 1e-3  # of the table, in float32
 
 
 def test_one_detector_gives_its_antenna_pattern_and_two_a_ring() -> None:

@@ -3,7 +3,8 @@
 Directions are the pixels of a map that starts at nside 16 and splits the most probable of them seven times. In each,
 the likelihood is averaged over arrival time, inclination, polarisation, phase and distance (`likelihood`). Times and
 places of detectors are relative to the network's mean. Arrival times whose likelihood cannot reach e^-20 of the best
-found, whatever the other parameters, are left out: the SNRs found there bound it.
+found, or e^-12 of the best at once in the same direction, whatever the other parameters, are left out: the SNRs found
+there bound it. (Some hundred arrival times of e^-12 each are at the very most 0.003 of a direction.)
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ FARTHEST = 1 / 4  # of the largest horizon: the end of the distance prior
 MARGIN: Seconds = 0.005  # of arrival times, beyond the light's way
 START_LEVEL, ROUNDS, SPLIT = 4, 7, 768
 NEGLIGIBLE = 20.0  # in ln of the likelihood, below the best
+NEGLIGIBLE_HERE = 12.0  # below that of the same direction's loudest arrival time
 OVERSHOOT = 1.125  # of a Catmull-Rom curve over the largest of its four points, none of them negative
+ROUNDING = 1e-5  # of a sum of squares in float32
+TAPS = (-1, 0, 1, 2)  # samples that a value between two of them is read from
 STALE: Seconds = 1.0  # between the series and the trigger that they are for
 CHUNK = 20_000  # arrival times of pixels in one evaluation: some 8 MB an array
 
@@ -45,7 +49,6 @@ class Network:
 
     Attributes:
         modulus, phase: of the SNR series, times 0.83; the phase unwrapped.
-        largest: of the modulus over the four samples that a value between two of them is read from, and a bit more.
         offset: samples from the series' start to where the network's mean arrival time falls in it.
         range: r_i, times 0.83 (Mpc).
         farthest: end of the distance prior (Mpc).
@@ -55,7 +58,6 @@ class Network:
     names: tuple[str, ...]
     modulus: Float64[Tensor, "detector sample"]
     phase: Float64[Tensor, "detector sample"]
-    largest: Float64[Tensor, "detector sample"]
     rate: Hertz
     offset: Float64[Tensor, " detector"]
     range: Float64[Tensor, " detector"]
@@ -125,7 +127,7 @@ class Posterior:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        loudest = float(network.largest.amax(1).square().sum().sqrt())
+        loudest = OVERSHOOT * float(network.modulus.amax(1).square().sum().sqrt())
         most_a = float(network.range.square().sum().sqrt()) / network.farthest
         self.table = DistanceTable(most_a, loudest)
         self.found, self.squares, ln_weight = nodes()
@@ -143,12 +145,14 @@ class Posterior:
         squares = (squares @ self.squares).clamp(min=1e-30 * network.farthest**2)
         where = self.table.row(squares.log() / 2 - math.log(network.farthest))
         directions = Directions(first, at - first, patterns, 1 / squares, where)
-        bound = self.bound(first)
+        bound = self.bound(directions)
         every, top = torch.arange(len(uniq)), bound.argmax(1)
         parts = [self.evaluate(directions, every, top, -math.inf)]  # one at least: no direction is impossible
-        self.best = max(self.best, float(parts[0][1].max()))
+        loudest = parts[0][1]
+        self.best = max(self.best, float(loudest.max()))
         bound[every, top] = -math.inf
-        pixel, step = (bound > self.best - NEGLIGIBLE).nonzero(as_tuple=True)
+        least = (loudest - NEGLIGIBLE_HERE).clamp(min=self.best - NEGLIGIBLE)
+        pixel, step = (bound > least[:, None]).nonzero(as_tuple=True)
         for pair in zip(pixel.split(CHUNK), step.split(CHUNK)):
             parts.append(self.evaluate(directions, *pair, self.best - NEGLIGIBLE))
             self.best = max(self.best, float(parts[-1][1].amax(0)) if len(parts[-1][1]) else -math.inf)
@@ -161,15 +165,26 @@ class Posterior:
         )
         return torch.stack([highest + total.log(), *(x / total for x in moments)]).numpy()
 
-    def bound(self, first: Int64[Tensor, "pixel detector"]) -> Float64[Tensor, "pixel time"]:
-        """What ln of the likelihood does not exceed at any arrival time: as if a model explained the series there."""
+    def bound(self, directions: Directions) -> Float64[Tensor, "pixel time"]:
+        """What ln of the likelihood does not exceed at any arrival time: as if a model explained the series there.
+
+        A direction's arrival times are whole samples apart, so that all are read between samples with the same weights.
+        """
         network = self.network
-        total = torch.zeros(len(first), len(network.steps), dtype=torch.float64)
-        for largest, begin in zip(network.largest, first.unbind(1)):
-            index = begin[:, None] + network.steps
-            inside = (index >= 0) & (index < len(largest))
-            total += torch.where(inside, largest[index.clamp(0, len(largest) - 1)], 0.0).square()
-        return self.table.at_most(total)
+        modulus, last = network.modulus.float(), network.modulus.shape[1] - 2
+        weights = [weight.float() for weight in taps(directions.fraction)]
+        total = torch.zeros(len(directions.first), len(network.steps))
+        reach = torch.arange(int(network.steps[0]) + TAPS[0], int(network.steps[-1]) + TAPS[-1] + 1)
+        for detector, series in enumerate(modulus):
+            first = directions.first[:, detector, None]
+            read = series[(first + reach).clamp_(0, len(series) - 1)]
+            here = sum(
+                weight[:, detector, None] * part
+                for part, weight in zip(read.unfold(1, total.shape[1], 1).unbind(1), weights)
+            )
+            inside = (first + network.steps >= 1) & (first + network.steps < last)
+            total += torch.where(inside, here, 0.0).square()
+        return self.table.at_most(total.double() * (1 + ROUNDING))
 
     def evaluate(
         self, directions: Directions, pixel: Int64[Tensor, " n"], step: Int64[Tensor, " n"], least: float
@@ -217,19 +232,20 @@ class Directions:
     row: Float32[Tensor, "pixel node"]
 
 
+def taps(t: Float64[Tensor, "*n"]) -> tuple[Float64[Tensor, "*n"], ...]:
+    """Weights of the samples `TAPS` at a fraction t of a sample (Catmull-Rom)."""
+    return t * (-1 + t * (2 - t)) / 2, 1 + t**2 * (3 * t - 5) / 2, t * (1 + t * (4 - 3 * t)) / 2, t**2 * (t - 1) / 2
+
+
 def series_at(
     network: Network, index: Int64[Tensor, "n detector"], fraction: Float64[Tensor, "n detector"]
 ) -> Complex128[Tensor, "n detector"]:
     """z between samples by Catmull-Rom on modulus and unwrapped phase; 0 where one of the four samples is missing."""
-    t = fraction
-    weights = (
-        t * (-1 + t * (2 - t)) / 2, 1 + t**2 * (3 * t - 5) / 2, t * (1 + t * (4 - 3 * t)) / 2, t**2 * (t - 1) / 2
-    )  # fmt: skip
     n = network.modulus.shape[1]
     inside = (index >= 1) & (index < n - 2)
     row = torch.arange(len(network.names))
-    modulus, phase = torch.zeros_like(t), torch.zeros_like(t)
-    for tap, weight in zip((-1, 0, 1, 2), weights):
+    modulus, phase = torch.zeros_like(fraction), torch.zeros_like(fraction)
+    for tap, weight in zip(TAPS, taps(fraction)):
         place = (index + tap).clamp(0, n - 1)
         modulus += weight * network.modulus[row, place]
         phase += weight * network.phase[row, place]
@@ -273,14 +289,11 @@ def prepared(
         )
     modulus = z.abs() * SCALE
     n = modulus.shape[1]
-    largest = torch.zeros_like(modulus)
-    largest[:, 1 : n - 2] = modulus.unfold(1, 4, 1).amax(2) * OVERSHOOT
     last = math.floor((reach + MARGIN) * sample_rate)
     return Network(
         names,
         modulus,
         torch.from_numpy(np.unwrap(z.angle().numpy(), axis=1)),
-        largest,
         sample_rate,
         n // 2 - torch.from_numpy(times - mean_toa) * sample_rate,
         torch.from_numpy(ranges) * SCALE,
