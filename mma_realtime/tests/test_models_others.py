@@ -21,6 +21,7 @@ from mma_realtime.models import (
     GlitchNet,
     SearchNetwork,
     WaveNet,
+    WaveNetEnsemble,
     WaveNetStream,
     build,
 )
@@ -207,6 +208,23 @@ def test_ensembles_that_can_not_be() -> None:
         Ensemble([DeepFilterShallow(1024)], "max")  # type: ignore[arg-type]
     with pytest.raises(SearchError, match="share window and detectors"):
         Ensemble([DeepFilterShallow(1024), DeepFilterShallow(2048)])
+
+
+def test_of_a_wavenet_ensemble_the_smallest_statistic_counts_streamed_too() -> None:
+    torch.manual_seed(0)
+    size: dict[str, int] = {"input_length": 128, "channels": 2, "width": 4, "skip": 4, "depth": 3, "stacks": 2}
+    net, x = WaveNetEnsemble(3, **size).eval(), torch.randn(2, 200)
+    assert net.combine == "min"
+    assert len(WaveNetEnsemble(**size).members) == 4
+    streamed = torch.stack([WaveNetStream(member).push(x)[0] for member in net.members]).amin(0)  # type: ignore[arg-type]
+    torch.testing.assert_close(net.statistic_series(x, 1)[0], streamed[127:], atol=1e-5, rtol=0)
+    again = WaveNetEnsemble([*net.members])  # type: ignore[list-item]
+    with torch.no_grad():
+        torch.testing.assert_close(again.statistic(x[None, :, :128]), net.statistic(x[None, :, :128]))
+    with pytest.raises(SearchError, match=r"not of DeepFilterShallow: use Ensemble"):
+        WaveNetEnsemble([DeepFilterShallow(1024)])
+    with pytest.raises(SearchError, match=r"width: of new members only"):
+        WaveNetEnsemble([WaveNet(**size)], width=8)
 
 
 # ---- denoiser and glitches ----

@@ -345,3 +345,15 @@ def test_the_seed_is_the_runs_own() -> None:
 def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SearchError, match=message):
         simulated(**settings)
+
+
+def test_the_sections_modules_are_exported_by_their_names() -> None:
+    from mma_realtime.data import MLGWSCDataModule, SimulatedBBHDataModule, StrainFileDataModule
+    from mma_realtime.search import windows
+
+    from mma_realtime import data
+
+    assert SimulatedBBHDataModule is SimulatedBBH
+    assert (StrainFileDataModule, MLGWSCDataModule) == (windows.StrainFileDataModule, windows.MLGWSCDataModule)
+    with pytest.raises(AttributeError, match="no attribute 'SimulatedBNS'"):
+        data.SimulatedBNS  # noqa: B018

@@ -7,7 +7,7 @@ from typing import Any
 from mma_realtime.errors import SearchError
 from mma_realtime.models.deepfilter import DeepFilterDeep, DeepFilterShallow
 from mma_realtime.models.denoiser import Denoiser
-from mma_realtime.models.ensemble import Ensemble, combine_statistics
+from mma_realtime.models.ensemble import Ensemble, WaveNetEnsemble, combine_statistics
 from mma_realtime.models.glitch import ConstantQMap, GlitchNet
 from mma_realtime.models.network import SearchNetwork, count_windows, keep_freed_memory, statistic_of
 from mma_realtime.models.resnet1d import SMALL, CoherentResNet1d
@@ -27,6 +27,7 @@ __all__ = [
     "SearchNetwork",
     "TwinDeepFilter",
     "WaveNet",
+    "WaveNetEnsemble",
     "WaveNetStream",
     "build",
     "combine_statistics",

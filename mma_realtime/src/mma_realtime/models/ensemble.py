@@ -6,7 +6,7 @@ What one network takes for a signal by its own accident the others do not; publi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float32
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mma_realtime.errors import SearchError
 from mma_realtime.models.network import SearchNetwork, statistic_of
+from mma_realtime.models.wavenet import WaveNet
 
 Combine = Literal["mean", "min"]
 
@@ -53,3 +54,26 @@ class Ensemble(SearchNetwork):
         """The combined statistic of all windows, each member in its own fastest way."""
         each = torch.stack([statistic_of(member.dense(x, hop)) for member in self.members])  # type: ignore[operator]
         return combine_statistics(each, self.combine)[:, None]
+
+
+class WaveNetEnsemble(Ensemble):
+    """That of the published month-long search: WaveNets, of whose statistics the smallest counts.
+
+    Args:
+        members: WaveNets of the same window and channels, or how many new ones to make (published: 2 to 4).
+        combine: of their statistics.
+        size: arguments of new ones, see `WaveNet`.
+
+    Raises:
+        SearchError: a member is no WaveNet, a size beside members that are there already, and as of `Ensemble`.
+    """
+
+    def __init__(self, members: Sequence[SearchNetwork] | int = 4, combine: Combine = "min", **size: Any) -> None:
+        if isinstance(members, int):
+            members = [WaveNet(**size) for _ in range(members)]
+        elif size:
+            raise SearchError(f"{', '.join(size)}: of new members only, those that are given have their size")
+        for member in members:
+            if not isinstance(member, WaveNet):
+                raise SearchError(f"a WaveNet ensemble is of WaveNets, not of {type(member).__name__}: use Ensemble")
+        super().__init__(members, combine)
