@@ -228,6 +228,39 @@ def test_no_checkpoint_is_told(files: dict[str, str], tmp_path: Path) -> None:
         main(command(tmp_path / "none.ckpt", files, "left red square"))
 
 
+@pytest.mark.parametrize("form", ["evalai", "rrc"])
+def test_predictions_of_an_imdb_are_those_of_the_scenes(
+    small_checkpoint: Path, shown_scenes: list[Sample], tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A part of TextVQA in its real format becomes a server's file, and that of an answered part is scored."""
+    rows: list[dict] = [{"version": 0.5}]
+    folder = tmp_path / "textvqa"
+    for number, sample in enumerate(shown_scenes):
+        rows.append({"question_id": number, "image_id": f"a{number}", "question": sample.question,
+                     "answers": sample.answers, "google_ocr_tokens_filtered": sample.ocr_tokens})  # fmt: skip
+        zeros = np.zeros((len(sample.ocr_tokens), 32), np.float32)
+        for kind, boxes, features in (
+            ("obj", sample.obj_boxes, sample.obj_features), ("ocr", sample.ocr_boxes, zeros)
+        ):  # fmt: skip
+            (folder / "features" / kind).mkdir(parents=True, exist_ok=True)
+            np.savez(folder / "features" / kind / f"a{number}.npz", features=features, boxes=boxes * 1000,
+                     image_h=1000, image_w=1000)  # fmt: skip
+    (folder / "imdb").mkdir()
+    gold, out = folder / "imdb" / "imdb_test.npy", tmp_path / "predictions.json"
+    np.save(gold, np.array(rows, dtype=object), allow_pickle=True)
+    argv = ["predict", "--ckpt", str(small_checkpoint), "--imdb", str(folder), "--part", "test", "--form", form]
+    assert main([*argv, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert [row["question_id"] for row in found] == list(range(len(shown_scenes)))
+    assert [row["answer"] for row in found] == [sample.answers[0] for sample in shown_scenes]
+    if form == "evalai":
+        assert (found[0]["image_id"], found[0]["pred_source"]) == ("a0", ["OCR"])
+    assert main(["score", "--predictions", str(out), "--gold", str(gold)]) == 0
+    assert capsys.readouterr().out.count("100.00") >= 6
+    with pytest.raises(SystemExit):
+        main([*argv, "--data", "data.jsonl", "--out", str(out)])
+
+
 def test_predictions_of_a_data_file_are_scored(
     small_checkpoint: Path, shown_scenes: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m spatial_textvqa", description=(__doc__ or "").split(":")[0] + ".")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_ask, _demo, _pages, _predict, _score, _convert, _validate, _statistics):
+    for add in (_ask, _demo, _pages, _predict, _import, _score, _convert, _validate, _statistics):
         add(commands)
     args = parser.parse_args(argv)
     return args.run(args)
@@ -169,7 +169,10 @@ def run_pages(args: argparse.Namespace) -> int:
 def _predict(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "predict", run_predict, "Answer every question of a data file.")
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a trained network")
-    parser.add_argument("--data", type=Path, required=True, help="json-lines of questions")
+    questions = parser.add_mutually_exclusive_group(required=True)
+    questions.add_argument("--data", type=Path, help="json-lines of questions")
+    questions.add_argument("--imdb", type=Path, help="folder of TextVQA or ST-VQA: imdb/ and features/ in it")
+    parser.add_argument("--part", choices=("train", "val", "test"), default="test", help="of --imdb, default test")
     parser.add_argument("--out", type=Path, required=True, help="file of predictions to write")
     parser.add_argument("--form", choices=("evalai", "rrc"), default="evalai", help="TextVQA's or ST-VQA's server")
     _bad_box(parser)
@@ -182,6 +185,14 @@ def run_predict(args: argparse.Namespace) -> int:
 
     _check_out(args.out)
     asker = Asker.load(args.ckpt)
+    if args.imdb is not None:
+        from spatial_textvqa.data.textvqa import QuestionsOnDisk
+        from spatial_textvqa.predictions import predictions_on_disk
+
+        said = predictions_on_disk(asker, QuestionsOnDisk(args.imdb, args.imdb.name, args.part), args.on_bad_box)
+        write_predictions(said, args.out, args.form)
+        print(f"{len(said)} answers: {args.out}")
+        return 0
     found, notes = [], 0
     for question in read_questions(args.data, args.on_bad_box):
         picture, about = asker.fitted(question.picture)
@@ -194,13 +205,35 @@ def run_predict(args: argparse.Namespace) -> int:
     return 0
 
 
+def _import(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "import", run_import, "Make a checkpoint of the published model's weights.")
+    parser.add_argument("--weights", type=Path, required=True, help="state dict under the published names")
+    parser.add_argument("--vocabulary", type=Path, required=True, help="fixed answers, in the classifier's order")
+    parser.add_argument("--wordpiece", type=Path, required=True, help="BERT's vocab.txt")
+    parser.add_argument("--word_vectors", required=True, help="fastText's .bin it was trained with, or hash")
+    parser.add_argument("--layers", default="nnssss", help="n (full) and s (spatial), default nnssss")
+    parser.add_argument("--context", type=int, default=3, help="c of the spatial layers, default 3")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+
+
+def run_import(args: argparse.Namespace) -> int:
+    from spatial_textvqa.published import import_published
+
+    _check_out(args.out)
+    files = args.weights, args.vocabulary, args.wordpiece, args.word_vectors, args.out
+    model = import_published(*files, args.layers, args.context)
+    print(f"{sum(p.numel() for p in model.parameters())} weights: {args.out}")
+    return 0
+
+
 # Without one -----------------------------------------------------------------------------------------------------
 
 
 def _score(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "score", run_score, "Score a file of predictions; no network is needed.")
     parser.add_argument("--predictions", type=Path, required=True, help="file of either form")
-    parser.add_argument("--gold", type=Path, required=True, help='json-lines of answered questions, or {"data": [...]}')
+    gold = 'answered questions: json-lines, {"data": [...]} or an imdb .npy'
+    parser.add_argument("--gold", type=Path, required=True, help=gold)
 
 
 def run_score(args: argparse.Namespace) -> int:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from shared.errors import UserError
 
@@ -20,6 +20,11 @@ from spatial_textvqa.custom import lines, ten
 from spatial_textvqa.metrics import anls, is_spatial, stvqa_accuracy, textvqa_accuracy
 from spatial_textvqa.picture import parsed_json, read_json
 
+if TYPE_CHECKING:
+    from spatial_textvqa.ask import Asker
+    from spatial_textvqa.data.textvqa import QuestionsOnDisk
+
+AT_ONCE = 32  # questions of a batch
 Form = Literal["evalai", "rrc"]
 METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "TextVQA accuracy": textvqa_accuracy,
@@ -46,6 +51,26 @@ class Gold:
     question: str
     answers: tuple[str, ...]
     tokens: tuple[str, ...] | None = None
+
+
+def predictions_on_disk(asker: Asker, data: QuestionsOnDisk, on_bad_box: str = "error") -> list[Prediction]:
+    """An answer to every question of a part of TextVQA or ST-VQA, read and cut as in training.
+
+    Raises:
+        UserError: a sample that cannot be read; the line names it.
+    """
+    encoder, found = asker.encoder, []
+    if on_bad_box == "clip":
+        encoder.encoding = replace(encoder.encoding, on_bad_box="clip")
+    for start in range(0, len(data), AT_ONCE):
+        samples = [data[number] for number in range(start, min(start + AT_ONCE, len(data)))]
+        indices = asker.model.decode(encoder.collate(samples)).indices
+        for sample, said in zip(samples, indices.tolist()):
+            text, parts = asker.vocabulary.text(said, sample.ocr_tokens)
+            image = sample.image_id.removeprefix(f"{data.name}/")
+            found.append(Prediction(sample.sample_id, text, image, tuple(source for _, source, _ in parts)))
+    encoder.report_cut()
+    return found
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path, form: Form = "evalai") -> None:
@@ -89,12 +114,21 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
 
 
 def read_gold(path: Path) -> list[Gold]:
-    """Answered questions: a data file (json-lines, see `custom`), or TextVQA's published {"data": [...]}.
+    """Answered questions: a data file (json-lines, see `custom`), TextVQA's published {"data": [...]}, or an imdb.
+
+    An imdb's `.npy` is read as `data.textvqa` reads it.
 
     Raises:
         UserError: another shape, a question without answers, an id that comes twice.
     """
-    if path.suffix == ".jsonl":
+    if path.suffix == ".npy":
+        from spatial_textvqa.data.textvqa import read_imdb
+
+        rows: list[tuple[str, Any]] = [
+            (f"{path}, record {number}", row | {"ocr_tokens": row["tokens"]})
+            for number, row in enumerate(read_imdb(path), 1)
+        ]
+    elif path.suffix == ".jsonl":
         rows = [(f"{path}, line {number}", parsed_json(line, f"{path}, line {number}")) for number, line in lines(path)]
     else:
         content = read_json(path)
