@@ -1,7 +1,7 @@
 """What a bank finds in each detector, and what of it is coincident: the same template at the same time (section 7).
 
-The statistic of the network is sqrt(sum of squared signal-to-noise ratios). Triggers, clusters and background are those
-of `coincidence` and `significance`, so that a bank and a network are measured alike.
+The statistic of the network is sqrt(sum of squared signal-to-noise ratios). Clusters are made here;
+the background is that of `significance`, so that a bank and a network are measured alike.
 """
 
 from __future__ import annotations
