@@ -14,6 +14,7 @@ from autofocusformer.heads.mask2former.deformable import PointDeformableAttentio
 from autofocusformer.heads.mask2former.encoding import sine_encoding
 from autofocusformer.heads.mask2former.pixel_decoder import PixelDecoder
 from autofocusformer.heads.mask2former.query_decoder import QueryDecoder
+from test_backbone import golden_weights
 from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent / "golden"
@@ -109,10 +110,14 @@ def test_forward_of_a_small_image(pyramid: Pyramid) -> None:
     assert torch.isfinite(predictions[-1].masks).all()
 
 
-def test_an_image_alone_and_in_a_batch(pyramid: Pyramid) -> None:
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    model = head()
+def test_an_image_alone_and_in_a_batch() -> None:
+    """Importances are spread: the images keep other points, and the other image's reach further out."""
+    backbone, model = Pyramid(VARIANTS["nano"]).eval(), head()
+    golden_weights(backbone, 3)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        both, alone = model(pyramid(images))[-1], model(pyramid(images[1:]))[-1]
-    torch.testing.assert_close(both.masks[1:], alone.masks, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(both.classes[1:], alone.classes, rtol=1e-4, atol=1e-4)
+        levels = backbone(images)
+        both, alone = model(levels)[-1], model(backbone(images[1:]))[-1]
+    assert any((level.positions[0].amax(0) > level.positions[1].amax(0)).any() for level in levels)
+    torch.testing.assert_close(both.masks[1:], alone.masks, rtol=0, atol=1e-5)
+    torch.testing.assert_close(both.classes[1:], alone.classes, rtol=0, atol=1e-5)

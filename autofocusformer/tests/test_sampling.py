@@ -85,6 +85,12 @@ def test_the_most_important_and_the_reserved_are_kept(mode: str) -> None:
     assert on_grid(kept[-16:], 4).all()
 
 
+def test_no_point_is_kept_twice_whatever_alpha() -> None:
+    positions = canvas_positions(16, 16)[None]
+    importance = torch.where(on_grid(positions, 4), 0.9, 0.1)
+    assert len(keep(importance, positions, 2, (16, 16), 0.25, alpha=150.0)[0].unique()) == 64
+
+
 def test_random_keeps_as_many_as_asked_and_others_each_time() -> None:
     positions = canvas_positions(16, 16)[None].expand(2, -1, -1)
     importance, generators = torch.zeros(2, 256), [torch.Generator().manual_seed(seed) for seed in (0, 1)]

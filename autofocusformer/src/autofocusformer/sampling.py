@@ -150,9 +150,11 @@ def keep(
     if mode == "random":
         draw = torch.rand(batch, n, device=positions.device, generator=generator)
         return draw.argsort(dim=1)[:, :kept].sort(dim=1).values
-    scores = score(importance, positions, stride, alpha, canvas)
+    held = on_grid(positions, 2 * stride)
+    # -100 is not below every other score where alpha is large
+    scores = score(importance, positions, stride, alpha, canvas).masked_fill(held, -math.inf)
     sampled = scores.argsort(dim=1, descending=True, stable=True)[:, : kept - reserved].sort(dim=1).values
-    return torch.cat([sampled, _first(on_grid(positions, 2 * stride), reserved)], 1)
+    return torch.cat([sampled, _first(held, reserved)], 1)
 
 
 def importance_at(oracle: Float[Tensor, "batch h w"], positions: Int[Tensor, "batch n 2"]) -> Float[Tensor, "batch n"]:

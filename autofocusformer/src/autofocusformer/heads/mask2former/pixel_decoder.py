@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autofocusformer.backbone import Level
 from autofocusformer.heads.mask2former.deformable import PointDeformableAttention, Tokens, tokens_of
-from autofocusformer.heads.mask2former.encoding import sine_encoding
+from autofocusformer.heads.mask2former.encoding import encoding_by_image
 from autofocusformer.heads.shepard import nearest_tokens, shepard
 from autofocusformer.kernels.point_merge import point_merge
 
@@ -113,7 +113,7 @@ class PixelDecoder(nn.Module):
         tokens = tokens_of([level.positions for level in rest], finest.canvas)
         parts = [project(level.features) for project, level in zip(self.input_proj, rest)]
         encoding = torch.cat(
-            [sine_encoding(r.positions, WIDTH // 2) + e for r, e in zip(rest, self.level_embed)], 1
+            [encoding_by_image(r.positions, WIDTH // 2) + e for r, e in zip(rest, self.level_embed)], 1
         )  # fmt: skip
         x = torch.cat(parts, 1)
         for layer in self.layers:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from autofocusformer.heads.mask2former.encoding import sine_encoding
+from autofocusformer.heads.mask2former.encoding import encoding_by_image
 
 WIDTH = 256
 HEADS = 8
@@ -108,7 +108,7 @@ class QueryDecoder(nn.Module):
         """Ten predictions, the last one the result; levels from coarse to fine."""
         batch = len(mask_features)
         values = [x + e for x, e in zip(encoded, self.level_embed)]
-        keys = [v + sine_encoding(p, WIDTH // 2).to(v.dtype) for v, p in zip(values, positions)]
+        keys = [v + encoding_by_image(p, WIDTH // 2).to(v.dtype) for v, p in zip(values, positions)]
         x, places = (y.expand(batch, -1, -1) for y in (self.query_feat, self.query_embed))
         predictions = [self.predict(x, mask_features)]
         for i, layer in enumerate(self.layers):
