@@ -281,6 +281,7 @@ def network_config(options: dict[str, Any], data: TextVQAData) -> SAM4CConfig:
         max_objects=encoding.max_objects,
         max_ocr=encoding.max_ocr,
         steps=encoding.steps,
+        word_vectors=data.encoder.words.vectors.dim,
         **options,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from shared.errors import UserError
@@ -38,7 +39,7 @@ def import_published(
     state = read_state(weights)
     if missing := [tensor for tensor, _ in SIZES.values() if tensor not in state]:
         raise UserError(f"{weights} lacks {missing[0]}: expected weights under the published model's names")
-    sizes = {name: state[tensor].shape[side] for name, (tensor, side) in SIZES.items()}
+    sizes: dict[str, Any] = {name: state[tensor].shape[side] for name, (tensor, side) in SIZES.items()}
     words = Vocabulary.read(vocabulary)
     vectors = "hash" if word_vectors == "hash" else str(Path(word_vectors).resolve())
     encoding = Encoding(wordpiece=str(wordpiece.resolve()), feature_width=sizes["feature_width"], word_vectors=vectors)
