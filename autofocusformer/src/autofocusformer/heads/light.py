@@ -8,42 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from autofocusformer.heads.shepard import nearest_tokens, rows_of, weights
 from autofocusformer.positions import FEATURES, canvas_positions, relative_features
 
 NEIGHBOURS = 4
 POWER = 3  # Shepard weights fall as distance^-6
 STRIDE = 4
-ROWS = 4096  # canvas cells whose neighbours are sought at a time
-
-
-def nearest_tokens(
-    queries: Int64[Tensor, "q 2"], positions: Int64[Tensor, "b n 2"], k: int
-) -> tuple[Int64[Tensor, "b q k"], Int64[Tensor, "b q k"]]:
-    """The k nearest tokens of every query, and their squared distances; of equal distances the lower row."""
-    n = positions.shape[1]
-    k = min(k, n)
-    rows = torch.arange(n, device=positions.device)
-    found = []
-    for part in queries.split(ROWS):
-        squared = (part[None, :, None] - positions[:, None]).square().sum(-1)
-        found.append((squared * n + rows).topk(k, dim=-1, largest=False).values)  # distinct keys: no ties
-    keys = torch.cat(found, 1)
-    return keys % n, keys // n
-
-
-def shepard_weights(squared: Int64[Tensor, "b q k"], power: int = POWER) -> Float[Tensor, "b q k"]:
-    """1 / (d^(2p) + 1e-11), normalised over the k neighbours, in fp32."""
-    weights = 1 / (squared.double() ** power + 1e-11)
-    return (weights / weights.sum(-1, keepdim=True)).float()
-
-
-def take(values: Float[Tensor, "b n c"], rows: Int64[Tensor, "b q k"]) -> Float[Tensor, "b q k c"]:
-    b, q, k = rows.shape
-    return values.gather(1, rows.reshape(b, q * k, 1).expand(-1, -1, values.shape[2])).view(b, q, k, -1)
 
 
 class LightHead(nn.Module):
@@ -72,18 +45,17 @@ class LightHead(nn.Module):
     ) -> Float[Tensor, "b classes h4 w4"]:
         """Scores at 4 x the canvas; `features[i]` lie at `positions[i]`, (x, y) on the canvas of (rows, columns)."""
         h, w = canvas
-        cells = canvas_positions(h, w, positions[0].device)
+        cells = canvas_positions(h, w, positions[0].device).expand(len(positions[0]), -1, -1)
         total: Tensor | None = None
         for level, (feature, place) in enumerate(zip(features, positions, strict=True)):
             values = self.lateral[level](feature)
-            rows, squared = nearest_tokens(cells, place, NEIGHBOURS)
-            weights = shepard_weights(squared).to(values.dtype)
-            near = take(values, rows)
+            rows = nearest_tokens(cells, place, NEIGHBOURS)
+            near, there = rows_of(values, rows), rows_of(place, rows)
+            share = weights(cells, there, POWER).to(values.dtype)
             if self.offset is not None:
-                there = take(place, rows)
-                phi = relative_features(there - cells[None, :, None]).to(values.dtype)
+                phi = relative_features(there - cells[:, :, None]).to(values.dtype)
                 near = nn.functional.gelu(near + self.offset[level](phi))
-            at_cells = (weights[..., None] * near).sum(2)
+            at_cells = (share[..., None] * near).sum(2)
             total = at_cells if total is None else total + at_cells
         assert total is not None, "no level was given"
         scores = self.read(total).transpose(1, 2).reshape(total.shape[0], -1, h, w)
