@@ -110,6 +110,15 @@ def test_wrong_targets_are_named() -> None:
         mask2former_losses([bad], [Targets(torch.tensor([0]), masks)])
 
 
+def test_a_head_that_has_diverged_says_so() -> None:
+    torch.manual_seed(0)
+    backbone, head = Pyramid(VARIANTS["nano"]), PointMask2Former(VARIANTS["nano"].widths, 3, 5)
+    head.pixel_decoder.layers[0].attention.sampling_offsets.bias.data.fill_(math.nan)
+    truth = [Targets(torch.tensor([0, 2]), quarters(32, 32)[:2])]
+    with pytest.raises(UserError, match="training has diverged"):
+        mask2former_losses(head(backbone(torch.randn(1, 3, 32, 32))), truth, points=112)
+
+
 def test_every_parameter_takes_part() -> None:
     torch.manual_seed(0)
     backbone, head = Pyramid(VARIANTS["nano"]), PointMask2Former(VARIANTS["nano"].widths, 3, 5)

@@ -1,4 +1,4 @@
-"""Mask2Former on tokens off the grid (section 3.2): one head for semantic, instance and panoptic segmentation."""
+"""Mask2Former on tokens off the grid, as in the published code: for semantic, instance and panoptic segmentation."""
 
 from autofocusformer.heads.mask2former.inference import Instances, Panoptic, instances, panoptic, semantic
 from autofocusformer.heads.mask2former.losses import Losses, mask2former_losses

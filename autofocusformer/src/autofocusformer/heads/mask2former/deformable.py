@@ -114,7 +114,7 @@ class PointDeformableAttention(nn.Module):
         shares = self.attention_weights(query).view(batch, n, heads, levels * points).softmax(-1)
         shares = shares.view(batch, n, heads, levels, points)
         # The lookup is by the cell of the place, its distances by the place itself: gradients reach the offsets.
-        cell = places.detach().round()
+        cell = places.detach().nan_to_num().round()  # what has diverged is said by the loss, not by a lookup
         cell = cell[..., 0].clamp(0, w - 1).long() + cell[..., 1].clamp(0, h - 1).long() * w
         rows, factors = [], []
         for level, table in enumerate(tokens.tables):

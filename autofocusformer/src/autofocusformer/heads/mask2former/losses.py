@@ -1,4 +1,4 @@
-"""Losses of Mask2Former (section 3.2): classes of all queries, masks of the matched ones, after every layer."""
+"""Losses of Mask2Former, as in its published code: classes of all queries, masks of matched ones, after each layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mask2Former on tokens: pixel decoder and query decoder (section 3.2)."""
+"""Mask2Former on tokens: pixel decoder and query decoder, as in the published code."""
 
 from __future__ import annotations
 
