@@ -150,6 +150,20 @@ def test_any_stage_may_be_global(stages: tuple[int, ...]) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_clusters_may_be_cut_along_any_curve_with_the_same_weights() -> None:
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    outs = {}
+    for curve in ("snake", "hilbert", "peano", "scan-line"):
+        torch.manual_seed(0)
+        model = AutoFocusFormer(replace(VARIANTS["nano"], curve=curve), 5).eval()
+        with torch.no_grad():
+            outs[curve] = model(images)
+    assert all(out.isfinite().all() for out in outs.values())
+    assert len({tuple(out[0].tolist()) for out in outs.values()}) == len(outs)  # other clusters, other neighbourhoods
+    with pytest.raises(UserError, match="curve is 'spiral': choose one of snake, hilbert"):
+        replace(VARIANTS["nano"], curve="spiral")  # type: ignore[arg-type]
+
+
 def test_a_canvas_smaller_than_a_cluster_is_one_cluster() -> None:
     config = replace(VARIANTS["nano"], nbhd=(3, 3, 3, 3))
     model = AutoFocusFormer(config, 10).eval()

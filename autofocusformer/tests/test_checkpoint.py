@@ -180,3 +180,24 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=says) as raised:
             read_checkpoint(tmp_path / name)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_any_damage_is_one_line(tmp_path: Path, old_format: bool) -> None:
+    whole, hurt = tmp_path / "whole.pth", tmp_path / "hurt.pth"
+    torch.save({"model": {"a": torch.zeros(40)}}, whole, _use_new_zipfile_serialization=not old_format)
+    content, draw = whole.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for number in range(120):
+        damaged = bytearray(content)
+        if number % 2:
+            damaged = damaged[: draw.integers(1, len(content))]
+        else:
+            for place in draw.integers(0, len(content), 4):
+                damaged[place] = draw.integers(256)
+        hurt.write_bytes(damaged)
+        with contextlib.suppress(UserError):  # any other error fails the test
+            read_checkpoint(hurt)
+            continue
+        refused += 1
+    assert refused > 60

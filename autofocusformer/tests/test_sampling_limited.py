@@ -27,6 +27,8 @@ def test_nearest_label_is_the_nearest() -> None:
 def test_tokens_that_saw_only_ignored_pixels_say_nothing() -> None:
     labels = np.array([[255, 3]])
     assert (nearest_label(torch.tensor([[[0, 0], [1, 0]]]), labels, (4, 8)) == 3).all()
+    nothing = np.full_like(labels, 255)
+    assert (nearest_label(torch.tensor([[[0, 0], [1, 0]]]), nothing, (4, 8)) == 255).all()
 
 
 def test_the_sampling_is_that_of_the_network() -> None:

@@ -126,7 +126,7 @@ class Stage(nn.Module):
         nnc = config.clusters_seen(self.index, n)
         size = config.cluster[self.index]
         if nnc:
-            clusters = balanced_clusters(positions, size, canvas)
+            clusters = balanced_clusters(positions, size, canvas, config.curve)
             order = clusters.order[..., None]
             x = x.gather(1, order.expand(batch, n, c))
             positions = positions.gather(1, order.expand(-1, -1, 2))

@@ -51,6 +51,8 @@ def nearest_label(
     own = labels[y, x]
     votes = own != IGNORE  # a token that saw only ignored pixels says nothing
     places = np.stack([x, y], 1)[votes] * 4 + 1.5
+    if not votes.any():
+        return np.full(shape, IGNORE, labels.dtype)
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]]
     nearest = cKDTree(places).query(np.stack([columns.ravel(), rows.ravel()], 1))[1]
     return own[votes][nearest].reshape(shape)

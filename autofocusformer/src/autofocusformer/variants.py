@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from shared.errors import UserError
 
+from autofocusformer.clustering import Curve
 from autofocusformer.sampling import Mode, check_sampling
 
 STRIDES = (2, 4, 8)  # S at the ends of stages 1, 2, 3, in canvas cells
@@ -31,6 +33,7 @@ class BackboneConfig:
         shared_neighbourhood: one list of neighbours for each cluster instead of each point. Not the paper's.
         merge_bias_init: `zero` as in the paper, where a kept point's own feature starts with the weight 0; `normal`
             gives it one from the start. Not the paper's.
+        curve: along which points are cut into clusters; the paper's is `snake`, the others are for its ablation.
         in_channels: channels of an image.
     """
 
@@ -47,6 +50,7 @@ class BackboneConfig:
     layer_scale: float = 0.0
     shared_neighbourhood: bool = False
     merge_bias_init: str = "zero"
+    curve: Curve = "snake"
     in_channels: int = 3
 
     def __post_init__(self) -> None:
@@ -64,6 +68,8 @@ class BackboneConfig:
             raise UserError(f"drop_path is {self.drop_path}: it must be at least 0 and below 1")
         if self.merge_bias_init not in ("zero", "normal"):
             raise UserError(f"merge_bias_init is {self.merge_bias_init!r}: choose zero or normal")
+        if self.curve not in get_args(Curve):
+            raise UserError(f"curve is {self.curve!r}: choose one of {', '.join(get_args(Curve))}")
         if self.in_channels < 1:
             raise UserError(f"in_channels is {self.in_channels}: an image has at least one")
         check_sampling(self.rate, self.alpha, self.sampling)
