@@ -1,6 +1,7 @@
 """Files as they are released load strictly, for every variant; what does not fit is listed, what could run is not."""
 
 import argparse
+import contextlib
 import json
 import zipfile
 from pathlib import Path
