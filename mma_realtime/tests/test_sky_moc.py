@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mma_realtime.errors import SkyMapError
 from mma_realtime.sky import healpix, moc
@@ -28,6 +28,7 @@ def test_pixels_are_the_reference_library_s(nside: int) -> None:
     np.testing.assert_array_equal(healpix.neighbours(nside, nested[:8]), GOLDEN[f"neigh_{nside}"])
 
 
+@settings(deadline=None)
 @given(st.integers(0, moc.DEEPEST), st.data())
 def test_uniq_is_level_and_index_to_the_deepest_level(level: int, data: st.DataObject) -> None:
     ipix = data.draw(st.integers(0, 12 * 4**level - 1))
