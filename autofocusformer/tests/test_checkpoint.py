@@ -202,3 +202,13 @@ def test_any_damage_is_one_line(tmp_path: Path, old_format: bool) -> None:
             continue
         refused += 1
     assert refused > 60
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.pth").write_bytes(b"x")
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(UserError, match="may not be read: change its permissions"):
+        read_checkpoint(tmp_path / "a.pth")

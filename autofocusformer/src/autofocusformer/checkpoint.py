@@ -57,9 +57,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} holds a {refused[1]}, which is not loaded because it could run code: if you trust the file, keep "
             "its weights alone by torch.save({'model': torch.load(OLD, weights_only=False)['model']}, NEW)"
         ) from None
-    except (
-        Exception
-    ) as error:  # damaged bytes make an unpickler stumble in any way: struct.error, KeyError, OSError ...
+    except PermissionError:
+        raise UserError(f"{path} may not be read: change its permissions") from None
+    except MemoryError:
+        raise  # says nothing of the file
+    except Exception as error:  # an unpickler stumbles over damaged bytes in any way: struct.error, KeyError, OSError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         what = f"{path} is not a checkpoint of PyTorch's, or it is damaged ({reason})"
         raise UserError(f"{what}: fetch it again") from None
