@@ -28,6 +28,7 @@ from mma_realtime.live.__main__ import main
 from mma_realtime.live.system import Clock, Settings, System, alone, prepare
 from mma_realtime.status.beats import STAGES, Beat
 from mma_realtime.times import utc_iso
+from shared.errors import UserError
 
 spec = importlib.util.spec_from_file_location("search_inputs", Path(__file__).with_name("search_inputs.py"))
 assert spec is not None
@@ -100,7 +101,7 @@ def test_bad_input_is_one_message(tmp_path: Path, words: list[str], message: str
 
 
 def test_a_port_in_use_and_a_file_for_a_folder(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StatusError, match="is in use"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="is in use"):
         main(["--state", str(tmp_path / "state"), "--port", str(taken.getsockname()[1])])
     (tmp_path / "file").touch()
     with pytest.raises(StatusError, match="cannot be written"):

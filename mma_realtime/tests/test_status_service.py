@@ -29,6 +29,7 @@ from mma_realtime.status.app import Looker, create_app, event_stream
 from mma_realtime.status.beats import LATE, LOST, STAGES, Beat, Heart
 from mma_realtime.status.sky_picture import sky_picture
 from mma_realtime.status.watch import Watch
+from shared.errors import UserError
 
 spec = importlib.util.spec_from_file_location("status_inputs", Path(__file__).with_name("status_inputs.py"))
 assert spec is not None
@@ -47,9 +48,10 @@ class Answer(NamedTuple):
     text: str
 
 
-def ask(port: int, path: str, method: str = "GET", authorization: str = "") -> Answer:
+def ask(port: int, path: str, method: str = "GET", authorization: str = "", host: str = "") -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, headers={"Authorization": authorization} if authorization else {})
+    headers = {"Authorization": authorization, "Host": host}
+    connection.request(method, path, headers={name: value for name, value in headers.items() if value})
     response = connection.getresponse()
     stream = response.headers.get_content_type() == "text/event-stream"
     answer = Answer(response.status, response.headers, "" if stream else response.read().decode())
@@ -295,36 +297,38 @@ def test_only_this_machine_needs_no_token(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv(serve.VARIABLE, raising=False)
     assert [serve.token_for(host) for host in ("127.0.0.1", "::1", "localhost")] == ["", "", ""]
     for host in ("0.0.0.0", "192.0.2.1", "example.org", "::"):
-        with pytest.raises(StatusError, match="can be reached from other machines"):
+        with pytest.raises(UserError, match="can be reached from other machines"):
             serve.token_for(host)
     monkeypatch.setenv(serve.VARIABLE, TOKEN)
     assert serve.token_for("0.0.0.0") == TOKEN
     monkeypatch.setenv(serve.VARIABLE, "short")
-    with pytest.raises(StatusError, match="at least 16"):
+    with pytest.raises(UserError, match="at least 16"):
         serve.token_for("0.0.0.0")
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o644)
-    with pytest.raises(StatusError, match="chmod 600"):
+    with pytest.raises(UserError, match="chmod 600"):
         serve.token_for("0.0.0.0", file)
     file.chmod(0o600)
     assert serve.token_for("0.0.0.0", file) == TOKEN
     file.write_text("\n")
-    with pytest.raises(StatusError, match="is empty"):
+    with pytest.raises(UserError, match="is empty"):
         serve.token_for("0.0.0.0", file)
-    with pytest.raises(StatusError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         serve.token_for("0.0.0.0", tmp_path / "none")
 
 
-def test_a_port_in_use_is_said() -> None:
-    with serve.listen(port=0) as first:
-        port = first.getsockname()[1]
-        with pytest.raises(StatusError, match=f"port {port} of 127.0.0.1 is in use: give another --port"):
-            serve.listen(port=port)
-    with pytest.raises(StatusError, match="between 0"):
-        serve.listen(port=70000)
-    with pytest.raises(StatusError, match="no address"):
-        serve.listen("192.0.2.1", 0)
+def test_a_foreign_name_for_this_machine_gets_no_answer_without_a_token(running: tuple[Store, SqliteLog]) -> None:
+    store, bus = running
+    watch = Watch(store.path, bus)
+    with serve.listen(port=0) as bound:
+        port = bound.getsockname()[1]
+        with serve.service(bound, watch):
+            for name in ("127.0.0.1", f"localhost:{port}", f"[::1]:{port}"):
+                assert ask(port, "/status", host=name).status == 200
+            assert ask(port, "/status", host="attacker.example").status == 400
+        with serve.service(bound, watch, TOKEN):
+            assert ask(port, "/status", authorization=f"Bearer {TOKEN}", host="proxy.example").status == 200
 
 
 def test_the_service_answers_on_its_socket_and_lets_go_of_it(running: tuple[Store, SqliteLog]) -> None:

@@ -251,14 +251,3 @@ def test_a_token_is_asked_for(small_checkpoint: Path, shown_scenes: list[Sample]
             assert "nosniff" in reply.headers["x-content-type-options"]
         assert client.get("/api/start", headers={"authorization": "Bearer sixteen letters."}).status_code == 200
         assert client.get("/api/start", auth=("any", "sixteen letters.")).status_code == 200
-
-
-def test_where_it_listens() -> None:
-    with serve.listen("127.0.0.1", 0) as bound:
-        port = bound.getsockname()[1]
-        assert serve.address_of(bound) == f"http://127.0.0.1:{port}/"
-        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use"):
-            serve.listen("127.0.0.1", port)
-    with pytest.raises(UserError, match="a port lies between"):
-        serve.listen("127.0.0.1", 70_000)
-    assert [serve.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0")] == [True] * 3 + [False]

@@ -8,18 +8,17 @@ gets what it has not seen.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import functools
-import hmac
 import json
 import logging
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from shared.serving import brings
 
 from mma_realtime.errors import BusError, SkyMapError, StatusError
 from mma_realtime.gw.units import Seconds
@@ -30,6 +29,7 @@ from mma_realtime.status.watch import Watch
 try:
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, Response, StreamingResponse
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 except ImportError:
     raise StatusError("the status service needs fastapi: pip install 'papers-mma-realtime[status]'") from None
 
@@ -84,19 +84,21 @@ class Looker:
         self._thread.join()
 
 
-def create_app(looker: Looker, token: str = "") -> FastAPI:
+def create_app(looker: Looker, token: str = "", hosts: Sequence[str] = ("127.0.0.1", "localhost")) -> FastAPI:
     """The application.
 
     Args:
         looker: what it shows.
         token: if set, every request has to bring it: as a bearer's, or as the password of basic authentication, which
             is what browsers ask for.
+        hosts: names that a browser may know this service by; `*`: any.
     """
     app = FastAPI(title="mma_realtime status", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
 
     @app.middleware("http")
     async def guarded(request: Request, follow: Callable[[Request], Awaitable[Response]]) -> Response:
-        if token and not _knows(request.headers.get("authorization", ""), token):
+        if token and not brings(request.headers.get("authorization", ""), token):
             response: Response = JSONResponse({"error": "a token is needed"}, 401)
             response.headers["WWW-Authenticate"] = 'Basic realm="mma_realtime", charset="UTF-8"'
         else:
@@ -171,16 +173,3 @@ def _offset(request: Request) -> int:
     """Where a client that comes back was; a header that is no number is as none."""
     text = request.headers.get("last-event-id", "")
     return int(text) if re.fullmatch(r"\d{1,18}", text) else -1
-
-
-def _knows(authorization: str, token: str) -> bool:
-    """Whether the header brings the token; takes as long whatever of it is right."""
-    kind, _, given = authorization.partition(" ")
-    if kind.lower() == "basic":
-        try:
-            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
-            given = ""
-    elif kind.lower() != "bearer":
-        given = ""
-    return hmac.compare_digest(given.encode(), token.encode())

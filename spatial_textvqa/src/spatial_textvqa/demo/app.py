@@ -6,10 +6,7 @@ is shown again is the pixels alone, made anew. Uploads are kept under random nam
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
-import hmac
 import io
 import logging
 import secrets
@@ -22,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shared.errors import UserError
+from shared.serving import brings
 
 from spatial_textvqa import explain
 from spatial_textvqa.ask import Answer, Asker, Candidate
@@ -130,7 +128,7 @@ def create_app(
 
     @app.middleware("http")
     async def guarded(request: Request, follow: Callable[[Request], Awaitable[Response]]) -> Response:
-        if token and not _knows(request.headers.get("authorization", ""), token):
+        if token and not brings(request.headers.get("authorization", ""), token):
             response = _error("a token is needed", 401)
             response.headers["WWW-Authenticate"] = 'Basic realm="spatial_textvqa", charset="UTF-8"'
         else:
@@ -244,19 +242,6 @@ def _text(said: dict[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"expected a text as {key}")
     return value
-
-
-def _knows(authorization: str, token: str) -> bool:
-    """Whether the header brings the token; takes as long whatever of it is right."""
-    kind, _, given = authorization.partition(" ")
-    if kind.lower() == "basic":
-        try:
-            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
-            given = ""
-    elif kind.lower() != "bearer":
-        given = ""
-    return hmac.compare_digest(given.encode(), token.encode())
 
 
 async def _part(value: Any, key: str) -> bytes | None:
