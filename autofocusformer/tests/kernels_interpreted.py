@@ -1,5 +1,5 @@
 """The Triton kernels in Triton's interpreter, on the CPU. `test_kernels.py` runs this file in a process of its own:
-the interpreter has to be chosen before triton is imported. By hand: KERNEL_BACKEND=interpret pytest <this file>.
+the interpreter has to be chosen before triton is imported. By hand: see `shared.kernels.interpreted`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,8 @@ from autofocusformer.kernels.nearest_clusters import reference as nearest_refere
 from autofocusformer.kernels.point_merge import check as merge_check
 from autofocusformer.kernels.point_merge import point_merge
 from autofocusformer.kernels.point_ops import qk
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, Check, compare, draw
-from triton.runtime import interpreter
 
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 EMPTY = torch.empty
 
 
@@ -39,20 +35,6 @@ def poisoned() -> Iterator[None]:
     assert torch.empty(3).isnan().all()
     yield
     torch.empty = EMPTY
-
-
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the kernels that are launched."""
-    names = list[str]()
-    launch = interpreter.GridExecutor.__call__
-
-    def counted(self: interpreter.GridExecutor, *args: object, **kwargs: object) -> None:
-        names.append(self.fn.__name__)
-        launch(self, *args, **kwargs)
-
-    monkeypatch.setattr(interpreter.GridExecutor, "__call__", counted)
-    return names
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,21 +11,12 @@ from autofocusformer.kernels.cluster_attention.check import CHECK as ATTENTION
 from autofocusformer.kernels.point_merge.check import CHECK as MERGE
 from shared.kernels.build import kernel_modules, listed
 from shared.kernels.harness import draw
-
-
-def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "KERNEL_BACKEND")}
-    options = {**clean, "OMP_NUM_THREADS": "1", **env}
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=options, check=False)
+from shared.kernels.interpreted import assert_passes, run_python
 
 
 @pytest.mark.slow
 def test_triton_kernels_in_the_interpreter() -> None:
-    tests = Path(__file__).with_name("kernels_interpreted.py")
-    done = run("-m", "pytest", "-p", "no:randomly", "-p", "no:xdist", str(tests), KERNEL_BACKEND="interpret")
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
-    assert "skipped" not in done.stdout
+    assert_passes(Path(__file__).with_name("kernels_interpreted.py"))
 
 
 def test_the_checks_need_nothing_but_pytorch() -> None:
@@ -41,7 +29,7 @@ def test_the_checks_need_nothing_but_pytorch() -> None:
         "bad = {'lightning', 'pytorch_lightning', 'wandb', 'rich'} & set(sys.modules)\n"
         "print('done', bad)"
     )
-    done = run("-c", code)
+    done = run_python("-c", code)
     assert done.stdout.strip() == "done set()", done.stderr
 
 

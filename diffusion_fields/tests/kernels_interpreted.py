@@ -1,5 +1,5 @@
 """The Triton kernels in Triton's interpreter, on the CPU. `test_kernels.py` runs this file in a process of its own:
-the interpreter has to be chosen before triton is imported. By hand: KERNEL_BACKEND=interpret pytest <this file>.
+the interpreter has to be chosen before triton is imported. By hand: see `shared.kernels.interpreted`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from diffusion_fields.kernels import chamfer_allpairs, fourier_linear, reference
 from diffusion_fields.kernels.chamfer import triton as chamfer_triton
 from diffusion_fields.kernels.checks import CHECKS
 from diffusion_fields.kernels.split_kv import triton as split_triton
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, Check, compare
 from shared.kernels.harness import draw as operands
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from triton.runtime import interpreter
 
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -34,20 +30,6 @@ def poisoned() -> Iterator[None]:
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the kernels that are launched."""
-    names = list[str]()
-    launch = interpreter.GridExecutor.__call__
-
-    def counted(self: interpreter.GridExecutor, *args: object, **kwargs: object) -> None:
-        names.append(self.fn.__name__)
-        launch(self, *args, **kwargs)
-
-    monkeypatch.setattr(interpreter.GridExecutor, "__call__", counted)
-    return names
 
 
 def golden(file: str, key: str) -> Tensor:

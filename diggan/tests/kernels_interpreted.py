@@ -1,5 +1,5 @@
 """The Triton kernels in Triton's interpreter, on the CPU. `test_kernels.py` runs this file in a process of its own:
-the interpreter has to be chosen before triton is imported. By hand: KERNEL_BACKEND=interpret pytest <this file>.
+the interpreter has to be chosen before triton is imported. By hand: see `shared.kernels.interpreted`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,9 @@ from diggan.kernels.grouped_spectral_norm import grouped_spectral_norm
 from diggan.kernels.grouped_spectral_norm import reference as spectral_reference
 from diggan.kernels.grouped_spectral_norm import triton as spectral_triton
 from diggan.kernels.grouped_spectral_norm.layers import normalise_layers
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, Check, compare
 from shared.kernels.harness import draw as operands
-from triton.runtime import interpreter
 
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 GOLDEN = np.load(Path(__file__).parent / "golden" / "diffaugment.npz", allow_pickle=False)
 POLICIES = ["color", "translation", "cutout", "color,translation,cutout", "translation,cutout"]
 # Any order, and operations that come twice: a blank border is coloured, a coloured image shifted out and back.
@@ -47,20 +43,6 @@ def poisoned() -> Iterator[None]:
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the kernels that are launched."""
-    names = list[str]()
-    launch = interpreter.GridExecutor.__call__
-
-    def counted(self: interpreter.GridExecutor, *args: object, **kwargs: object) -> None:
-        names.append(self.fn.__name__)
-        launch(self, *args, **kwargs)
-
-    monkeypatch.setattr(interpreter.GridExecutor, "__call__", counted)
-    return names
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)

@@ -1,5 +1,5 @@
 """The Triton kernels in Triton's interpreter, on the CPU. `test_kernels.py` runs this file in a process of its own:
-the interpreter has to be chosen before triton is imported. By hand: KERNEL_BACKEND=interpret pytest <this file>.
+the interpreter has to be chosen before triton is imported. By hand: see `shared.kernels.interpreted`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ from forward_forward.kernels.ff_label_expand import ff_label_expand
 from forward_forward.kernels.ff_linear import ff_linear_fwd
 from forward_forward.kernels.ff_shared_first import ff_shared_first_fwd, ff_shared_first_wgrad
 from forward_forward.kernels.ff_wgrad import ff_wgrad
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, Check, compare, draw, is_real
 
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 SHAPE = {"N": 37, "K": 50, "M": 29, "C": 10}
 every_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 

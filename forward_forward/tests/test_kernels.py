@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,26 +12,17 @@ from forward_forward.kernels.ff_wgrad_step import ff_wgrad_step_, numbers_of
 from forward_forward.labels import overlay
 from forward_forward.optimiser import SmoothedSGD
 from shared.kernels.harness import Check, draw, is_real, relative_error
-
-
-def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "KERNEL_BACKEND")}
-    options = {**clean, "OMP_NUM_THREADS": "1", **env}
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=options, check=False)
+from shared.kernels.interpreted import assert_passes, run_python
 
 
 def test_triton_kernels_in_the_interpreter() -> None:
-    tests = Path(__file__).with_name("kernels_interpreted.py")
-    done = run("-m", "pytest", "-p", "no:randomly", "-p", "no:xdist", str(tests), KERNEL_BACKEND="interpret")
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
-    assert "skipped" not in done.stdout
+    assert_passes(Path(__file__).with_name("kernels_interpreted.py"))
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    done = run("-c", "import shared.kernels.backend", KERNEL_BACKEND="cuda")
+    done = run_python("-c", "import shared.kernels.backend", KERNEL_BACKEND="cuda")
     assert "KERNEL_BACKEND is 'cuda': use one of auto, reference, triton, interpret" in done.stderr
-    done = run("-c", "import triton, shared.kernels.backend", KERNEL_BACKEND="interpret")
+    done = run_python("-c", "import triton, shared.kernels.backend", KERNEL_BACKEND="interpret")
     assert "has to be set before triton is imported" in done.stderr
 
 
@@ -48,7 +36,7 @@ def test_the_reference_needs_no_triton() -> None:
         "bad = {'lightning', 'pytorch_lightning', 'wandb', 'rich'} & set(sys.modules)\n"
         "print('done', bad)"
     )
-    done = run("-c", code)
+    done = run_python("-c", code)
     assert done.stdout.strip() == "done set()", done.stderr
 
 

@@ -1,5 +1,5 @@
 """The Triton kernels in Triton's interpreter, on the CPU. `test_kernels.py` runs this file in a process of its own:
-the interpreter has to be chosen before triton is imported. By hand: KERNEL_BACKEND=interpret pytest <this file>.
+the interpreter has to be chosen before triton is imported. By hand: see `shared.kernels.interpreted`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,9 @@ from logsobolev_bounds.kernels.quadratic_rows import reference as rows_reference
 from logsobolev_bounds.kernels.tilted_moments import reference as tilted_reference
 from logsobolev_bounds.kernels.tilted_moments import tilted_moments
 from logsobolev_bounds.kernels.tilted_moments import triton as tilted_triton
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, Check, compare
 from shared.kernels.harness import draw as operands
-from triton.runtime import interpreter
 
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 GOLDEN = np.load(Path(__file__).parent / "golden" / "tilted.npz", allow_pickle=False)
 
 
@@ -36,20 +32,6 @@ def poisoned() -> Iterator[None]:
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the kernels that are launched."""
-    names = list[str]()
-    launch = interpreter.GridExecutor.__call__
-
-    def counted(self: interpreter.GridExecutor, *args: object, **kwargs: object) -> None:
-        names.append(self.fn.__name__)
-        launch(self, *args, **kwargs)
-
-    monkeypatch.setattr(interpreter.GridExecutor, "__call__", counted)
-    return names
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)

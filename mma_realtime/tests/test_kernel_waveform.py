@@ -6,9 +6,6 @@ this file runs in a process of its own.
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from hypothesis import strategies as st
 from mma_realtime.gw.waveforms import phenomd_coefficients, taylorf2_coefficients
 from mma_realtime.kernels.waveform import bank, layout, reference, waveform_fd
 from mma_realtime.kernels.waveform.check import CHECK, operands
+from shared.kernels.interpreted import assert_passes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -320,11 +318,4 @@ def test_the_check_meets_every_piece() -> None:
 
 
 def test_triton_kernel_in_the_interpreter() -> None:
-    tests = Path(__file__).with_name("waveform_interpreted.py")
-    clean = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    env = {**clean, "OMP_NUM_THREADS": "1", "KERNEL_BACKEND": "interpret"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:xdist", str(tests)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
-    assert "skipped" not in done.stdout
+    assert_passes(Path(__file__).with_name("waveform_interpreted.py"))

@@ -1,6 +1,5 @@
 """The Triton kernel of waveforms in Triton's interpreter, on the CPU. `test_kernel_waveform.py` runs this file in a
-process of its own: the interpreter has to be chosen before triton is imported. By hand: KERNEL_BACKEND=interpret pytest
-<this file>.
+process of its own: the interpreter has to be chosen before triton is imported. By hand: `shared.kernels.interpreted`.
 """
 
 from __future__ import annotations
@@ -14,13 +13,9 @@ from mma_realtime.gw.waveforms import phenomd_coefficients, taylorf2_coefficient
 from mma_realtime.kernels.waveform import layout, reference, waveform_fd
 from mma_realtime.kernels.waveform import triton as kernel
 from mma_realtime.kernels.waveform.check import CHECK
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, compare, draw
 from torch import Tensor
 from triton.runtime import interpreter
-
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

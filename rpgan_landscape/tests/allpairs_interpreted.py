@@ -1,6 +1,6 @@
 """K3's Triton kernel in Triton's interpreter, on the CPU. `test_allpairs.py` runs this file in a process of its own.
 
-By hand: KERNEL_BACKEND=interpret pytest <this file>.
+By hand: see `shared.kernels.interpreted`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ import torch
 from rpgan_landscape.kernels.allpairs_relativistic import allpairs_relativistic, allpairs_sums, reference, triton
 from rpgan_landscape.kernels.allpairs_relativistic.check import CHECK
 from rpgan_landscape.kernels.allpairs_relativistic.triton import launch_allpairs
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, compare, draw, relative_error
 
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 # N, M: below one tile of 128 x 32; several, the last cut off; one point; more than the 64 tiles of one program.
 SIZES = [(37, 129), (300, 70), (1, 1), (3, 2100)]
 

@@ -1,5 +1,5 @@
 """The Triton kernels in Triton's interpreter, on the CPU. `test_kernels.py` runs this file in a process of its own:
-the interpreter has to be chosen before triton is imported. By hand: KERNEL_BACKEND=interpret pytest <this file>.
+the interpreter has to be chosen before triton is imported. By hand: see `shared.kernels.interpreted`.
 K3 has a file of its own, `allpairs_interpreted.py`.
 """
 
@@ -14,13 +14,10 @@ from rpgan_landscape.kernels.enumerate_states import reference as states
 from rpgan_landscape.kernels.enumerate_states import triton as states_triton
 from rpgan_landscape.kernels.population_train import Recipe, population_train
 from rpgan_landscape.population import WINDOW, draw, run
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, Check, compare
 from shared.kernels.harness import draw as operands
 from torch import nn
 
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 OWN = [check for check in CHECKS if check.kernel != "allpairs_relativistic"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from rpgan_landscape.kernels import allpairs_relativistic as module
 from rpgan_landscape.kernels.allpairs_relativistic import allpairs_relativistic, reference
 from shared.kernels.harness import relative_error
+from shared.kernels.interpreted import assert_passes
 from torch import Tensor
 
 KINDS = reference.KINDS
@@ -55,14 +55,7 @@ def no_definition(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_triton_kernel_in_the_interpreter() -> None:
-    tests = Path(__file__).with_name("allpairs_interpreted.py")
-    clean = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "KERNEL_BACKEND")}
-    env = {**clean, "OMP_NUM_THREADS": "1", "KERNEL_BACKEND": "interpret", "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:xdist", str(tests)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert " passed" in done.stdout
-    assert "skipped" not in done.stdout
+    assert_passes(Path(__file__).with_name("allpairs_interpreted.py"))
 
 
 def test_the_torch_forms_need_no_triton() -> None:

@@ -1,5 +1,5 @@
 """The Triton kernels in Triton's interpreter, on the CPU. `test_kernels.py` runs this file in a process of its own:
-the interpreter has to be chosen before triton is imported. By hand: KERNEL_BACKEND=interpret pytest <this file>.
+the interpreter has to be chosen before triton is imported. By hand: see `shared.kernels.interpreted`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shared.kernels import backend
 from shared.kernels.harness import TOLERANCE, Check, compare
 from shared.kernels.harness import draw as operands
 from spatial_textvqa.kernels.checks import CHECKS
@@ -24,8 +23,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triton.runtime import interpreter
 
-assert backend.BACKEND == "interpret", "start this file with KERNEL_BACKEND=interpret"
-torch.set_num_threads(1)
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -37,20 +34,6 @@ def poisoned() -> Iterator[None]:
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the kernels that are launched."""
-    names = list[str]()
-    launch = interpreter.GridExecutor.__call__
-
-    def counted(self: interpreter.GridExecutor, *args: object, **kwargs: object) -> None:
-        names.append(self.fn.__name__)
-        launch(self, *args, **kwargs)
-
-    monkeypatch.setattr(interpreter.GridExecutor, "__call__", counted)
-    return names
 
 
 @pytest.fixture
