@@ -295,3 +295,19 @@ def test_fewer_classes_than_the_data_have(tmp_path: Path, toy_data: Path) -> Non
     config = changed(model__network="biggan_cifar", model__width=1, data__dataset="cifar100", data__root=str(toy_data))
     with pytest.raises(UserError, match=r"classes is 10: cifar100 has 100; set model\.classes"):
         run(config, 0, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "says"),
+    [
+        ("mlp784", "digits", "digits has 8 x 8 pixels in 1 channel: choose another network, or set data.resize$"),
+        ("biggan64", "mnist", r"choose another network, or set data\.to_rgb and data\.resize$"),
+        ("conv8", "cifar10", "cifar10 has 32 x 32 pixels in 3 channels: choose another network$"),
+    ],
+)
+def test_the_advice_on_images_of_another_shape_helps(
+    network: str, dataset: str, says: str, tmp_path: Path, toy_data: Path
+) -> None:
+    config = changed(model__network=network, model__width=8, data__dataset=dataset, data__root=str(toy_data))
+    with pytest.raises(UserError, match=says):
+        run(config, 0, tmp_path / "run")

@@ -149,9 +149,13 @@ class DigGAN(L.LightningModule):
     def setup(self, stage: str) -> None:
         source, wanted = self.data.source, tuple(self.game.d.image)  # type: ignore[arg-type]
         if source.shape != wanted:
+            missing = ["data.to_rgb"] if source.shape[0] < wanted[0] else []
+            missing += ["data.resize"] if source.shape[1:] != wanted[1:] else []
+            # Colours are not made grey.
+            other = "" if source.shape[0] > wanted[0] else f", or set {' and '.join(missing)}"
             raise UserError(
                 f"network {self.network} takes images of {_in_words(wanted)}, {source.name} has "
-                f"{_in_words(source.shape)}: choose another network, or set data.resize or data.to_rgb"
+                f"{_in_words(source.shape)}: choose another network{other}"
             )
         if self.game.d.classes and int(self.game.d.classes) != source.classes:  # type: ignore[arg-type]
             raise UserError(f"classes is {self.game.d.classes}: {source.name} has {source.classes}; set model.classes")
