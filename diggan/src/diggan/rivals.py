@@ -75,8 +75,7 @@ class CR(Regulariser):
         image = self.image or real.shape[axis + 1 :]
         if len(image) != 3:
             raise RegulariserError(
-                f"cr moves images, these are rows of {real.shape[-1]} numbers: say "
-                "image=(channels, height, width)"
+                f"cr moves images, these are rows of {real.shape[-1]} numbers: say image=(channels, height, width)"
             )
         x = real.reshape(-1, *image)
         mirrored, *shifts = (random.rand(real, real.shape[: axis + 1]).flatten() for _ in range(3))
