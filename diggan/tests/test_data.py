@@ -15,6 +15,7 @@ import torch
 from diggan.data import LimitedImages, load
 from diggan.data.draws import CHUNK, Plan, draw_chunk, image_rows
 from diggan.data.images import stratified_subset, subset
+from PIL import Image
 from shared.errors import UserError
 from shared.runs.plan import read_yaml
 
@@ -94,6 +95,22 @@ def test_class_folders(toy_data: Path, tmp_path: Path, caplog: pytest.LogCapture
         held_out = load("class_folders", tmp_path / "mine")
     assert (len(held_out.images), len(held_out.test_images)) == (5, 5)
     assert "has no test folder" in caplog.text
+
+
+def test_grey_folders_have_one_channel_and_colour_folders_three(toy_data: Path, tmp_path: Path) -> None:
+    """Whatever the files' format: palettes and RGB files may be grey, too."""
+    for part in ("train", "test"):
+        for name, mode in (("cat", "L"), ("dog", "RGB")):
+            (tmp_path / "grey" / part / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = np.arange(256, dtype=np.uint8).reshape(16, 16) + np.uint8(i)
+                Image.fromarray(pixels).convert(mode).save(tmp_path / "grey" / part / name / f"{i}.png")
+    grey = load("class_folders", tmp_path / "grey")
+    assert grey.shape == (1, 16, 16)
+    assert torch.equal(grey.images[1, 0].flatten(), torch.arange(256, dtype=torch.uint8) + 1)
+    assert load("class_folders", tmp_path / "grey", resize=8, to_rgb=True).shape == (3, 8, 8)
+    shutil.copy(toy_data / "pets" / "test" / "cat" / "cat0.png", tmp_path / "grey" / "test" / "cat" / "0.png")
+    assert load("class_folders", tmp_path / "grey", resize=16).shape == (3, 16, 16)  # one of them has colours
 
 
 def test_limited_data(toy_data: Path) -> None:

@@ -10,9 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diggan.gradient_gap import DIGRegularizer
+from diggan.kernels.fused_diffaugment import draw
 from diggan.regulariser import RegulariserError, When, discriminate
+from diggan.training import Batch, Game, adam
 from shared.errors import UserError
 from torch import Tensor, nn
+
+from diggan import nets
 
 VARIANTS = ("official", "pair", "mean", "allpairs", "port")
 
@@ -166,6 +170,70 @@ def test_fakes_and_reals_of_unequal_number_are_refused(case) -> None:
         DIGRegularizer(weight=1.0)(d, fake[:5], real)
 
 
+def test_a_critic_gives_one_logit_for_each_image(case) -> None:
+    """Of a map of logits for each image the first so many would be taken for the batch's."""
+    _, fake, real = case
+    for d, found in ((nn.Linear(5, 3), 36), (nn.Sequential(nn.Flatten(0), nn.Linear(60, 1)), 1)):
+        with pytest.raises(RegulariserError, match=f"D gives {found} numbers for 12 images"):
+            DIGRegularizer(weight=1.0)(d.double(), fake, real)
+
+
+def test_labels_come_for_both_halves(case) -> None:
+    d, fake, real = case
+    for labels in ({"y_fake": torch.zeros(6)}, {"y_real": torch.zeros(6)}):
+        with pytest.raises(RegulariserError, match="labels of the fakes and of the reals: give both, or neither"):
+            DIGRegularizer(weight=1.0)(lambda x, y: d(x), fake, real, **labels)
+
+
+class StyleDiscriminator(nn.Module):
+    """StyleGAN2's form at 16 x 16: scaled weights, blurred strides, residuals over sqrt(2), scaled leaky ReLUs."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        shapes = ((width, 1, 1, 1), (width, width, 3, 3), (width, width, 3, 3), (width, width, 1, 1), (1, width * 64))
+        self.weights = nn.ParameterList(torch.randn(shape) for shape in shapes)
+        self.register_buffer("blur", torch.outer(*[torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8] * 2)[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        grey, first, down, skip, last = (w / w[0].numel() ** 0.5 for w in self.weights)
+
+        def blurred(x: Tensor, pad: int) -> Tensor:
+            return F.conv2d(F.pad(x, [pad] * 4), self.blur.expand(x.shape[1], -1, -1, -1), groups=x.shape[1])
+
+        def act(x: Tensor) -> Tensor:
+            return F.leaky_relu(x, 0.2) * 2**0.5
+
+        x = act(F.conv2d(x, grey))
+        h = act(F.conv2d(x, first, padding=1))
+        h = F.conv2d(blurred(h, 2), down, stride=2)
+        x = (act(h) + F.conv2d(blurred(x, 1), skip, stride=2)) / 2**0.5
+        return x.flatten(1) @ last.T
+
+
+def test_a_stylegan2_type_critic() -> None:
+    """Its norms are those of single images, and the penalty by itself closes their gap."""
+    torch.manual_seed(0)
+    d, reg = StyleDiscriminator(), DIGRegularizer("pair", 1.0)
+    fake, real = torch.randn(6, 1, 16, 16) / 4, torch.randn(6, 1, 16, 16)
+    alone = torch.stack([norms_of_images(d, x[None])[0] for x in (*fake, *real)])
+    torch.testing.assert_close(norms_of_images(d, torch.cat([fake, real])), alone)
+    opt = torch.optim.Adam(d.parameters(), 1e-2, betas=(0.0, 0.99))
+    values = []
+    for _ in range(40):
+        opt.zero_grad()
+        value = reg(d, fake, real)
+        value.backward()
+        opt.step()
+        values.append(value.item())
+    torch.testing.assert_close(values[0], (alone[:6] - alone[6:]).square().mean().item())
+    assert values[-1] < 0.1 * values[0]
+
+
+def norms_of_images(d: nn.Module, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(d(x).sum(), x)[0].flatten(1).norm(dim=1)
+
+
 def test_a_dead_critic_gives_zero_not_nan() -> None:
     """All gradients zero: norms are 0, and so is what reaches the parameters."""
     d = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
@@ -209,6 +277,9 @@ def test_schedules() -> None:
     [
         ({"variant": "best"}, "unknown variant 'best': there are official, pair, mean, allpairs, port"),
         ({"weight": -1}, "weight is -1"),
+        ({"weight": float("nan")}, "weight is nan"),
+        ({"weight": float("inf")}, "weight is inf"),
+        ({"weight": "auto"}, "weight is 'auto'"),
         ({"smoothing": 1}, "smoothing is 1"),
         ({"every": 0}, "every is 0"),
         ({"every": "always"}, "every is 'always'"),
@@ -237,3 +308,16 @@ def test_raw_gradients_see_through_the_augmentation(case) -> None:
         reg = DIGRegularizer(weight=1.0)
         discriminate(d, fake, real, regularisers=[reg], force=True, augment=lambda x: 2 * x, wrt=wrt)
         same(reg.s_fake, factor * norms_of(d, 2 * fake))
+
+
+def test_a_game_leaves_the_choice_of_gradients_to_its_regularisers() -> None:
+    found = {}
+    for wrt in ("augmented", "raw"):
+        torch.manual_seed(0)
+        g, d = nets.build("mlp64", 8)
+        reg = DIGRegularizer(weight=1.0, grad_wrt=wrt)
+        draws = [draw("cutout", n, 8, 8, torch.Generator().manual_seed(1)) for n in (8, 4)]
+        batch = Batch(torch.rand(1, 4, 1, 8, 8), None, torch.randn(2, 4, 32), None, draws)
+        Game(g, d, [reg], policy="cutout").iterate(batch, adam(g, 1e-3), adam(d, 1e-3))
+        found[wrt] = reg.s_real
+    assert (found["raw"] < found["augmented"]).all()  # what lies under the hole has no gradient

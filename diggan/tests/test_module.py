@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,7 @@ def test_in_mixed_precision_every_update_starts_from_the_last() -> None:
         ({"model__lr_g": 0.0}, "lr_g is 0.0 and lr_d 0.0005: both have to be > 0"),
         ({"model__betas": [0.0, 1.0]}, r"betas is .*: both lie in \[0, 1\)"),
         ({"model__samples": 1}, "samples is 1 and final_samples 60: distances need at least 2"),
+        ({"model__final_samples": 9}, "samples is 60 and final_samples 9: .* the inception score's splits at least 10"),
         ({"model__every": 0}, "every is 0: use first_d_step, or a number of G iterations"),
         ({"model__gamma": 1.0}, "unknown key 'model.gamma'"),
         ({"data__dataset": "digit"}, "unknown data set 'digit'.*did you mean digits"),
@@ -294,4 +296,31 @@ def test_names_that_do_not_exist_list_those_that_do() -> None:
 def test_fewer_classes_than_the_data_have(tmp_path: Path, toy_data: Path) -> None:
     config = changed(model__network="biggan_cifar", model__width=1, data__dataset="cifar100", data__root=str(toy_data))
     with pytest.raises(UserError, match=r"classes is 10: cifar100 has 100; set model\.classes"):
+        run(config, 0, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("network", "dataset", "says"),
+    [
+        ("mlp784", "digits", "digits has 8 x 8 pixels in 1 channel: choose another network, or set data.resize$"),
+        ("biggan64", "mnist", r"choose another network, or set data\.to_rgb and data\.resize$"),
+        ("conv8", "cifar10", "cifar10 has 32 x 32 pixels in 3 channels: choose another network$"),
+    ],
+)
+def test_the_advice_on_images_of_another_shape_helps(
+    network: str, dataset: str, says: str, tmp_path: Path, toy_data: Path
+) -> None:
+    config = changed(model__network=network, model__width=8, data__dataset=dataset, data__root=str(toy_data))
+    with pytest.raises(UserError, match=says):
+        run(config, 0, tmp_path / "run")
+
+
+def test_a_reference_too_small_to_compare_with_is_said_before_training(tmp_path: Path, toy_data: Path) -> None:
+    pets = tmp_path / "pets"
+    shutil.copytree(toy_data / "pets", pets)
+    for file in [*(pets / "test" / "cat").iterdir(), *(pets / "test" / "dog").iterdir()][3:8]:
+        file.unlink()
+    small = {"model__network": "biggan_cifar", "model__width": 1, "model__classes": 2}
+    config = changed(**small, data__dataset="class_folders", data__root=str(pets), data__num_samples=None)
+    with pytest.raises(UserError, match=r"class_folders has 5 reference images: precision and recall .* at least 6"):
         run(config, 0, tmp_path / "run")

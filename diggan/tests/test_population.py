@@ -157,3 +157,8 @@ def test_settings_that_do_not_exist_are_one_line(tmp_path: Path) -> None:
         run_together({**CONFIG, "modell": {}}, [0], tmp_path / "x")
     with pytest.raises(UserError, match="only mlp64 and mlp784 train side by side"):
         run_together({**CONFIG, "model": {"network": "conv8"}}, [0], tmp_path / "x")
+
+
+def test_images_of_another_shape_are_refused_side_by_side_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="network mlp784 takes images of 28 x 28 pixels in 1 channel, digits has 8 x 8"):
+        run_population({"network": "mlp784", "width": 8}, {"num_samples": 20}, 1, SEEDS, tmp_path / "run", dry=True)

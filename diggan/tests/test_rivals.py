@@ -114,6 +114,13 @@ def test_cr_moves_reals_and_compares_them_with_themselves(case) -> None:
     assert (straight[straight > 0].diff() > 0).all()
 
 
+def test_rows_of_pixels_cannot_be_moved_without_their_shape() -> None:
+    d, rows = nn.Linear(16, 1), torch.randn(4, 16)
+    with pytest.raises(UserError, match=r"cr moves images, these are rows of 16 numbers: say image="):
+        CR(1.0)(d, rows, rows)
+    assert CR(1.0, image=(1, 4, 4))(d, rows, rows).isfinite()
+
+
 def test_extra_inputs_carry_the_labels_of_the_reals() -> None:
     met = []
 

@@ -18,8 +18,19 @@ from torch import Tensor
 
 from diggan import nets
 from diggan.data import LimitedImages
-from diggan.data.images import spread
-from diggan.evaluation import EvalBN, Judge, check_eval_bn, d_statistics, latents, rounded, sample, summary, thumbnails
+from diggan.data.images import Source, spread
+from diggan.evaluation import (
+    NEIGHBOURS,
+    EvalBN,
+    Judge,
+    check_eval_bn,
+    d_statistics,
+    latents,
+    rounded,
+    sample,
+    summary,
+    thumbnails,
+)
 from diggan.features import InceptionFeatures, inception_file, local_features
 from diggan.gradient_gap import WRT, Variant
 from diggan.kernels.fused_diffaugment import parse_policy
@@ -27,6 +38,7 @@ from diggan.losses import Adversarial
 from diggan.nets import Network
 from diggan.regulariser import Every
 from diggan.rivals import Name, build
+from diggan.scores import SPLITS
 from diggan.training import AutoWeight, Batch, Game, Terms, adam
 
 log = logging.getLogger(__name__)
@@ -104,8 +116,11 @@ class DigGAN(L.LightningModule):
             raise UserError(f"lr_g is {lr_g} and lr_d {lr_d}: both have to be > 0")
         if not all(0 <= beta < 1 for beta in betas):
             raise UserError(f"betas is {betas}: both lie in [0, 1)")
-        if min(samples, final_samples) < 2:
-            raise UserError(f"samples is {samples} and final_samples {final_samples}: distances need at least 2")
+        if samples < 2 or final_samples < SPLITS:
+            raise UserError(
+                f"samples is {samples} and final_samples {final_samples}: distances need at least 2, the inception "
+                f"score's splits at least {SPLITS}"
+            )
         if isinstance(weight, str) and weight != "auto":
             raise UserError(f"weight is {weight!r}: give a number, or auto")
         if weight == "auto" and regulariser == "none":
@@ -147,15 +162,33 @@ class DigGAN(L.LightningModule):
         return {**kept, "latent": g.latent, "classes": g.classes}
 
     def setup(self, stage: str) -> None:
-        source, wanted = self.data.source, tuple(self.game.d.image)  # type: ignore[arg-type]
+        self.check(self.data.source)
+        self.data.plan_options = self.plan_options()
+
+    def check(self, source: Source) -> None:
+        """Before training.
+
+        Raises:
+            UserError: images of another shape or another number of classes than the network's, or so few in the
+                reference set that samples could not be compared with them.
+        """
+        wanted = tuple(self.game.d.image)  # type: ignore[arg-type]
         if source.shape != wanted:
+            missing = ["data.to_rgb"] if source.shape[0] < wanted[0] else []
+            missing += ["data.resize"] if source.shape[1:] != wanted[1:] else []
+            # Colours are not made grey.
+            other = "" if source.shape[0] > wanted[0] else f", or set {' and '.join(missing)}"
             raise UserError(
                 f"network {self.network} takes images of {_in_words(wanted)}, {source.name} has "
-                f"{_in_words(source.shape)}: choose another network, or set data.resize or data.to_rgb"
+                f"{_in_words(source.shape)}: choose another network{other}"
             )
         if self.game.d.classes and int(self.game.d.classes) != source.classes:  # type: ignore[arg-type]
             raise UserError(f"classes is {self.game.d.classes}: {source.name} has {source.classes}; set model.classes")
-        self.data.plan_options = self.plan_options()
+        if len(source.test_labels) <= NEIGHBOURS:
+            raise UserError(
+                f"{source.name} has {len(source.test_labels)} reference images: precision and recall are by the "
+                f"{NEIGHBOURS}th neighbour, so give at least {NEIGHBOURS + 1}"
+            )
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [adam(self.game.g, self.lr_g, self.betas), adam(self.game.d, self.lr_d, self.betas)]

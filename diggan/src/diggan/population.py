@@ -99,6 +99,7 @@ def run_population(
         sets.append(LimitedImages(**data))
         sets[-1].setup()
     settings, first = modules[0], sets[0]
+    settings.check(first.source)
     if settings.game.auto is not None:
         raise UserError("weight: auto sets one weight for all networks: leave out `together`, or give a number")
     game = Game(

@@ -9,6 +9,7 @@ network has none.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -89,7 +90,7 @@ class Regulariser(nn.Module):
         every: `first_d_step` of each G iteration, or all D steps of every so many G iterations.
 
     Raises:
-        RegulariserError (a ValueError): a negative weight, or a schedule that does not exist.
+        RegulariserError (a ValueError): a weight that is negative or no number, or a schedule that does not exist.
     """
 
     needs_grad = True
@@ -99,8 +100,8 @@ class Regulariser(nn.Module):
 
     def __init__(self, weight: float, every: Every = "first_d_step") -> None:
         super().__init__()
-        if weight < 0:
-            raise RegulariserError(f"weight is {weight}: a penalty's weight is not negative")
+        if isinstance(weight, str) or not 0 <= weight < math.inf:
+            raise RegulariserError(f"weight is {weight!r}: a penalty's weight is not negative, and finite")
         if every != "first_d_step" and not (isinstance(every, int) and every >= 1):
             raise RegulariserError(f"every is {every!r}: use first_d_step, or a number of G iterations, at least 1")
         self.weight, self.every = weight, every
@@ -151,7 +152,7 @@ class Regulariser(nn.Module):
             when: where in the training this is; only LeCam asks, whose anchors and penalty start late.
 
         Raises:
-            RegulariserError (a ValueError): more fakes than reals, or fewer.
+            RegulariserError (a ValueError): as `discriminate`.
         """
         force = self.always or self.due(when)
         seen = discriminate(
@@ -193,13 +194,16 @@ def discriminate(
         axis: the batch's, after those of networks side by side.
 
     Raises:
-        RegulariserError (a ValueError): more fakes than reals, or fewer.
+        RegulariserError (a ValueError): more fakes than reals, or fewer; labels of one half only; a D that does not
+            give one logit for each image.
     """
     b, random = real.shape[axis], random or Random()
     if fake.shape[axis] != b:
         raise RegulariserError(
             f"{fake.shape[axis]} fakes and {b} reals: their gradients are compared in pairs, use batches of one size"
         )
+    if (y_fake is None) != (y_real is None):
+        raise RegulariserError("labels of the fakes and of the reals: give both, or neither")
     wrt = wrt or ("raw" if any(reg.grad_wrt == "raw" for reg in regularisers) else "augmented")
     due = [force or reg.due(when) for reg in regularisers]
     by_gradient = any(go and reg.needs_grad for go, reg in zip(due, regularisers))
@@ -221,6 +225,11 @@ def discriminate(
         labels = [] if y_real is None else [y_fake, y_real, *[y_real] * len(extras)]
         logits = d(x, torch.cat(labels, axis)) if labels else d(x)  # type: ignore[arg-type]
         logits = logits.flatten(axis)
+        if logits.shape[axis] != x.shape[axis]:
+            raise RegulariserError(
+                f"D gives {logits.shape[axis]} numbers for {x.shape[axis]} images: one logit for each is needed "
+                "(of a map of logits take the mean)"
+            )
         if logits.dtype in (torch.float16, torch.bfloat16):  # losses and penalties of logits are in float32, too
             logits = logits.float()
         grad = extra_grad = None

@@ -58,6 +58,9 @@ class CR(Regulariser):
     Args:
         flip: half of the images are mirrored (not for digits).
         image: (channels, height, width), where D takes images as rows of pixels.
+
+    Raises:
+        RegulariserError (a ValueError), when it is called: rows of pixels without `image`.
     """
 
     needs_grad = False
@@ -69,7 +72,12 @@ class CR(Regulariser):
         self.flip, self.image = flip, image
 
     def add(self, fake: Tensor, real: Tensor, axis: int, random: Random) -> Tensor:
-        x = real.reshape(-1, *(self.image or real.shape[axis + 1 :]))
+        image = self.image or real.shape[axis + 1 :]
+        if len(image) != 3:
+            raise RegulariserError(
+                f"cr moves images, these are rows of {real.shape[-1]} numbers: say image=(channels, height, width)"
+            )
+        x = real.reshape(-1, *image)
         mirrored, *shifts = (random.rand(real, real.shape[: axis + 1]).flatten() for _ in range(3))
         steps = [
             (u * (2 * largest_shift(size) + 1)).long() - largest_shift(size) for u, size in zip(shifts, x.shape[-2:])

@@ -12,9 +12,10 @@ from diggan.kernels.fused_diffaugment.reference import hole
 ZERO = 0.05  # |x| up to which a pixel counts as mid-grey, where cut-out and translation leave zeros
 INSIDE = 0.25  # share of a hole that has to lie in the image
 CHUNK = 500
+SPLITS = 10  # of the samples, for the inception score
 
 
-def inception_score(probabilities: Float[Tensor, "n classes"], splits: int = 10) -> tuple[float, float]:
+def inception_score(probabilities: Float[Tensor, "n classes"], splits: int = SPLITS) -> tuple[float, float]:
     """exp E KL(p(y|x) || p(y)): mean and population deviation over equal splits, in order; the remainder is dropped.
 
     Raises:

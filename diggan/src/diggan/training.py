@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from shared.errors import UserError
@@ -117,7 +117,7 @@ class Game(nn.Module):
         regularisers: of D.
         loss: `hinge` or `nonsaturating`.
         policy: DiffAugment's, of every image that D gets; empty: none.
-        grad_wrt: see `discriminate`.
+        grad_wrt: see `wrt` of `discriminate`.
         ema: decay of the average of G's parameters and buffers; 0: none.
         ema_start: iteration (from 1) before which the average is a copy.
         axis: the batch's; 1 where networks train side by side.
@@ -133,7 +133,7 @@ class Game(nn.Module):
         regularisers: Sequence[Regulariser] = (),
         loss: Adversarial = "hinge",
         policy: str = "",
-        grad_wrt: Any = "augmented",
+        grad_wrt: Literal["augmented", "raw"] | None = None,
         ema: float = 0.9999,
         ema_start: int = 1000,
         axis: int = 0,

@@ -2,7 +2,8 @@
 
 digits          scikit-learn's 8 x 8 (embedded): a fixed permutation, 897 to train on and 900 as the reference
 mnist, fashion_mnist, cifar10, cifar100     standard files under the data root, see `shared.data.images`
-class_folders   <root>/train/<class>/*.png and <root>/test/<class>/*.png; any names, any size with `resize`
+class_folders   <root>/train/<class>/*.png and <root>/test/<class>/*.png; any names, any size with `resize`;
+                one channel where every image is grey
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from shared.data.cifar import CIFAR100_FILES, read_cifar100
 from shared.data.folders import read_labelled_folder
 from shared.data.images import fingerprint, load_images
@@ -157,11 +158,18 @@ def _folders(root: Path | None, resize: int | None) -> Source:
             root,
             len(test_labels),
         )
+    if _grey(images) and _grey(test_images):
+        images, test_images = images[:, :1], test_images[:, :1]
     parts = images, labels, test_images, test_labels
     tensors = _tensors(parts)
     counts = f"{len(labels):,} training and {len(test_labels):,} reference images of {len(names)} classes"
     detail = f"the folder {root.name}: {counts}"
     return Source("class_folders", "real", *tensors, len(names), 127.5, fingerprint(*parts), detail)
+
+
+def _grey(images: UInt8[np.ndarray, "n 3 h w"]) -> bool:
+    """Whether the three channels are equal in every image."""
+    return bool((images[:, 1:] == images[:, :1]).all())
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
