@@ -212,6 +212,12 @@ def test_what_more_are_reserved_than_asked_is_said_once(caplog: pytest.LogCaptur
         "stage 2, canvas 9 x 9: a rate of 0.2 would keep 3 of 16 points, fewer than the 4 reserved; keeping 4",
         "stage 3, canvas 9 x 9: a rate of 0.2 would keep 0 of 4 points, fewer than the 1 reserved; keeping 1",
     ]
+    caplog.clear()
+    model.resample(rate=0.1)
+    with caplog.at_level(logging.WARNING), torch.no_grad():
+        for _ in range(2):
+            model.stages(torch.randn(1, 3, 36, 36))
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == ["stage 1", "stage 2", "stage 3"]
 
 
 @pytest.mark.parametrize(("size", "rate"), [((32, 32), 0.25), ((96, 96), 0.2), ((130, 97), 0.2)])

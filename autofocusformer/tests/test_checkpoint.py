@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import logging
 import zipfile
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_what_does_not_fit_is_listed() -> None:
     del weights["layers.0.prob_net.bias"]
     weights["layers.9.extra"] = torch.zeros(1)
     weights["head.weight"] = torch.zeros(1000, 64)
-    before = model.head.weight.clone()
+    before, before_all = model.head.weight.clone(), model.state_dict()
     with pytest.raises(UserError) as raised:
         load_weights(model, weights, "w.pth")
     assert str(raised.value) == (
@@ -147,7 +148,8 @@ def test_what_does_not_fit_is_listed() -> None:
         "1 of another shape (head.weight [1000, 64] instead of [10, 64]); see that variant and classes are its own"
     )
     assert torch.equal(model.head.weight, before)
-    with pytest.raises(UserError, match=r"132 missing \(head.bias, .* and 127 more\)|missing .* and \d+ more"):
+    count = len(before_all)
+    with pytest.raises(UserError, match=rf": {count} missing \(head.bias, .*[^,] and {count - 8} more\); see"):
         load_weights(model, {})
 
 
@@ -159,6 +161,18 @@ def test_weights_lie_under_model_or_are_the_file() -> None:
         weights_of({"model": weight, "epoch": 1}, average=True)
     with pytest.raises(UserError, match=r"no weights under 'model' \(it has: nothing\)"):
         weights_of({})
+
+
+def test_names_of_a_wrapped_network_are_read_without_its_prefix(caplog: pytest.LogCaptureFixture) -> None:
+    weights = {"head.bias": torch.zeros(1), "norm.bias": torch.ones(1)}
+    wrapped = {f"module.{name}": value for name, value in weights.items()}
+    with caplog.at_level(logging.WARNING, "autofocusformer.checkpoint"):
+        assert weights_of({"model": weights}) == weights
+        assert not caplog.records
+        assert weights_of({"model": wrapped}, path="w.pth") == weights
+        assert weights_of({"model_ema": wrapped}, average=True) == weights
+    assert caplog.records[0].message.startswith("w.pth: all names begin with 'module.'")
+    assert weights_of({"model": wrapped | {"other": torch.zeros(1)}}).keys() == {*wrapped, "other"}  # not a wrapper's
 
 
 def test_what_could_run_is_not_loaded(tmp_path: Path) -> None:

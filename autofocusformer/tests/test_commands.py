@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +120,42 @@ def test_what_cannot_be_exported_says_why() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + 1 if x.sum().item() > 0 else x
 
+    model = Branching()
     with pytest.raises(UserError, match="cannot be exported as torch-export: ") as error:
-        exported(Branching(), "torch-export", 4, 4)
+        exported(model, "torch-export", 4, 4)
     assert "\n" not in str(error.value)
+    assert model.training  # as it was before
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_exporting_leaves_the_network_in_its_mode(training: bool) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 1), torch.nn.Dropout(0.5)).train(training)
+    assert exported(model, "torchscript", 4, 4)
+    assert [module.training for module in model.modules()] == [training] * 3
+
+
+def test_segmenting_refuses_names_that_clash(ckpt: Path, image: Path, tmp_path: Path) -> None:
+    for other in ("street.jpg", "street_colour.png"):
+        path = folders.save(image.with_name(other), folders.noise(32, 33))
+        with pytest.raises(UserError, match=rf"{other.replace('.', '[.]')}.*would be written to") as error:
+            main(["segment", str(image.parent), "--ckpt", str(ckpt), "--out", str(tmp_path / "out")])
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "out").exists()
+        path.unlink()
+
+
+@pytest.mark.parametrize("command", ["validate", "predict"])
+def test_training_has_no_other_commands(command: str) -> None:
+    train = Path(__file__).parents[1] / "train.py"
+    config = train.with_name("configs") / "synthetic.yaml"
+    done = subprocess.run(
+        [sys.executable, str(train), command, "--config", str(config)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    (line,) = done.stderr.strip().splitlines()
+    assert command in line
+    assert "fit" in line
+    assert "test" in line
 
 
 @pytest.mark.parametrize(
@@ -131,7 +166,18 @@ def test_what_cannot_be_exported_says_why() -> None:
         (["visualise", "{image}", "--ckpt", "{ckpt}", "--size", "0", "9"], "--size 0 9"),
         (["visualise", "{image}", "--ckpt", "{ckpt}", "--sampling", "dense"], "unknown sampling 'dense'"),
         (["visualise", "{image}", "--ckpt", "{ckpt}", "--sampling", "oracle"], "which needs labels"),
+        (["visualise", "{image}", "--ckpt", "no.ckpt", "--out", "{folder}/none/a.svg"], "none is no folder: make"),
+        (
+            ["visualise", "{image}", "--ckpt", "no.ckpt", "--out", "{folder}/a.bmp2"],
+            r"a\.bmp2: a picture is written",
+        ),
+        (["visualise", "{image}", "--ckpt", "no.ckpt", "--out", "{folder}/a"], "a: a picture is written as .*png"),
+        (
+            ["export_tokens", "{image}", "--ckpt", "no.ckpt", "--out", "{folder}/none/a.npz"],
+            "none is no folder: make",
+        ),
         (["segment", "{image}", "--ckpt", "{ckpt}", "--out", "{folder}/o"], "is no folder"),
+        (["segment", "{folder}", "--ckpt", "no.ckpt", "--out", "{image}"], "street.png is a file: give a folder"),
         (["segment", "{folder}", "--ckpt", "{ckpt}", "--out", "{folder}"], "is the folder of the images"),
         (["export", "--out", "x"], "export needs --ckpt, or --variant"),
         (["export", "--ckpt", "{ckpt}", "--out", "x"], "is no classifier"),

@@ -156,6 +156,11 @@ def test_a_batch_of_scenes_brings_the_oracle_s_importance_of_what_is_left_after_
 def test_what_nobody_asks_for_is_not_counted() -> None:
     data = Images(scene=SMALL, batch_size=3, train_images=4)
     data.setup()
+    whole = data.batch("test", [0, 1])
+    data.of_oracle = False
+    partly = data.batch("test", [0, 1])
+    assert partly.oracle.numel() == 0
+    assert torch.equal(partly.objects, whole.objects)
     data.of_tokens = False
     (batch, *_) = iter(data.train_dataloader())
     assert batch.labels.shape == (3, 32, 32)

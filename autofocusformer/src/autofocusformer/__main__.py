@@ -11,6 +11,7 @@ import torch
 from shared.errors import UserError, one_line_errors
 
 FORMS = ("torch-export", "torchscript", "onnx")
+PICTURES = (".svg", ".png", ".pdf", ".jpg")
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -58,8 +59,20 @@ def prepared(path: Path, size: tuple[int, int] | None) -> tuple[np.ndarray, torc
     return image, x
 
 
+def destination(out: Path) -> Path:
+    """`out`, before any work is done for it."""
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: {out.parent} is no folder: make it first")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: give a file in it")
+    return out
+
+
 def visualise(options: argparse.Namespace) -> Path:
     """A picture: the image, importance of stage 1, tokens of stages 2 to 4, and the prediction where there is one."""
+    out = destination(options.out or options.input.with_name(f"{options.input.stem}_tokens.svg"))
+    if out.suffix not in PICTURES:
+        raise UserError(f"--out {out}: a picture is written as {', '.join(PICTURES)}: choose one of these endings")
     import matplotlib.pyplot as plt
     from shared.figures import save, use_house_style
 
@@ -96,12 +109,27 @@ def visualise(options: argparse.Namespace) -> Path:
         axes[1, 2].set_axis_off()
         axes[1, 2].text(0, 0.9, "\n".join(words), va="top", fontsize=8, transform=axes[1, 2].transAxes)
         axes[1, 2].set_title("prediction", fontsize=8)
-    out = options.out or options.input.with_name(f"{options.input.stem}_tokens.svg")
     if out.suffix == ".svg":
         save(figure, out)
     else:
         figure.savefig(out, dpi=150)
     plt.close(figure)
+    return out
+
+
+def labels_and_colours(images: list[Path], folder: Path) -> dict[Path, tuple[Path, Path]]:
+    """Where the classes of each image's pixels go, `<stem>.png`, and their picture, `<stem>_colour.png`.
+
+    Raises:
+        UserError: two images would be written to one file.
+    """
+    out, taken = dict[Path, tuple[Path, Path]](), dict[Path, Path]()
+    for image in images:
+        out[image] = folder / f"{image.stem}.png", folder / f"{image.stem}_colour.png"
+        for path in out[image]:
+            if path in taken:
+                raise UserError(f"{taken[path].name} and {image.name} would be written to {path}: rename one of them")
+            taken[path] = image
     return out
 
 
@@ -113,23 +141,26 @@ def segment(options: argparse.Namespace) -> Path:
     from autofocusformer.pictures import coloured
     from autofocusformer.trained import load
 
+    if not options.input.is_dir():
+        raise UserError(f"{options.input} is no folder: give a folder of images")
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file: give a folder for the pictures")
+    if options.out.exists() and options.out.samefile(options.input):
+        raise UserError(f"--out {options.out} is the folder of the images: choose another, they would be overwritten")
+    written = labels_and_colours(pictures(options.input), options.out)
     loaded = load(options.ckpt, options.variant, options.sampling)
     if not loaded.segments:
         raise UserError(
             f"{options.ckpt} is a classifier: segmenting needs a network that was trained on labelled pixels"
         )
-    if not options.input.is_dir():
-        raise UserError(f"{options.input} is no folder: give a folder of images")
-    if options.out.exists() and options.out.samefile(options.input):
-        raise UserError(f"--out {options.out} is the folder of the images: choose another, they would be overwritten")
     options.out.mkdir(parents=True, exist_ok=True)
-    for path in pictures(options.input):
+    for path, (plain, picture) in written.items():
         image, x = prepared(path, options.size)
         h, w = image.shape[:2]
         labels = loaded.scores(x)[0].argmax(0)[:h, :w].numpy().astype(np.uint8)
-        Image.fromarray(labels).save(options.out / f"{path.stem}.png")
-        Image.fromarray(coloured(labels, len(loaded.names))).save(options.out / f"{path.stem}_colour.png")
-        print(options.out / f"{path.stem}.png")
+        Image.fromarray(labels).save(plain)
+        Image.fromarray(coloured(labels, len(loaded.names))).save(picture)
+        print(plain)
     (options.out / "classes.txt").write_text("\n".join(loaded.names) + "\n", encoding="utf-8")
     return options.out / "classes.txt"
 
@@ -138,9 +169,9 @@ def write_tokens(options: argparse.Namespace) -> Path:
     from autofocusformer.tokens import export_tokens, save_tokens
     from autofocusformer.trained import load
 
+    out = destination(options.out or options.input.with_suffix(".npz"))
     loaded = load(options.ckpt, options.variant, options.sampling)
     _, x = prepared(options.input, options.size)
-    out = options.out or options.input.with_suffix(".npz")
     save_tokens(out, export_tokens(loaded.backbone, x)[0])
     return out
 

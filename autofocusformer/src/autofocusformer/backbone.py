@@ -109,7 +109,7 @@ class Stage(nn.Module):
             )
             for j in range(config.depths[index])
         )
-        self.told: set[tuple[int, int, int]] = set()
+        self.told: set[tuple[int, int, int, float]] = set()
         if index + 1 < STAGES:
             self.downsample = Merging(width, config.widths[index + 1])
             self.prob_net = nn.Linear(width, 1)
@@ -154,11 +154,11 @@ class Stage(nn.Module):
         canvas: Canvas,
         config: BackboneConfig,
     ) -> Int[Tensor, "batch kept"]:
-        """Rows of the points kept. Says once for each size when more are reserved than were asked for."""
+        """Rows of the points kept. Says once for each size and rate when more are reserved than were asked for."""
         n, stride = positions.shape[1], STRIDES[self.index]
         kept, reserved, asked = budget(n, canvas, stride, config.rate, config.sampling)
-        if asked < reserved and (*canvas, n) not in self.told:
-            self.told.add((*canvas, n))
+        if asked < reserved and (*canvas, n, config.rate) not in self.told:
+            self.told.add((*canvas, n, config.rate))
             log.warning(
                 "stage %d, canvas %d x %d: a rate of %g would keep %d of %d points, "
                 "fewer than the %d reserved; keeping %d",

@@ -7,6 +7,7 @@ plain containers only, and of NumPy just the four constructors that its random s
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ import torch
 from shared.errors import UserError
 from torch import Tensor, nn
 
+log = logging.getLogger(__name__)
+
+WRAPPER = "module."  # what DistributedDataParallel puts before every name
 SHOWN = 8  # names listed of each kind before "and n more"
 
 
@@ -73,7 +77,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def weights_of(
     found: Mapping[str, Any], average: bool = False, path: str | Path = "the checkpoint"
 ) -> dict[str, Tensor]:
-    """The weights in a checkpoint's dict: under `model`, with `average` under `model_ema`, or the dict itself."""
+    """The weights in a checkpoint's dict: under `model`, with `average` under `model_ema`, or the dict itself.
+
+    Where all names begin with `module.`, they are read without it, and the log says so.
+    """
     key = "model_ema" if average else "model"
     inner = found.get(key)
     if inner is None and not average and found and all(isinstance(value, Tensor) for value in found.values()):
@@ -81,6 +88,9 @@ def weights_of(
     if not isinstance(inner, Mapping) or not all(isinstance(value, Tensor) for value in inner.values()):
         there = ", ".join(sorted(map(str, found))[:SHOWN]) or "nothing"
         raise UserError(f"{path} has no weights under '{key}' (it has: {there})")
+    if inner and all(name.startswith(WRAPPER) for name in inner):
+        log.warning("%s: all names begin with '%s' (saved from a wrapped network): read without it", path, WRAPPER)
+        return {name.removeprefix(WRAPPER): value for name, value in inner.items()}
     return dict(inner)
 
 

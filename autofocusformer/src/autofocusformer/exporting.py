@@ -20,14 +20,14 @@ Form = Literal["torch-export", "torchscript", "onnx"]
 
 
 def exported(model: nn.Module, form: Form, height: int, width: int, batch: int = 1) -> bytes:
-    """The network as bytes of a file of that form, for images of one size.
+    """The network, as it is in evaluation, as bytes of a file of that form, for images of one size.
 
     Raises:
         UserError: PyTorch cannot bring it into that form; the line says what it said.
     """
     images = torch.zeros(batch, 3, height, width)
-    buffer = io.BytesIO()
-    model = model.eval()
+    buffer, training = io.BytesIO(), model.training
+    model.eval()
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -42,6 +42,8 @@ def exported(model: nn.Module, form: Form, height: int, width: int, batch: int =
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(f"cannot be exported as {form}: {type(error).__name__}: {said}") from None
+    finally:
+        model.train(training)
     return buffer.getvalue()
 
 

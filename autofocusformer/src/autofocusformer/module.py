@@ -267,6 +267,7 @@ class Segmenter(Trained):
         self.register_buffer("class_weight", weight, persistent=False)
 
     def configure_model(self) -> None:
+        self.data.of_oracle = self.config.sampling == "oracle"
         if not hasattr(self, "head"):
             self.data.setup("fit")
             self.build(self.data.classes, self.data.small, self.data.names)

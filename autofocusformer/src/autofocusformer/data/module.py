@@ -45,7 +45,8 @@ TEST_SCENES = 2**31 + 7  # of no training; settings were tried on scenes of seed
 class Scenes(NamedTuple):
     """Normalised images, labels (255: ignored), the oracle's importance and the object tokens of the canvas.
 
-    The last two are of size 0 where the network asks for neither (see `Images.of_tokens`).
+    The last two are of size 0 where the network asks for neither (see `Images.of_tokens`), the oracle's alone where it
+    does not sample by it.
     """
 
     images: Float[Tensor, "b 3 h4 w4"]
@@ -184,6 +185,7 @@ class Images(L.LightningDataModule):
         self.augmentation: Any = None
         self.class_augmentation = imagenet_training(size) if augment else None
         self.of_tokens = True  # a network that looks at labels of pixels alone sets this to False
+        self.of_oracle = True  # one that does not sample by the oracle's importance sets this to False
         self.with_mix = mix
         self.mix: Mix | None = None
         self.sources: dict[str, Any] = {}
@@ -272,9 +274,11 @@ class Images(L.LightningDataModule):
                 images, labels, images.new_zeros(len(images), 0, 0), labels.new_zeros(len(images), 0, 0).bool()
             )
         plain = [one.numpy().astype(np.uint8) for one in labels]
-        oracle = np.stack([rank(label_edges(one)) for one in plain])
-        objects = np.stack([object_tokens(one, self.classes, self.small) for one in plain])
-        return Scenes(images, labels, torch.from_numpy(oracle).float(), torch.from_numpy(objects))
+        objects = torch.from_numpy(np.stack([object_tokens(one, self.classes, self.small) for one in plain]))
+        oracle = images.new_zeros(len(images), 0, 0)
+        if self.of_oracle:
+            oracle = torch.from_numpy(np.stack([rank(label_edges(one)) for one in plain])).float()
+        return Scenes(images, labels, oracle, objects)
 
     def _augmented(self, sample: Labelled) -> Labelled:
         crop = self.crop or tuple(sample.labels.shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -50,12 +51,17 @@ class LightHead(nn.Module):
         for level, (feature, place) in enumerate(zip(features, positions, strict=True)):
             values = self.lateral[level](feature)
             rows = nearest_tokens(cells, place, NEIGHBOURS)
-            near, there = rows_of(values, rows), rows_of(place, rows)
+            there = rows_of(place, rows)
             share = weights(cells, there, POWER).to(values.dtype)
+            # First of every cell its first neighbour, then the second, ...: the sum then runs over whole rows.
+            image = torch.arange(len(values), device=rows.device)[:, None, None] * values.shape[1]
+            near = values.flatten(0, 1).index_select(0, (rows + image).movedim(2, 0).flatten())
             if self.offset is not None:
-                phi = relative_features(there - cells[:, :, None]).to(values.dtype)
-                near = nn.functional.gelu(near + self.offset[level](phi))
-            at_cells = (share[..., None] * near).sum(2)
+                phi = relative_features(there - cells[:, :, None]).movedim(2, 0).flatten(0, 2).to(values.dtype)
+                near = nn.functional.gelu(
+                    torch.addmm(near, phi, self.offset[level].get_parameter("weight").T.to(values.dtype))
+                )
+            at_cells = (share.movedim(2, 0)[..., None] * near.view(-1, *cells.shape[:2], near.shape[1])).sum(0)
             total = at_cells if total is None else total + at_cells
         assert total is not None, "no level was given"
         scores = self.read(total).transpose(1, 2).reshape(total.shape[0], -1, h, w)

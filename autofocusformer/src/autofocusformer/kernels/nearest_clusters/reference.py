@@ -24,6 +24,8 @@ def nearest_clusters(positions: Tensor, centres: Tensor, nnc: int) -> Tensor:
     batch, n, _ = positions.shape
     near = torch.empty(batch, n, nnc, dtype=torch.long, device=positions.device)
     count = centres.shape[1]
+    if nnc == count:  # all are near
+        return near.copy_(torch.arange(count, device=near.device))
     step, images = max(1, TILE // count), max(1, TILE // max(1, n * count))  # several small images at a time
     for one in range(0, batch, images):
         centre = centres[one : one + images, None].double()
