@@ -20,6 +20,8 @@ from logsobolev_bounds.errors import BoundError, Number, checked, confidence, no
 from logsobolev_bounds.losses import zero_one
 from logsobolev_bounds.mgf import log_c, lsi
 
+NOTHING_CLAIMED = Facts()
+
 
 class GradNorm(Metric):
     """Mean over draws and examples of the squared input gradient; every example counts the same."""
@@ -70,10 +72,9 @@ class LSIBound(Metric):
         """Of K prior draws. Kept whole, examples first, so that batches and processes only add rows."""
         if loss.shape != g.shape:
             raise BoundError(f"loss has shape {list(loss.shape)} and g {list(g.shape)}: they are of the same examples")
-        if self.loss and len(loss) != self.loss[0].shape[1]:
-            raise BoundError(
-                f"{len(loss)} draws in this batch, {self.loss[0].shape[1]} in those before: use the same ones throughout"
-            )
+        before = self.loss[0].shape[1] if self.loss else len(loss)
+        if len(loss) != before:
+            raise BoundError(f"{len(loss)} draws in this batch, {before} in those before: use the same ones throughout")
         self.loss.append(loss.double().T)
         self.g.append(g.double().T)
 
@@ -85,7 +86,7 @@ class LSIBound(Metric):
         found = log_c(self.m * lsi(loss.T, g.T, self.alphas)[:, -1])
         return {"C": found.C, "ess": found.ess}
 
-    def bound(self, risk: float, kl: float, facts: Facts = Facts()) -> BoundResult:
+    def bound(self, risk: float, kl: float, facts: Facts = NOTHING_CLAIMED) -> BoundResult:
         """risk + (kl + ln(1/delta) + C) / lambda: an estimate whatever the facts, unreliable where ESS < 10."""
         found = self.compute()
         return assemble_mgf("lsi", risk, kl, found["C"], self.lam, self.delta, facts, found["ess"])
@@ -142,7 +143,7 @@ class KLInverseCertificate(Metric):
         """What the risk of all draws is at most, at confidence delta_mc."""
         return monte_carlo_risk(self.risk, self.draws, self.delta_mc)
 
-    def bound(self, facts: Facts = Facts()) -> BoundResult:
+    def bound(self, facts: Facts = NOTHING_CLAIMED) -> BoundResult:
         """The value with its kind, which follows from the facts; that the risk was inverted is one of them already."""
         value = self.compute()
         terms: dict[str, Number] = {
