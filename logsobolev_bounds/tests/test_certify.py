@@ -282,13 +282,14 @@ def test_mistakes_are_one_line(saved: Path, how: str, arguments: Sequence[str], 
 
 def test_the_command_takes_the_settings_of_the_configuration(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved.with_name("config.yaml").write_text(
-        CONFIG.replace("posterior_draws: 5", "posterior_draws: 5, p_min: 0.01, lambdas: [0.5]")
+        CONFIG.replace("posterior_draws: 5", "posterior_draws: 5, p_min: 0.01, lambdas: [0.5], covariances: [total]")
     )
     assert main(["--ckpt", str(saved), "--prior-draws", "3", "--certificate-draws", "9", "--examples", "100"]) == 0
     written = {each["title"]: each for each in json.loads(saved.with_name("bounds.json").read_text())["bounds"]}
     assert written["LSI, total covariance"]["terms"]["ln(1/delta)/lambda"] == pytest.approx(math.log(20) / 75)
     assert written["clipped kl-inverse"]["value"] <= math.log(100) * (1 + 1e-9)
     assert written["0-1 kl-inverse, 9 draws inverted"]["kind"] == "certificate"
+    assert not {"LSI, Euclidean norm", "LSI, class-corrected"} & written.keys()
     assert "m = 150" in capsys.readouterr().out
 
 

@@ -309,9 +309,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     results, about = certificates(
         module.net, data, args.delta, module.lambdas, prior_draws=args.prior_draws, examples=args.examples,
-        points=module.points, posterior_draws=module.posterior_draws, certificate_draws=args.certificate_draws,
-        p_min=module.p_min, prior_fixed=not args.prior_not_fixed, selected_over=args.selected_over,
-        budget=args.budget_mb * 2**20,
+        points=module.points, modes=module.covariances, posterior_draws=module.posterior_draws,
+        certificate_draws=args.certificate_draws, p_min=module.p_min, prior_fixed=not args.prior_not_fixed,
+        selected_over=args.selected_over, budget=args.budget_mb * 2**20,
     )  # fmt: skip
     show(results, about)
     target = args.ckpt.with_name("bounds.json")
