@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from logsobolev_bounds.certify import Bound, certificates, gibbs_error, main, posterior_risks
+from logsobolev_bounds.certify import Bound, certificates, gibbs_error, loaded, main, posterior_risks
 from logsobolev_bounds.complexity import grid, per_draw
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.models import BayesNet, build, one
@@ -282,14 +282,29 @@ def test_mistakes_are_one_line(saved: Path, how: str, arguments: Sequence[str], 
 
 def test_the_command_takes_the_settings_of_the_configuration(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved.with_name("config.yaml").write_text(
-        CONFIG.replace("posterior_draws: 5", "posterior_draws: 5, p_min: 0.01, lambdas: [0.5]")
+        CONFIG.replace("posterior_draws: 5", "posterior_draws: 5, p_min: 0.01, lambdas: [0.5], covariances: [total]")
     )
     assert main(["--ckpt", str(saved), "--prior-draws", "3", "--certificate-draws", "9", "--examples", "100"]) == 0
     written = {each["title"]: each for each in json.loads(saved.with_name("bounds.json").read_text())["bounds"]}
     assert written["LSI, total covariance"]["terms"]["ln(1/delta)/lambda"] == pytest.approx(math.log(20) / 75)
     assert written["clipped kl-inverse"]["value"] <= math.log(100) * (1 + 1e-9)
     assert written["0-1 kl-inverse, 9 draws inverted"]["kind"] == "certificate"
+    assert not {"LSI, Euclidean norm", "LSI, class-corrected"} & written.keys()
     assert "m = 150" in capsys.readouterr().out
+
+
+def test_the_command_draws_as_validate_does(saved: Path) -> None:
+    """By the run's seed: a run of another one is not certified with the numbers that started its own training."""
+    saved.with_name("config.yaml").write_text(f"seed_everything: 2\n{CONFIG}")
+    assert main(["--ckpt", str(saved), "--prior-draws", "3", "--certificate-draws", "9", "--examples", "100"]) == 0
+    written = {each["title"]: each for each in json.loads(saved.with_name("bounds.json").read_text())["bounds"]}
+    module, data, _ = loaded(saved)
+    few = {"prior_draws": 3, "examples": 100, "posterior_draws": 5, "certificate_draws": 9}
+    for seed, same in ((2, True), (0, False)):
+        results, _ = certificates(module.net, data, seed=seed, **few)
+        for each in results:
+            if each.result.C is not None or each.key == "certificate01":
+                assert (written[each.title]["terms"] == pytest.approx(each.result.terms, rel=1e-12)) == same, each.title
 
 
 @pytest.mark.parametrize(

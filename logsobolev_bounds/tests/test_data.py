@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import torch
 from logsobolev_bounds.data import (
+    CIFAR10DataModule,
+    DigitsDataModule,
     Examples,
+    FashionMNISTDataModule,
+    MNISTDataModule,
     check,
     class_covariances,
     covariance,
@@ -40,6 +44,19 @@ def test_digits_are_split_scaled_and_centred_as_specified() -> None:
     held_out = ready(center="heldout")
     torch.testing.assert_close(held_out.x, raw[:1200] - raw[1200:].mean(0))
     torch.testing.assert_close(ready(center="none").x, raw[:1200])
+
+
+def test_every_data_set_has_a_module_of_its_name(toy_data: Path) -> None:
+    for module, name in (
+        (DigitsDataModule, "digits"), (MNISTDataModule, "mnist"), (FashionMNISTDataModule, "fashion_mnist"),
+        (CIFAR10DataModule, "cifar10"),
+    ):  # fmt: skip
+        settings = {"root": str(toy_data), "m": 40, "center": "heldout", "label_noise": 0.5, "seed": 3}
+        own, same = module(**settings), ready(dataset=name, **settings)
+        own.setup()
+        assert isinstance(own, Examples)
+        assert own.fingerprint == same.fingerprint
+        assert torch.equal(own.x, same.x)
 
 
 def test_what_depends_on_the_training_set_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from logsobolev_bounds.errors import check_covariance
 from logsobolev_bounds.gradnorm import MLPDraws, input_grad_sq, param_grad_sq
 from logsobolev_bounds.gradnorm import rules as layer_rules
 from logsobolev_bounds.gradnorm.inputs import gram_is_cheaper
+from logsobolev_bounds.models import build, one
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -200,6 +202,17 @@ def test_bad_batches_are_refused(change: dict[str, Any], match: str) -> None:
     ):
         with pytest.raises(ValueError, match=match):
             input_grad_sq(**form)
+
+
+def test_a_bayesian_network_without_a_draw_is_refused() -> None:
+    """Weights sampled for each example are no function of an example: one draw has to serve all of them."""
+    net, x, y = build("mlp", 4, 3, 0.3, 1, 5), torch.ones(2, 4), torch.tensor([0, 2])
+    for model_draws in (net, [net, net], nn.ModuleList([net]), lambda x: net(x), net.layers[0]):
+        with pytest.raises(ValueError, match="a bound needs one draw for all of them"):
+            input_grad_sq(model_draws, x, y)
+    stacked = net.draws(2, torch.Generator().manual_seed(0))
+    _, g = input_grad_sq([partial(net.at, one(stacked, k)) for k in range(2)], x, y)
+    torch.testing.assert_close(g, input_grad_sq(MLPDraws([w.weight for w in stacked]), x, y)[1])
 
 
 def test_modes_that_couple_nothing_are_taken() -> None:

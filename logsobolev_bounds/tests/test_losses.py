@@ -57,6 +57,7 @@ def test_objectives_have_gradients_and_take_unbounded_risks(name: str) -> None:
 WRONG = [
     (lambda: losses.nll(LOGITS, Y[:6]), "logits of shape [3, 7, 5], labels [6]"),
     (lambda: losses.zero_one(LOGITS, Y + 1), "labels from 1 to 5: there are classes 0 to 4"),
+    (lambda: losses.zero_one(LOGITS.log(), Y), "a logit is nan: no class is the largest"),
     (lambda: losses.nll(LOGITS, Y - 1), "labels from -1 to 3: there are classes 0 to 4"),
     (lambda: losses.clipped_nll(LOGITS, Y, 0.0), "p_min is 0.0: it is a probability in (0, 1)"),
     (lambda: losses.maurer(torch.ones(()), torch.ones(()), 0), "n is 0: at least one example is needed"),

@@ -283,6 +283,8 @@ CONFIG: dict[str, Any] = {"model": FEW, "data": DIGITS, "trainer": {"max_epochs"
         ("model.lambdas", [0.0, 1.0], "give multiples of m, each > 0"),
         ("model.lambdas", [0.3, 1.0], "lambdas: 0.3 is no multiple of 1.0 / 16: change points"),
         ("model.prior_epochs", 0, "prior_epochs is 0"),
+        ("model.covariances", ["pooled"], r"model\.covariances.*'identity', 'total', 'within'.*'pooled'"),
+        ("model.covariances", [], "covariances: give at least one of identity, total, within, class_corrected"),
         ("model.prior_mode", "learnt_split", "a learnt prior needs a share of the examples, and a fixed one none"),
         ("data.prior_fraction", 0.5, "prior_mode is fixed and data.prior_fraction 0.5"),
         ("data.prior_fraction", 0.999, "prior_fraction is 0.999: of 60 examples it leaves one part empty"),
@@ -315,6 +317,15 @@ def test_two_processes_are_refused_with_one_line(tmp_path: Path) -> None:
     errors = [line for line in done.stderr.splitlines() if re.match("error: ", line)]
     assert errors == ["error: trainer.devices makes 2 processes: it trains in one, set it to 1"], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_covariances_that_were_asked_for_are_those_of_the_bounds() -> None:
+    torch.manual_seed(0)
+    module = BayesClassifier(prior_draws=5, posterior_draws=3, certificate_draws=4, covariances=["within"])
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    (found,) = trainer.validate(module, datamodule=Examples(m=200), verbose=False)
+    assert {"bound/lsi_within", "C/lsi_within", "ess/lsi_within"} <= found.keys()
+    assert not {"bound/lsi", "bound/lsi_euclid", "bound/C"} & found.keys()
 
 
 def test_validate_asks_for_every_bound_of_a_checkpoint() -> None:

@@ -9,7 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logsobolev_bounds.errors import BoundError, covariance_eigenvalues
-from logsobolev_bounds.mgf import herbst, log_c, lsi, moments, on_average, psi, subgamma_fit, tilted
+from logsobolev_bounds.mgf import (
+    class_corrected,
+    comonotone,
+    herbst,
+    log_c,
+    lsi,
+    moments,
+    on_average,
+    psi,
+    subgamma_fit,
+    tilted,
+)
 
 
 def case(seed: int, K: int = 3, N: int = 40, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,6 +120,19 @@ def test_c_does_not_depend_on_order_or_parts() -> None:
     close(shuffled.ess, whole.ess, rtol=1e-12)
     thirds = torch.stack([log_c(part).C for part in H.split(20)])
     close(log_c(thirds).C, whole.C, rtol=1e-12)
+
+
+def test_arrays_are_taken_as_tensors_are() -> None:
+    """As they come out of a file: NumPy's, or lists."""
+    loss, g = torch.rand(2, 3, 20, dtype=torch.float64)
+    y, alphas = torch.arange(20) % 3, torch.linspace(0, 1, 17, dtype=torch.float64)
+    for function, values in (
+        (psi, (loss, alphas)), (tilted, (loss, g, alphas)), (lsi, (loss, g, alphas)), (herbst, (loss, alphas)),
+        (class_corrected, (loss, g, y, alphas)), (on_average, (loss.mean(1), g.mean(1), alphas)),
+        (comonotone, (g.mean(1), alphas)), (log_c, (loss,)), (subgamma_fit, (alphas[1:], loss[0, :16])),
+    ):  # fmt: skip
+        for form in ([v.numpy() for v in values], [v.tolist() for v in values]):
+            torch.testing.assert_close(function(*form), function(*values), rtol=0, atol=0)
 
 
 def test_the_effective_sample_size() -> None:

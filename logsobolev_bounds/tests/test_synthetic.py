@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from logsobolev_bounds.data import Examples
+from logsobolev_bounds.data import Examples, covariance
 from logsobolev_bounds.errors import BoundError
 from logsobolev_bounds.mgf import class_corrected, lsi, psi
 from logsobolev_bounds.synthetic import FlatClasses, SyntheticLinReg, SyntheticLogistic
@@ -24,6 +24,12 @@ def test_logistic_risks_are_those_of_its_examples() -> None:
     x, y = recipe.sample(N, 0)
     w = torch.tensor([[0.5, -0.2], [2.0, 1.0]])
     for one, risk in zip(w, recipe.risk(w).tolist()):
+        assert near(torch.nn.functional.softplus(-(2 * y - 1) * (x @ one)).double(), risk)
+    skewed = SyntheticLogistic((0.4, -1.0), ((2.0, 0.6), (0.6, 0.5)))
+    x, y = skewed.sample(N, 4)
+    within = covariance((2 * y - 1)[:, None] * x)
+    torch.testing.assert_close(within, torch.tensor(skewed.Sigma, dtype=torch.float64), rtol=0.02, atol=0.01)
+    for one, risk in zip(w, skewed.risk(w).tolist()):
         assert near(torch.nn.functional.softplus(-(2 * y - 1) * (x @ one)).double(), risk)
     data = Examples("synthetic_logistic", m=50, center="none", seed=3)
     data.setup()
@@ -52,6 +58,8 @@ def test_flat_classes_have_a_log_mgf_without_a_gradient() -> None:
 def test_wrong_recipes() -> None:
     for call, says in (
         (lambda: SyntheticLogistic().sample(0, 0), "n is 0: at least one example is needed"),
+        (lambda: SyntheticLogistic(Sigma=((1.0, 0.0),)).sample(5, 0), "Sigma has shape"),
+        (lambda: SyntheticLogistic(Sigma=((1.0, 2.0), (2.0, 1.0))).sample(5, 0), "Sigma has the eigenvalue -1"),
         (lambda: SyntheticLinReg((1.0,), -1.0).sample(5, 0), "noise is -1: it is at least 0"),
         (lambda: SyntheticLinReg((1.0,)).risk(torch.ones(1, 1), 0.0), "sigma_lik is 0: it is positive"),
         (lambda: FlatClasses(1.5).sample(5, 0), "pi is 1.5: it lies in"),

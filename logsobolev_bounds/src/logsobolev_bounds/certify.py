@@ -229,7 +229,7 @@ def subgamma(found: PerDraw, m: int) -> dict[str, float]:
 
 
 def loaded(path: Path) -> tuple[Any, Examples, dict[str, Any]]:
-    """A trained module, its data, and its configuration.
+    """A trained module, its data, and its configuration; PyTorch's seed is that of the run.
 
     Raises:
         UserError: no such file, no configuration beside it, a damaged file, or one of another network, prior or m.
@@ -309,9 +309,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     results, about = certificates(
         module.net, data, args.delta, module.lambdas, prior_draws=args.prior_draws, examples=args.examples,
-        points=module.points, posterior_draws=module.posterior_draws, certificate_draws=args.certificate_draws,
-        p_min=module.p_min, prior_fixed=not args.prior_not_fixed, selected_over=args.selected_over,
-        budget=args.budget_mb * 2**20,
+        points=module.points, modes=module.covariances, posterior_draws=module.posterior_draws,
+        certificate_draws=args.certificate_draws, p_min=module.p_min, prior_fixed=not args.prior_not_fixed,
+        selected_over=args.selected_over, seed=torch.initial_seed() % 2**31, budget=args.budget_mb * 2**20,
     )  # fmt: skip
     show(results, about)
     target = args.ckpt.with_name("bounds.json")

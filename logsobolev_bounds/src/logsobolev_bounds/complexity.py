@@ -20,7 +20,7 @@ from torch import Tensor
 from logsobolev_bounds.data import class_covariances, covariance, within_covariance
 from logsobolev_bounds.errors import check_covariance
 from logsobolev_bounds.gradnorm import MLPDraws, input_grad_sq
-from logsobolev_bounds.layers import Weights, explicit_weights_only
+from logsobolev_bounds.layers import Weights
 from logsobolev_bounds.mgf import class_corrected, log_c, lsi, psi
 from logsobolev_bounds.models import MLP, BayesNet, one
 
@@ -100,16 +100,15 @@ def loss_and_gradient(
     if not len(y):
         raise ComplexityError("there are no examples: a mean over none does not exist")
     draws, entry = len(stacked[0].weight), x.element_size()
-    with explicit_weights_only():
-        if isinstance(net, MLP):
-            # Pairs of draw and example held at once, each with its units' activations and gradients.
-            widest = max(w.weight.shape[1] for w in stacked)
-            weights = [w.weight for w in stacked]
-            biases = [w.bias for w in stacked if w.bias is not None] or None
-            pairs = max(draws, budget // (4 * entry * len(stacked) * widest))
-            return input_grad_sq(MLPDraws(weights, biases), x, y, sigma, chunk=pairs)
-        functions = [partial(net.at, one(stacked, k)) for k in range(draws)]
-        return input_grad_sq(functions, x, y, sigma, chunk=max(1, budget // (entry * UNITS * x.shape[1])))
+    if isinstance(net, MLP):
+        # Pairs of draw and example held at once, each with its units' activations and gradients.
+        widest = max(w.weight.shape[1] for w in stacked)
+        weights = [w.weight for w in stacked]
+        biases = [w.bias for w in stacked if w.bias is not None] or None
+        pairs = max(draws, budget // (4 * entry * len(stacked) * widest))
+        return input_grad_sq(MLPDraws(weights, biases), x, y, sigma, chunk=pairs)
+    functions = [partial(net.at, one(stacked, k)) for k in range(draws)]
+    return input_grad_sq(functions, x, y, sigma, chunk=max(1, budget // (entry * UNITS * x.shape[1])))
 
 
 def forward_chunk(net: BayesNet, x: Float[Tensor, "N d"], budget: int) -> int:

@@ -195,6 +195,34 @@ class Examples(L.LightningDataModule):
         self.epoch = state_dict["epoch"]
 
 
+class DigitsDataModule(Examples):
+    """`Examples` of the digits, with its settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("digits", **settings)
+
+
+class MNISTDataModule(Examples):
+    """`Examples` of MNIST under `root`, with its settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("mnist", **settings)
+
+
+class FashionMNISTDataModule(Examples):
+    """`Examples` of Fashion-MNIST under `root`, with its settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("fashion_mnist", **settings)
+
+
+class CIFAR10DataModule(Examples):
+    """`Examples` of CIFAR-10 under `root`, with its settings."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("cifar10", **settings)
+
+
 class Batches:
     """One epoch, every example once, in an order that depends on the run's seed and the epoch only."""
 

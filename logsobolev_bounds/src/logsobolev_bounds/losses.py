@@ -39,8 +39,14 @@ def clipped_nll(
 
 
 def zero_one(logits: Float[Tensor, "*draws N classes"], y: Int[Tensor, " N"]) -> Float[Tensor, "*draws N"]:
-    """1 where another class has the largest logit; among equal ones the first."""
+    """1 where another class has the largest logit; among equal ones the first.
+
+    Raises:
+        BoundError: a logit that is NaN: argmax would take it for the largest, and could call it right.
+    """
     labels = _labels(logits, y)
+    if logits.isnan().any():
+        raise BoundError("a logit is nan: no class is the largest; look for NaN in the weights and the inputs")
     return (logits.argmax(-1) != labels[..., 0]).to(logits.dtype)
 
 

@@ -15,8 +15,8 @@ from shared.errors import UserError
 from torch import Tensor
 
 from logsobolev_bounds import losses
-from logsobolev_bounds.certify import DELTA_MC, LAMBDAS, certificates, posterior_risks
-from logsobolev_bounds.complexity import grid, loss_and_gradient
+from logsobolev_bounds.certify import DELTA_MC, LAMBDAS, MODES, certificates, posterior_risks
+from logsobolev_bounds.complexity import Mode, grid, loss_and_gradient
 from logsobolev_bounds.data import Examples, covariance
 from logsobolev_bounds.models import BayesNet, Name, build
 
@@ -47,6 +47,7 @@ class BayesClassifier(L.LightningModule):
         lambdas, prior_draws, bound_examples, points: of C, see `certify.certificates`.
         posterior_draws, certificate_draws: of risks.
         prior_epochs: of the learnt prior.
+        covariances: that bounds through the log-Sobolev inequality assume (default: `certify.MODES`).
 
     Raises:
         UserError: a name that does not exist (the known are listed), or a value out of its range.
@@ -76,6 +77,7 @@ class BayesClassifier(L.LightningModule):
         posterior_draws: int = 200,
         certificate_draws: int = 1000,
         prior_epochs: int = 20,
+        covariances: list[Mode] | None = None,
     ) -> None:
         super().__init__()
         for key, value, known in (("network", network, get_args(Name)), ("objective", objective, get_args(Objective))):
@@ -96,6 +98,9 @@ class BayesClassifier(L.LightningModule):
             raise UserError("prior_draws, posterior_draws and certificate_draws have to be at least 1")
         if prior_epochs < 1:
             raise UserError(f"prior_epochs is {prior_epochs}: it has to be at least 1")
+        self.covariances = list(MODES) if covariances is None else covariances
+        if not self.covariances or not set(self.covariances) <= set(get_args(Mode)):
+            raise UserError(f"covariances: give at least one of {', '.join(get_args(Mode))}, not {covariances}")
         self.lambdas = list(LAMBDAS) if lambdas is None else lambdas
         if not self.lambdas or not min(self.lambdas) > 0:
             raise UserError(f"lambdas is {self.lambdas}: give multiples of m, each > 0")
@@ -244,6 +249,7 @@ class BayesClassifier(L.LightningModule):
         with torch.inference_mode(False):
             settings: dict[str, Any] = {
                 "prior_draws": self.prior_draws, "examples": self.bound_examples, "points": self.points,
+                "modes": self.covariances,
                 "posterior_draws": self.posterior_draws, "certificate_draws": self.certificate_draws, **few,
             }  # fmt: skip
             results, about = certificates(

@@ -9,29 +9,50 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from logsobolev_bounds.errors import non_negative, positive, sample_size, unit
+from logsobolev_bounds.errors import check_covariance, non_negative, positive, sample_size, unit
 
 
 @dataclass(frozen=True)
 class SyntheticLogistic:
-    """Two classes, y in {0, 1} evenly, x = (2 y - 1) mu + N(0, I)."""
+    """Two classes, y in {0, 1} evenly, x = (2 y - 1) mu + N(0, Sigma): the class -1 of the formulas is called 0 here.
+
+    Args:
+        mu: of the class 1. Sigma: by rows; None: the identity.
+
+    Raises (on use):
+        BoundError: a Sigma that is no covariance of as many numbers.
+    """
 
     mu: tuple[float, ...] = (1.0, 0.5)
+    Sigma: tuple[tuple[float, ...], ...] | None = None
+
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """Of x within a class, in float64."""
+        d = len(self.mu)
+        Sigma = torch.eye(d, dtype=torch.float64)
+        if self.Sigma is not None:
+            Sigma = torch.tensor(self.Sigma, dtype=torch.float64)
+            check_covariance(Sigma, d)
+        return Sigma
 
     def sample(self, n: int, seed: int) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
         sample_size("n", n)
         generator = torch.Generator().manual_seed(seed)
         y = torch.randint(2, (n,), generator=generator)
-        x = (2 * y - 1)[:, None] * torch.tensor(self.mu) + torch.randn(n, len(self.mu), generator=generator)
-        return x, y
+        noise = torch.randn(n, len(self.mu), generator=generator)
+        if self.Sigma is not None:
+            kappa, axes = torch.linalg.eigh(self.covariance())  # a Sigma without full rank has no Cholesky factor
+            noise = noise @ (axes * kappa.clamp_min(0).sqrt()).T.to(noise)
+        return (2 * y - 1)[:, None] * torch.tensor(self.mu) + noise, y
 
     def risk(self, w: Float[Tensor, "W d"]) -> Float[Tensor, " W"]:
-        """E ln(1 + exp(-(2 y - 1) w'x)), by quadrature over the margin, which is N(w'mu, |w|^2)."""
+        """E ln(1 + exp(-(2 y - 1) w'x)), by quadrature over the margin, which is N(w'mu, w'Sigma w)."""
         from logsobolev_bounds.theory import logistic_margin
 
         w = w.double()
         mu = torch.tensor(self.mu, dtype=torch.float64)
-        return logistic_margin(w @ mu, w.norm(dim=1), torch.zeros(1, dtype=torch.float64)).risk
+        std = (w @ self.covariance() * w).sum(1).clamp_min(0).sqrt()
+        return logistic_margin(w @ mu, std, torch.zeros(1, dtype=torch.float64)).risk
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ ESTIMATES = {
     "on_average": "the log-Sobolev inequality is assumed, and bounds on mean loss and gradient under the prior",
     "lipschitz": "the log-Sobolev inequality is assumed, and a linear model of Gaussian inputs",
 }
+# Where C is finite, of the bounds of which that is known (section 3.5).
+FINITE = {
+    "lipschitz": "; it is finite while lambda^2 sigma_p^2 max(kappa) < m: take a smaller lambda or sigma_p",
+}
 THROUGH_MGF = tuple(key for key in ESTIMATES if key not in ("elbo", "alquier_optimal"))
 
 
@@ -128,7 +132,7 @@ def assemble(
     if size is not None and not size >= RELIABLE_ESS:
         reasons.append(f"unreliable: effective sample size {size:.1f} < {RELIABLE_ESS:.0f}, C is under-estimated")
     if value == float("inf"):
-        reasons.append("the value is infinite: C is, at this lambda")
+        reasons.append("the value is infinite: C is, at this lambda" + FINITE.get(name, ""))
     made_of = {key: float(term) for key, term in (terms or {}).items()}
     return BoundResult(name, value, kind, made_of, size, tuple(reasons), None if lam is None else float(lam))
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import check_covariance
 from ..kernels.quadratic_rows import gram_of_first_layer, quadratic_rows
+from ..layers import explicit_weights_only
 from .batch import check_batch, check_labels, check_logits, recording, refuse_coupling, usable
 
 Draw = Callable[[Tensor], Tensor]
@@ -75,7 +76,8 @@ def input_grad_sq(
 
     Raises:
         ValueError: no draws or examples, labels out of range, shapes that do not fit, logits that autograd cannot trace
-            to x, a Sigma that is no covariance, a network with batch normalisation or dropout in training mode.
+            to x, a Sigma that is no covariance, a network with batch normalisation or dropout in training mode, a
+            Bayesian layer that would sample for each example (`LocalReparametrisation`).
     """
     check_batch(x, y)
     if not x.is_floating_point():
@@ -85,7 +87,7 @@ def input_grad_sq(
     if Sigma is not None:
         check_covariance(Sigma, x[0].numel())
         Sigma = Sigma.detach().to(x)
-    with recording():
+    with recording(), explicit_weights_only():
         x, y = usable(x), usable(y)
         if isinstance(model_draws, MLPDraws):
             with torch.no_grad():

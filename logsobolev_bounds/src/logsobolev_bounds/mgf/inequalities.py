@@ -128,7 +128,7 @@ def class_corrected(
     """
     loss, checked_g = check_examples(loss, g)
     assert checked_g is not None
-    alphas = check_grid(alphas)
+    alphas, y = check_grid(alphas), torch.as_tensor(y)
     if y.shape != loss.shape[1:] or y.is_floating_point() or (y < 0).any():
         raise BoundError(
             f"labels of shape {list(y.shape)} and {y.dtype}, {loss.shape[1]} examples: give classes 0, 1, ..."

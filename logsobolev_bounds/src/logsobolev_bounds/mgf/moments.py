@@ -42,11 +42,12 @@ def check_grid(alphas: Float[Tensor, " T"]) -> Float[Tensor, " T"]:
 
 
 def check_examples(loss: Float[Tensor, "K N"], g: Float[Tensor, "K N"] | None = None) -> tuple[Tensor, Tensor | None]:
-    """Both in float64.
+    """Both in float64; arrays and lists are taken, too.
 
     Raises:
         BoundError: not [K, N], no draw or no example, different shapes, NaN or infinity, a negative g.
     """
+    loss = torch.as_tensor(loss, dtype=torch.float64)
     if loss.ndim != 2:
         raise BoundError(f"the loss has shape {list(loss.shape)}: give [draws, examples]")
     if not loss.numel():
@@ -54,6 +55,7 @@ def check_examples(loss: Float[Tensor, "K N"], g: Float[Tensor, "K N"] | None = 
     loss = finite("the loss", loss)
     if g is None:
         return loss, None
+    g = torch.as_tensor(g, dtype=torch.float64)
     if g.shape != loss.shape:
         raise BoundError(f"the loss has shape {list(loss.shape)}, g {list(g.shape)}: one g for each loss")
     return loss, non_negative("g", finite("g", g))

@@ -35,6 +35,7 @@ def log_c(H: Float[Tensor, "K T"]) -> LogC:
     Raises:
         BoundError: no draw, NaN or -infinity.
     """
+    H = torch.as_tensor(H, dtype=torch.float64)
     if H.ndim < 1 or not H.shape[0]:
         raise BoundError(f"H has shape {list(H.shape)}: at least one draw is needed")
     H = checked("H", H, torch.isneginf, "it is m times a log-MGF, at least 0")
@@ -59,6 +60,7 @@ def subgamma_fit(lam: Float[Tensor, " J"], C: Float[Tensor, " J"]) -> SubGamma:
     Raises:
         BoundError: fewer than 3 lambdas, different shapes, lambda or C not positive and finite.
     """
+    lam, C = (torch.as_tensor(each, dtype=torch.float64) for each in (lam, C))
     if lam.ndim != 1 or lam.shape != C.shape or len(lam) < 3:
         raise BoundError(
             f"lambdas of shape {list(lam.shape)}, C {list(C.shape)}: two constants need at least 3 of each"
