@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")  # of a launch, which are the compiler's
 
 
