@@ -206,6 +206,7 @@ def memory() -> dict[str, float]:
     code = (
         "import resource, sys; sys.path.insert(0, sys.argv[1]); import bench, torch\n"
         "b = int(sys.argv[2]); config = bench.SAM4CConfig(); model = bench.SAM4C(config)\n"
+        "assert sum(p.numel() for p in model.parameters()) == 96_633_224\n"
         "model(bench.batch_of(config, b, 20)).square().mean().backward()\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)"
     )
