@@ -194,5 +194,12 @@ def test_bad_settings_are_one_line() -> None:
         relations(boxes, mode="fast")
     with pytest.raises(UserError, match="thr is 0"):
         relations(boxes, thr=0)
+    for bad in (float("nan"), float("inf")):
+        two = torch.zeros(2, 3, 4)
+        two[1, 2, 3] = bad
+        with pytest.raises(UserError, match=rf"box 2 of graph 1 \(0, 0, 0, {bad}\) is not finite: check the boxes"):
+            relations(two)
+        with pytest.raises(UserError, match=rf"box 2 \(0, 0, 0, {bad}\) is not finite"):
+            relations(two[1])
     with pytest.raises(UserError, match="context is 2: use one of 1, 3, 5, 7, 9"):
         head_table(2)
