@@ -150,6 +150,8 @@ def test_boxes_without_area_and_no_boxes() -> None:
     assert relations(torch.zeros(2, 0, 4)).shape == (2, 0, 0)
     assert spatial_graph.mean_degree(relations(torch.zeros(3, 4))) == 0
     assert spatial_graph.mean_degree(relations(point)) == 1
+    graph = torch.tensor([[12, 4, 1], [8, 12, 0], [2, 0, 12]], dtype=torch.uint8)
+    assert spatial_graph.mean_degree(graph) == pytest.approx(4 / 3)
 
 
 def test_labels_dealt_anew_are_the_same_labels_in_the_same_graph() -> None:

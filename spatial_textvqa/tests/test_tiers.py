@@ -46,6 +46,14 @@ def test_the_ledger_names_experiments_of_the_tier(tier: str) -> None:
     assert any(tier in claim.tiers for claim in ledger.claims)
 
 
+def test_only_the_servers_own_numbers_are_of_the_test_split() -> None:
+    """Its answers are not public: an order between two runs of ours has to be one of the validation split."""
+    ledger = read_ledger(HERE, load_plan(HERE, "paper"))
+    assert ledger is not None
+    of_test = [c for c in ledger.claims if "paper" in c.tiers and c.metric.name.startswith("test/")]
+    assert {c.rule.kind for c in of_test} == {"within"}
+
+
 def test_a_gap_is_planned_in_both_settings_of_appearance() -> None:
     for tier in ("quick", "cpu"):
         names = {experiment.name for experiment in load_plan(HERE, tier).experiments}

@@ -44,7 +44,7 @@ class SpatialTextVQA(L.LightningModule):
         text_weights: local file of BERT's weights for the text encoder.
         lr, eps: of Adam; text_lr: factor of the text encoder's rate when it has BERT's weights.
         warmup, warmup_from, drops, drop_by: see `schedule.factor`.
-        beam: width of the search when tested.
+        beam: width of the search, of the looks and when tested.
         keep_best: a number of the looks (`accuracy`, `textvqa`, `anls` ...): the weights of the look where it was
             highest are the ones that are tested; empty: the last ones.
         probes: ask the test scenes otherwise, too (flipped questions, transposed graphs ...).

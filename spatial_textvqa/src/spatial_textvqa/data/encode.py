@@ -10,7 +10,7 @@ import logging
 import string
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from spatial_textvqa.data.sample import Sample
 from spatial_textvqa.phoc import phoc
 from spatial_textvqa.spatial_graph import check_boxes, permute_labels, relations
 from spatial_textvqa.vocabulary import Vocabulary
+from spatial_textvqa.word_vectors import FastText, HashVectors
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +115,18 @@ class Words:
     """
 
     def __init__(self, word_vectors: str = "hash") -> None:
-        from spatial_textvqa.word_vectors import FastText, HashVectors
-
-        self.vectors = HashVectors() if word_vectors == "hash" else FastText(Path(word_vectors))
+        self.vectors: HashVectors | FastText = HashVectors()
+        if word_vectors != "hash":
+            self.vectors = FastText(word_vectors, f"{word_vectors}.words.npz")
         self.row: dict[str, int] = {}
         # Tables with room to grow: a table copied for each new spelling would cost the square of their number.
         self.fasttext, self.phoc = torch.zeros(ROOM, self.vectors.dim), torch.zeros(ROOM, 604)
+
+    def prepare(self, tokens: Iterable[str]) -> None:
+        """Look up all words of a data set now, once: no process that reads samples then needs fastText's matrix."""
+        if isinstance(self.vectors, FastText):
+            self.vectors(list(tokens))
+            self.vectors.save()
 
     def rows(self, tokens: Sequence[str]) -> Int64[Tensor, " n"]:
         """Where the tokens stand in `fasttext` and `phoc`."""

@@ -135,8 +135,10 @@ class TextVQAData(L.LightningDataModule):
                 count = self.counts[f"{part}_samples"] or {"train": 6000, "val": 500, "test": 2000}[part]
                 setattr(self, part, self.encoded(self.drawn(part, count), part))
             return
+        self.tokens_on_disk: set[str] = set()
         for part in ("train", "val", "test"):
             setattr(self, part, self._read(part))
+        self.encoder.words.prepare(self.tokens_on_disk)
         report_lost(self.encoder.taken_lost())
 
     # Scenes ------------------------------------------------------------------------------------------------------
@@ -194,6 +196,7 @@ class TextVQAData(L.LightningDataModule):
 
         names = self.dataset.split("+") if part == "train" else self.dataset.split("+")[:1]
         sets = [QuestionsOnDisk(Path(self.root or data_root()) / name, name, part, most) for name in names]
+        self.tokens_on_disk |= {token for each in sets for row in each.rows for token in row["tokens"]}
         return sets[0] if len(sets) == 1 else ConcatDataset(sets)
 
     # Batches -----------------------------------------------------------------------------------------------------
