@@ -1,6 +1,6 @@
 """What the graph, decoding and attention cost, against the forms that one would write first.
 
-    python spatial_textvqa/benchmarks/bench.py [relations decoding step attention memory]
+    python spatial_textvqa/benchmarks/bench.py [relations decoding step attention memory receipts]
     make bench-spatial_textvqa
 
 One thread, CPU time. Writes bench.json next to this file; exit status 1 where a target was missed. On a machine with a
@@ -219,8 +219,32 @@ def memory() -> dict[str, float]:
     return {"batch": 8.0, "peak_gb": peaks[1], "each_sample_gb": (peaks[1] - peaks[0]) / 6}
 
 
+def receipts() -> dict[str, float | str]:
+    """What `max_ocr` leaves of the receipts, from the data alone: lines cut, test questions with an answer left."""
+    from shared.data.root import MissingData, data_root
+    from shared.runs.plan import read_yaml
+    from spatial_textvqa.data import receipts as read
+    from spatial_textvqa.data.module import TextVQAData
+    from spatial_textvqa.evaluation import answerable
+
+    folder, settings = data_root() / "sroie", read_yaml(HERE.parent / "configs" / "receipts.yaml")["data"]
+    try:
+        names = read.names(folder)
+    except MissingData:
+        return {"receipts": "not run: no DATA_ROOT/sroie"}
+    lines = [read.read_lines(folder / "box" / f"{name}.csv") for name in names]
+    cut = sum(read.samples_of("", each, {}, settings["max_ocr"])[1] for each in lines)
+    data = TextVQAData(**settings)
+    data.setup()
+    return {
+        "receipts": float(len(names)), "lines_cut": cut / sum(map(len, lines)),
+        "answerable_test_questions": answerable(data.test),
+    }  # fmt: skip
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "relations": relations, "decoding": decoding, "step": step, "attention": attention, "memory": memory,
+    "receipts": receipts,
 }  # fmt: skip
 
 

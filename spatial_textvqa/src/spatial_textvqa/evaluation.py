@@ -89,6 +89,14 @@ def measure(model: SAM4C, vocabulary: Vocabulary, data: TensorSet, beam: int = 1
     return out
 
 
+def answerable(data: TensorSet) -> float:
+    """Share of questions with an answer that can be said, by fixed words and tokens that were kept: no accuracy of
+    whole answers is above it.
+    """
+    ways = data.table.drawn(torch.arange(len(data)))
+    return mean((data.table.mask[ways] > 0).any(1).double())
+
+
 def attended(model: SAM4C, data: TensorSet) -> float:
     """Mean attention, in the last layer, from the answer's OCR token to the reference object, relative to uniform.
 

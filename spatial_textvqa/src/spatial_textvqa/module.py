@@ -20,7 +20,7 @@ from torch import Tensor
 from spatial_textvqa.answers import answerable_from_ocr, bce_loss
 from spatial_textvqa.data.module import TextVQAData, given
 from spatial_textvqa.data.tensors import TensorSet
-from spatial_textvqa.evaluation import attended, flips, measure, picture, said, sparsity, spatial_rows
+from spatial_textvqa.evaluation import answerable, attended, flips, measure, picture, said, sparsity, spatial_rows
 from spatial_textvqa.metrics import (
     ANLS,
     STVQAAccuracy,
@@ -229,7 +229,7 @@ class SpatialTextVQA(L.LightningModule):
             self.final = {f"test/{name}": value for name, value in self._looked().items()}
             return
         self.final = {f"test/{k}": v for k, v in measure(self.net, self.data.vocabulary, test, self.beam).items()}
-        self.final["test/mean_degree"] = sparsity(test)
+        self.final |= {"test/mean_degree": sparsity(test), "test/answerable": answerable(test)}
         if self.data.dataset != "scenes":
             return
         self.final["test/reference_attention"] = attended(self.net, test)
