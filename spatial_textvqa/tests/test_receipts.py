@@ -134,3 +134,11 @@ def test_questions_whose_answer_was_cut_are_told_from_the_others(tmp_path: Path)
 
 def said(data: TensorSet) -> list[bool]:
     return [bool(answer.any()) for answer in data.batch(torch.arange(len(data)))["targets"]]
+
+
+def test_the_readme_has_the_measured_ceiling() -> None:
+    folder = Path(__file__).resolve().parent.parent
+    measured = json.loads((folder / "benchmarks" / "bench.json").read_text())["receipts"]
+    readme = " ".join((folder / "README.md").read_text().split())
+    assert f"cuts {100 * measured['lines_cut']:.1f} % of their text lines" in readme
+    assert f"{100 * measured['answerable_test_questions']:.1f} % of the test questions are still among" in readme
