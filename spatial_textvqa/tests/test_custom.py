@@ -136,6 +136,11 @@ def test_statistics_by_hand(tmp_path: Path) -> None:
     assert found["images without text"] == 1
     # EXIT lies in the sign, open to the right of both: every pair is near, so two edges each; none without entities
     assert found["mean degree"] == found["mean degree of all"] == 1.0
+    level = [{"text": text, "box": [x, 20, x + 10, 30]} for text, x in (("a", 60), ("b", 20))]
+    pair = ROW | {"image_id": "pair", "ocr": level, "objects": [], "answers": []}
+    found = custom.statistics(custom.read_questions(written(tmp_path, pair, blank | {"question_id": 2})))
+    # a is right of b at the very same height: 3 in the official mode, 11 in the clean one; none of the other image
+    assert found["pairs that differ between the modes, an image"] == 1 / 2
 
 
 def test_statistics_of_questions_alone(tmp_path: Path) -> None:

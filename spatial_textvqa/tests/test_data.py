@@ -139,7 +139,7 @@ def test_questions_are_cut_to_content_words_and_to_their_length() -> None:
     assert ids.tolist()[6] == 1  # <unk>
     assert mask.sum() == 8
     whole.question("what word is left of the blue circle " * 2)
-    assert whole.cut["questions"] == 1
+    assert whole.lost["questions"] == 1
 
 
 def test_a_question_without_a_known_word_says_what_is_known() -> None:
@@ -165,11 +165,13 @@ def test_what_is_wrong_with_a_sample_names_it(change: dict[str, Any], says: str)
 
 
 def test_what_has_no_room_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    from spatial_textvqa.data import encode
+
     read = encoder(max_objects=4, max_ocr=3)
     batch = read.collate([S.draw(S.Settings(), 0, [0]).sample(0)])
     assert batch["obj_mask"].shape == (1, 4)
     assert batch["relations"].shape == (1, 7, 7)
-    read.report_cut()
+    encode.report_lost(read.taken_lost())
     assert "1 samples had more objects" in caplog.text
     assert "1 samples had more tokens" in caplog.text
 

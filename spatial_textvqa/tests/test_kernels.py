@@ -37,6 +37,19 @@ def test_every_folder_is_checked_and_compiled() -> None:
     assert all(listed(module) for module in kernel_modules("spatial_textvqa"))
 
 
+def test_the_graph_s_kernel_rounds_every_product_as_the_definition_does() -> None:
+    """A fused multiply-add rounds once, not twice: dx dx + dy dy, and areas, would differ in the last bit."""
+    code = (
+        "from shared.kernels.build import binary\n"
+        "from spatial_textvqa.kernels.relations.triton import AOT\n"
+        "for build in AOT:\n"
+        "    ptx = binary(build, 90).asm['ptx']\n"
+        "    print('mul.rn.f64' in ptx, 'fma' in ptx)"
+    )
+    done = run("-c", code)
+    assert done.stdout.splitlines() == ["True False"] * 3, done.stdout + done.stderr
+
+
 def test_the_definition_by_finite_differences() -> None:
     """In float64, with the bias table: rows that see nothing among them."""
     layout, draw = Layout(2, 3, 2), torch.Generator().manual_seed(0)

@@ -114,13 +114,6 @@ def test_a_whole_answer_is_right_at_every_step_that_counts() -> None:
     assert metrics.by_kind(found, torch.tensor([0, 0, 2]), ["on", "left", "right"]) == {"on": 0.5, "right": 0.0}
 
 
-def test_degree_counts_edges_between_valid_entities_but_none_to_itself() -> None:
-    relations = torch.tensor([[12, 4, 1], [8, 12, 0], [2, 0, 12]], dtype=torch.uint8)
-    assert metrics.mean_degree(relations, torch.tensor([True, True, True])) == pytest.approx(4 / 3)
-    assert metrics.mean_degree(relations, torch.tensor([True, True, False])) == pytest.approx(1)
-    assert metrics.mean_degree(relations, torch.tensor([False, False, False])) == 0
-
-
 def test_uniform_attention_is_one_times_uniform() -> None:
     visible = torch.tensor([True, True, True, True, False])
     attention = torch.zeros(2, 5, 5)

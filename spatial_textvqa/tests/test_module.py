@@ -76,6 +76,10 @@ def test_a_broken_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     for out in (whole, resumed):
         del out["train/cpu_seconds"]
     assert resumed == whole
+    # To the bit: accuracies of a few scenes are equal by chance.
+    one, other = (torch.load(tmp_path / run / "last.ckpt", weights_only=True) for run in ("whole", "broken"))
+    one, other = one["state_dict"], other["state_dict"]
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
 def test_what_is_reported_is_the_look_whose_weights_were_kept() -> None:
@@ -161,6 +165,7 @@ def test_files_that_are_no_checkpoint_say_so(tmp_path: Path) -> None:
         ("model", "lr", 0.0, "lr is 0"),
         ("model", "warmup", -1, "warmup is -1"),
         ("model", "beam", 0, "beam is 0"),
+        ("model", "text_layers", -1, "text_layers is -1: at least 0"),
         ("model", "layers", "nx", "layers is 'nx'"),
         ("model", "keep_best", "bleu", "keep_best is bleu: the looks give accuracy"),
         ("model", "depth", 2, "unknown key 'model.depth'"),

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from shared.errors import UserError
 from spatial_textvqa.data import receipts as R
+from spatial_textvqa.data.module import TextVQAData
+from spatial_textvqa.data.tensors import TensorSet
+from spatial_textvqa.evaluation import answerable
 
 ROWS = [
     "100,20,300,20,300,40,100,40,BIG, SHOP & CO",
@@ -111,3 +115,30 @@ def test_the_fingerprint_follows_the_contents(tmp_path: Path) -> None:
     before = R.fingerprint(lay(tmp_path))
     (tmp_path / "key" / "003.json").write_text(json.dumps(FIELDS | {"total": "9.01"}))
     assert R.fingerprint(tmp_path) != before
+
+
+def test_questions_whose_answer_was_cut_are_told_from_the_others(tmp_path: Path) -> None:
+    """With room for five words the company is left, and what is above the date; the date and the total are not."""
+    lay(tmp_path / "sroie")
+    shares = []
+    for room in (5, 50):
+        data = TextVQAData("receipts", str(tmp_path / "sroie"), max_objects=0, max_ocr=room, question_length=8,
+                           question="words", feature_width=1, steps=8)  # fmt: skip
+        data.setup()
+        by_kind = {data.test.kinds[kind]: kept for kind, kept in zip(data.test.kind.tolist(), said(data.test))}
+        shares.append(answerable(data.test))
+        assert by_kind["company"]
+        assert by_kind["total"] == by_kind["date"] == (room == 50)
+    assert shares == [1 / 2, 1.0]
+
+
+def said(data: TensorSet) -> list[bool]:
+    return [bool(answer.any()) for answer in data.batch(torch.arange(len(data)))["targets"]]
+
+
+def test_the_readme_has_the_measured_ceiling() -> None:
+    folder = Path(__file__).resolve().parent.parent
+    measured = json.loads((folder / "benchmarks" / "bench.json").read_text())["receipts"]
+    readme = " ".join((folder / "README.md").read_text().split())
+    assert f"cuts {100 * measured['lines_cut']:.1f} % of their text lines" in readme
+    assert f"{100 * measured['answerable_test_questions']:.1f} % of the test questions are still among" in readme

@@ -150,6 +150,8 @@ def test_boxes_without_area_and_no_boxes() -> None:
     assert relations(torch.zeros(2, 0, 4)).shape == (2, 0, 0)
     assert spatial_graph.mean_degree(relations(torch.zeros(3, 4))) == 0
     assert spatial_graph.mean_degree(relations(point)) == 1
+    graph = torch.tensor([[12, 4, 1], [8, 12, 0], [2, 0, 12]], dtype=torch.uint8)
+    assert spatial_graph.mean_degree(graph) == pytest.approx(4 / 3)
 
 
 def test_labels_dealt_anew_are_the_same_labels_in_the_same_graph() -> None:
@@ -194,5 +196,12 @@ def test_bad_settings_are_one_line() -> None:
         relations(boxes, mode="fast")
     with pytest.raises(UserError, match="thr is 0"):
         relations(boxes, thr=0)
+    for bad in (float("nan"), float("inf")):
+        two = torch.zeros(2, 3, 4)
+        two[1, 2, 3] = bad
+        with pytest.raises(UserError, match=rf"box 2 of graph 1 \(0, 0, 0, {bad}\) is not finite: check the boxes"):
+            relations(two)
+        with pytest.raises(UserError, match=rf"box 2 \(0, 0, 0, {bad}\) is not finite"):
+            relations(two[1])
     with pytest.raises(UserError, match="context is 2: use one of 1, 3, 5, 7, 9"):
         head_table(2)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from shared.errors import UserError
 from shared.runs.plan import load_plan, merge, read_yaml
 from shared.runs.reproduce import read_ledger
 from spatial_textvqa.checkpoint import load_bert
+from spatial_textvqa.data.module import TextVQAData
 from spatial_textvqa.experiment import data_fingerprint, run
+from spatial_textvqa.model import SAM4C, parameter_counts
+from spatial_textvqa.module import SpatialTextVQA, network_config
 
 from spatial_textvqa import checkpoint
 
@@ -39,6 +44,14 @@ def test_the_ledger_names_experiments_of_the_tier(tier: str) -> None:
     ledger = read_ledger(HERE, plan)
     assert ledger is not None
     assert any(tier in claim.tiers for claim in ledger.claims)
+
+
+def test_only_the_servers_own_numbers_are_of_the_test_split() -> None:
+    """Its answers are not public: an order between two runs of ours has to be one of the validation split."""
+    ledger = read_ledger(HERE, load_plan(HERE, "paper"))
+    assert ledger is not None
+    of_test = [c for c in ledger.claims if "paper" in c.tiers and c.metric.name.startswith("test/")]
+    assert {c.rule.kind for c in of_test} == {"within"}
 
 
 def test_a_gap_is_planned_in_both_settings_of_appearance() -> None:
@@ -88,6 +101,24 @@ def test_one_batch_of_the_full_size_scenes_with_a_narrower_network(tmp_path: Pat
     assert 0 <= out["test/accuracy"] <= 1
 
 
+def test_the_full_size_scenes_train_the_published_network_but_for_two_tables() -> None:
+    """What is counted is what `full_size.yaml` says: all of 96,633,224 but BERT's embeddings and the 5,000 answers."""
+    made = config("quick.yaml", "full_size.yaml", data={"train_samples": 1, "val_samples": 1, "test_samples": 1})
+    data = TextVQAData(**made["data"])
+    data.setup()
+    module = SpatialTextVQA(**made["model"])
+    with torch.device("meta"):
+        found = parameter_counts(SAM4C(network_config(module.options, data)))
+    words = data.encoding.question_words
+    golden = json.loads((HERE / "tests/golden/schedule_and_parameters.json").read_text())["parameter_counts"]
+    own = 768 * (len(words) + data.encoding.question_length + 2)
+    assert found["question"] == golden["text_bert_encoder"] + own
+    assert found["classifier"] == len(data.vocabulary) * 769
+    tables = golden["text_bert_embeddings"] + golden["classifier"]
+    assert found["total"] == 96_633_224 - tables + own + found["classifier"]
+    assert f"# {found['total']:,} parameters" in (HERE / "configs/full_size.yaml").read_text()
+
+
 @pytest.mark.slow
 def test_one_batch_of_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random.seed(0)
@@ -106,12 +137,16 @@ def test_one_batch_of_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "test/kind/total" in out
 
 
-def fabricated(root: Path) -> None:
-    """TextVQA and ST-VQA of three questions each, with features of the real form."""
+def fabricated(root: Path, layers: int = 1, answers: int = 6) -> None:
+    """TextVQA and ST-VQA of three questions each, with features of the real form.
+
+    Args:
+        layers: of BERT's weights; answers: V.
+    """
     from transformers import BertConfig, BertModel
 
     with torch.device("meta"):
-        shapes = {name: p.shape for name, p in BertModel(BertConfig(num_hidden_layers=1)).named_parameters()}
+        shapes = {name: p.shape for name, p in BertModel(BertConfig(num_hidden_layers=layers)).named_parameters()}
     # One number, seen as tensors of BERT-base's shapes: the file stays small.
     torch.save(
         {f"bert.{name}": torch.full((1,), 0.01).expand(shape) for name, shape in shapes.items()}, root / "bert.pt"
@@ -123,7 +158,8 @@ def fabricated(root: Path) -> None:
     generator = np.random.default_rng(0)
     for name in ("textvqa", "stvqa"):
         (root / name / "imdb").mkdir(parents=True)
-        (root / name / "fixed_answer_vocab.txt").write_text("<pad>\n<s>\n</s>\n<unk>\nstop\nred\n")
+        words = ["<pad>", "<s>", "</s>", "<unk>", "stop", "red", *(f"word{i}" for i in range(answers - 6))]
+        (root / name / "fixed_answer_vocab.txt").write_text("\n".join(words))
         for kind in ("obj", "ocr"):
             (root / name / "features" / kind).mkdir(parents=True)
         for part in ("train", "val", "test"):
@@ -131,9 +167,9 @@ def fabricated(root: Path) -> None:
             for number in range(3):
                 image = f"{part}{number}"
                 tokens = ["stop", "main", "st"][:number]
-                answers = {} if part == "test" else {"answers": ["stop"] * (10 if name == "textvqa" else 2)}
+                said = {} if part == "test" else {"answers": ["stop"] * (10 if name == "textvqa" else 2)}
                 question = "what is left of the sign" if number % 2 else "what colour is it"
-                rows.append({"question": question, "question_id": number, "image_id": image, **answers,
+                rows.append({"question": question, "question_id": number, "image_id": image, **said,
                              "google_ocr_tokens_filtered": tokens})  # fmt: skip
                 for kind, count in (("obj", 4), ("ocr", len(tokens))):
                     low = generator.uniform(0, 90, (count, 2))
@@ -164,6 +200,28 @@ def test_one_batch_of_the_papers_data_in_their_real_formats(
     out = run(made, 0, tmp_path / "run")
     assert 0 <= out["val/textvqa"] <= 1
     assert loaded == [tmp_path / "bert.pt"]
+
+
+@pytest.mark.slow
+def test_the_full_size_network_takes_a_step_within_12_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paper's configuration as it is, on made-up files: forward, backward, Adam, decoding; in its own process."""
+    fabricated(tmp_path, layers=3, answers=5000)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    trainer = {"fast_dev_run": True, "accelerator": "cpu"}
+    made = config("textvqa.yaml", data={"workers": 0, "batch_size": 2}, trainer=trainer)
+    (tmp_path / "config.json").write_text(json.dumps(made))
+    code = (
+        "import json, resource, sys; from pathlib import Path; from spatial_textvqa.experiment import run\n"
+        "root = Path(sys.argv[1]); out = run(json.loads((root / 'config.json').read_text()), 0, root / 'run')\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "print('\\n' + json.dumps([out['parameters'], out['val/textvqa'], peak]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    parameters, accuracy, peak = json.loads(done.stdout.splitlines()[-1])
+    assert parameters == 96_633_224
+    assert 0 <= accuracy <= 1
+    assert 96_633_224 * 16 < peak < 12e9  # weights, gradients and Adam's two moments are in it
 
 
 def test_the_run_s_key_follows_every_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

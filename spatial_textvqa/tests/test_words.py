@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from shared.errors import UserError
+from spatial_textvqa.data.encode import Words
 from spatial_textvqa.word_vectors import FastText, HashVectors, fnv, grams, read_header
 from spatial_textvqa.wordpiece import WordPiece
 
@@ -57,6 +58,7 @@ def test_a_cache_replaces_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyP
     expected = first(["stop", "日本", "new york"])
     first.save()
     assert [p.name for p in tmp_path.iterdir()] == ["words.npz"]
+    assert first.model is None
     monkeypatch.setattr(FastText, "load", lambda self: pytest.fail("the matrix was read"))
     assert torch.equal(FastText(MODEL, cache)(["stop", "日本", "new york"]), expected)
     with np.load(cache) as file:
@@ -68,6 +70,25 @@ def test_a_cache_replaces_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyP
         FastText(MODEL, cache)
     with pytest.raises(UserError, match="no cache to save"):
         FastText(MODEL).save()
+
+
+def test_the_words_of_a_data_set_are_looked_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tmp_path / "model.bin"
+    model.write_bytes(MODEL.read_bytes())
+    first = Words(str(model))
+    first.prepare(["stop", "new york", "stop"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.bin", "model.bin.words.npz"]
+    monkeypatch.setattr(FastText, "load", lambda self: pytest.fail("the matrix was read"))
+    again = Words(str(model))
+    again.prepare(["new york", "stop"])
+    assert torch.equal(first.fasttext[first.rows(["stop"])], again.fasttext[again.rows(["stop"])])
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    again.vectors.model = object()
+    again.prepare([])
+    assert "not kept (Permission denied)" in caplog.text
 
 
 @pytest.mark.parametrize(

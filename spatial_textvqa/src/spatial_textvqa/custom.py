@@ -22,14 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from shared.errors import UserError
+from torch import Tensor
 
 from spatial_textvqa.answers import answerable_from_ocr
 from spatial_textvqa.data.sample import Sample
 from spatial_textvqa.metrics import is_spatial
 from spatial_textvqa.ocr_files import checked_picture, read_picture, with_features
 from spatial_textvqa.picture import OnBadBox, Picture, Thing, Word, is_unicode, opened_image, parsed_json, read_text
-from spatial_textvqa.spatial_graph import mean_degree, relations
+from spatial_textvqa.spatial_graph import mean_degree, pairs_that_differ, relations
 
 KEYS = {"question_id", "image_id", "question", "answers", "width", "height", "ocr", "objects", "features"}
 MOST_CHARACTERS = 1000  # of a question
@@ -283,7 +285,8 @@ def statistics(questions: Sequence[Question]) -> dict[str, float | int]:
     """Counts and shares of a data file's questions; shares are fractions, those of answers over answered questions.
 
     `spatial` and `OCR-answerable` are the subsets of section 9. `mean degree` is that of the images' graphs, edges of
-    an entity to others; `mean degree of all` is what a graph of every pair would have.
+    an entity to others; `mean degree of all` is what a graph of every pair would have. `pairs that differ` have one
+    label in the official and another in the clean mode of the graph.
     """
     pictures = {question.image_id: question.picture for question in questions}
     answered = [q for q in questions if q.answers]
@@ -303,14 +306,21 @@ def statistics(questions: Sequence[Question]) -> dict[str, float | int]:
         f"objects over {MOST_OBJECTS} an image": sum(max(0, len(p.objects) - MOST_OBJECTS) for p in pictures.values()),
         "mean degree": fmean(map(degree, pictures.values())) if pictures else 0.0,
         "mean degree of all": fmean(max(0, n - 1) for n in entities) if pictures else 0.0,
+        "pairs that differ between the modes, an image": (
+            fmean(pairs_that_differ(boxes_of(p)) for p in pictures.values()) if pictures else 0.0
+        ),
     }
+
+
+def boxes_of(picture: Picture) -> Float[Tensor, "n 4"]:
+    """Boxes of the entities that a graph of the published size has room for."""
+    entities: list[Word | Thing] = [*picture.objects[:MOST_OBJECTS], *picture.words[:MOST_OCR]]
+    return torch.from_numpy(picture.boxes(entities)).reshape(-1, 4)
 
 
 def degree(picture: Picture) -> float:
     """Edges of the spatial graph per entity of a picture, 0 of one without entities."""
-    entities: list[Word | Thing] = [*picture.objects[:MOST_OBJECTS], *picture.words[:MOST_OCR]]
-    boxes = torch.from_numpy(picture.boxes(entities))
-    return mean_degree(relations(boxes)) if entities else 0.0
+    return mean_degree(relations(boxes_of(picture)))
 
 
 def is_question_only(path: Path) -> bool:

@@ -14,15 +14,16 @@ from spatial_textvqa.data.module import TextVQAData
 from spatial_textvqa.data.scenes import SPATIAL
 from spatial_textvqa.data.tensors import Batches, TensorSet
 from spatial_textvqa.metrics import (
+    GroundingAccuracy,
     anls,
     by_kind,
-    mean_degree,
     reference_attention,
     stvqa_accuracy,
     textvqa_accuracy,
     whole_answer,
 )
 from spatial_textvqa.model import SAM4C
+from spatial_textvqa.spatial_graph import mean_degree
 from spatial_textvqa.vocabulary import Vocabulary
 
 ATTENDED = 256  # samples whose attention is looked at
@@ -81,11 +82,19 @@ def measure(model: SAM4C, vocabulary: Vocabulary, data: TensorSet, beam: int = 1
     out |= {f"kind/{name}": value for name, value in by_kind(found.right, data.kind, data.kinds).items() if name}
     for name, function in (("textvqa", textvqa_accuracy), ("stvqa", stvqa_accuracy), ("anls", anls)):
         out[name] = mean([function(text, answers) for text, answers in zip(texts, data.answers) if answers])
-    pointed = data.wanted.any(1)
-    if pointed.any():
-        best = found.pointer.argmax(1, keepdim=True)
-        out["grounding"] = mean(data.wanted.gather(1, best)[pointed, 0].double())
+    if data.wanted.any():
+        grounding = GroundingAccuracy()
+        grounding.update(found.pointer, data.wanted, data.images["ocr_mask"][data.image])
+        out["grounding"] = float(grounding.compute())
     return out
+
+
+def answerable(data: TensorSet) -> float:
+    """Share of questions with an answer that can be said, by fixed words and tokens that were kept: no accuracy of
+    whole answers is above it.
+    """
+    ways = data.table.drawn(torch.arange(len(data)))
+    return mean((data.table.mask[ways] > 0).any(1).double())
 
 
 def attended(model: SAM4C, data: TensorSet) -> float:
@@ -116,9 +125,7 @@ def attended(model: SAM4C, data: TensorSet) -> float:
 
 def sparsity(data: TensorSet, most: int = 500) -> float:
     """Mean degree of the graphs: edges of an entity to others."""
-    valid = torch.cat([data.images["obj_mask"], data.images["ocr_mask"]], 1)
-    graphs = data.images["relations"]
-    return mean([mean_degree(graphs[i], valid[i]) for i in range(min(most, len(graphs)))])
+    return mean([mean_degree(graph) for graph in data.images["relations"][:most]])
 
 
 def flips(model: SAM4C, data: TextVQAData) -> dict[str, float]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torchmetrics import Metric
@@ -75,12 +75,6 @@ def _flip_word(piece: str) -> str:
 
 
 # One image -------------------------------------------------------------------------------------------------------
-
-
-def mean_degree(relations: UInt8[Tensor, "n n"], valid: Bool[Tensor, " n"]) -> float:
-    """Edges of the graph per valid entity, the one to itself not counted."""
-    edges = (relations > 0) & (relations != 12) & valid[:, None] & valid[None, :]
-    return float(edges.sum() / valid.sum().clamp(min=1))
 
 
 def reference_attention(

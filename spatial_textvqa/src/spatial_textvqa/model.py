@@ -86,6 +86,8 @@ class SAM4CConfig:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: at least 1")
+        if self.text_layers < 0:
+            raise UserError(f"text_layers is {self.text_layers}: at least 0")
         for name, known in (("question", ("bert", "words")), ("init", ("bert", "default"))):
             if getattr(self, name) not in known:
                 raise UserError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(known)}")

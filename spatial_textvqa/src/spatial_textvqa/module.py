@@ -20,7 +20,7 @@ from torch import Tensor
 from spatial_textvqa.answers import answerable_from_ocr, bce_loss
 from spatial_textvqa.data.module import TextVQAData, given
 from spatial_textvqa.data.tensors import TensorSet
-from spatial_textvqa.evaluation import attended, flips, measure, picture, said, sparsity, spatial_rows
+from spatial_textvqa.evaluation import answerable, attended, flips, measure, picture, said, sparsity, spatial_rows
 from spatial_textvqa.metrics import (
     ANLS,
     STVQAAccuracy,
@@ -44,7 +44,7 @@ class SpatialTextVQA(L.LightningModule):
         text_weights: local file of BERT's weights for the text encoder.
         lr, eps: of Adam; text_lr: factor of the text encoder's rate when it has BERT's weights.
         warmup, warmup_from, drops, drop_by: see `schedule.factor`.
-        beam: width of the search when tested.
+        beam: width of the search, of the looks and when tested.
         keep_best: a number of the looks (`accuracy`, `textvqa`, `anls` ...): the weights of the look where it was
             highest are the ones that are tested; empty: the last ones.
         probes: ask the test scenes otherwise, too (flipped questions, transposed graphs ...).
@@ -229,7 +229,7 @@ class SpatialTextVQA(L.LightningModule):
             self.final = {f"test/{name}": value for name, value in self._looked().items()}
             return
         self.final = {f"test/{k}": v for k, v in measure(self.net, self.data.vocabulary, test, self.beam).items()}
-        self.final["test/mean_degree"] = sparsity(test)
+        self.final |= {"test/mean_degree": sparsity(test), "test/answerable": answerable(test)}
         if self.data.dataset != "scenes":
             return
         self.final["test/reference_attention"] = attended(self.net, test)

@@ -59,6 +59,8 @@ def predictions_on_disk(asker: Asker, data: QuestionsOnDisk, on_bad_box: str = "
     Raises:
         UserError: a sample that cannot be read; the line names it.
     """
+    from spatial_textvqa.data.encode import report_lost  # slow to import, and the scorer has no use for it
+
     encoder, found = asker.encoder, []
     if on_bad_box == "clip":
         encoder.encoding = replace(encoder.encoding, on_bad_box="clip")
@@ -69,7 +71,7 @@ def predictions_on_disk(asker: Asker, data: QuestionsOnDisk, on_bad_box: str = "
             text, parts = asker.vocabulary.text(said, sample.ocr_tokens)
             image = sample.image_id.removeprefix(f"{data.name}/")
             found.append(Prediction(sample.sample_id, text, image, tuple(source for _, source, _ in parts)))
-    encoder.report_cut()
+    report_lost(encoder.taken_lost())
     return found
 
 

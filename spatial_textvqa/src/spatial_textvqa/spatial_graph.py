@@ -40,8 +40,14 @@ def relations(
             told as any other, and crossing boxes with one centre overlap (3).
 
     Raises:
-        UserError: an unknown mode; a threshold that is not positive.
+        UserError: an unknown mode; a threshold that is not positive; a box that is NaN or infinite.
     """
+    finite = boxes.isfinite().all(-1)
+    if not finite.all():
+        *graph, row = (~finite).nonzero()[0].tolist()
+        where = f" of graph {', '.join(map(str, graph))}" if graph else ""
+        values = ", ".join(f"{v:g}" for v in boxes[(*graph, row)].tolist())
+        raise UserError(f"box {row}{where} ({values}) is not finite: check the boxes (`check_boxes` names the sample)")
     return build_relations(boxes, thr, mode)
 
 

@@ -155,15 +155,21 @@ class FastText(Vectors):
             raise UserError(f"{self.path} needs {need} of memory: fill a cache on a larger machine") from None
 
     def save(self) -> None:
-        """Write the vectors of all words asked for so far into the cache."""
+        """Keep the vectors of all words asked for so far in the cache, and let the matrix go."""
         if self.cache is None:
             raise UserError("no cache to save the word vectors in: name one")
+        if self.model is None:  # nothing was asked for that the cache has not
+            return
         words = sorted(self.known)
-        vectors = np.stack([self.known[word] for word in words]) if words else np.zeros((0, self.dim), np.float32)
         part = self.cache.with_name(self.cache.name + ".part")
-        with part.open("wb") as file:
-            np.savez_compressed(file, source=self.source, words=np.array(words, dtype=np.str_), vectors=vectors)
-        part.replace(self.cache)
+        try:
+            with part.open("wb") as file:
+                vectors = np.stack([self.known[word] for word in words])
+                np.savez_compressed(file, source=self.source, words=np.array(words, dtype=np.str_), vectors=vectors)
+            part.replace(self.cache)
+        except OSError as error:
+            log.warning("%s: the vectors of the words in use are not kept (%s)", self.cache, error.strerror)
+        self.model = None
 
 
 def read_header(path: Path) -> tuple[Header, str]:

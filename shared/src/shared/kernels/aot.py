@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")  # of a launch, which are the compiler's
+
 
 @dataclass(frozen=True)
 class Build:
@@ -19,6 +21,7 @@ class Build:
         types: Triton's name of the type of every argument that is not a constant (`*fp32`, `i32`, `fp32`).
         constants: compile-time constants, and arguments that are known to be 1 (a contiguous axis).
         aligned: arguments divisible by 16, as the launcher finds them for contiguous, aligned tensors.
+        enable_fp_fusion: whether a product and a sum may become one operation, which rounds once (Triton's default).
     """
 
     kernel: Any
@@ -28,6 +31,7 @@ class Build:
     aligned: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 3
+    enable_fp_fusion: bool = True
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +63,6 @@ def variant(
     types |= {n: "i32" for n in numbers if n not in constants} | (scalars or {})
     known = tuple(types) if aligned else ()
     known = tuple(n for n in known if n not in (scalars or {}))
-    options = {k: v for k, v in launch.items() if k in ("num_warps", "num_stages")}
+    options: dict[str, Any] = {k: v for k, v in launch.items() if k in OPTIONS}
     blocks = {k: v for k, v in launch.items() if k not in options}
     return Build(kernel, name, types, constants | blocks, known, **options)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError, one_line_errors
-from shared.kernels.aot import Build
+from shared.kernels.aot import OPTIONS, Build
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes that one block may have (CUDA programming guide)
 
@@ -105,21 +105,26 @@ def parse_report(report: str) -> tuple[int, int]:
     return int(used[1]), int(used[2]) + int(used[3])
 
 
-def compile_for(build: Build, arch: int) -> Compiled:
-    """Compile one variant for one architecture."""
+def binary(build: Build, arch: int) -> Any:
+    """Triton's compiled kernel for one architecture; `asm["ptx"]` and `asm["cubin"]` are its code."""
     import triton
     from triton.backends.compiler import GPUTarget
 
+    options = {name: getattr(build, name) for name in OPTIONS}
+    return triton.compile(source(build), target=GPUTarget("cuda", arch, 32), options=options)
+
+
+def compile_for(build: Build, arch: int) -> Compiled:
+    """Compile one variant for one architecture."""
     name = build.kernel.__name__
     try:
-        options = {"num_warps": build.num_warps, "num_stages": build.num_stages}
-        binary = triton.compile(source(build), target=GPUTarget("cuda", arch, 32), options=options)
-        registers, spilled = resources(binary.asm["cubin"])
+        made = binary(build, arch)
+        registers, spilled = resources(made.asm["cubin"])
     except Exception as error:  # a compiler may fail in any way: it is the table's to say
         lines = str(error).strip().splitlines() or [""]
         return Compiled(name, build.variant, arch, error=f"{type(error).__name__}: {lines[-1][:160]}")
-    tensor_cores = "mma." in binary.asm["ptx"]
-    return Compiled(name, build.variant, arch, registers, spilled, binary.metadata.shared, tensor_cores)
+    tensor_cores = "mma." in made.asm["ptx"]
+    return Compiled(name, build.variant, arch, registers, spilled, made.metadata.shared, tensor_cores)
 
 
 def compile_module(module: str, arch: int) -> list[Compiled]:

@@ -32,10 +32,14 @@ def uniform(seed: int, indices: Int64[np.ndarray, " n"], stream: int, count: int
     return (_bits(seed, indices, stream, count) >> np.uint64(11)) * 2.0**-53
 
 
+def seeds(seed: int, indices: Int64[np.ndarray, " n"], stream: int) -> list[int]:
+    """A seed below 2^63 for each index, for a generator of its own."""
+    return (_bits(seed, indices, stream, 1)[:, 0] >> np.uint64(1)).tolist()
+
+
 def normal(seed: int, indices: Int64[np.ndarray, " n"], stream: int, count: int) -> Float32[np.ndarray, "n count"]:
     """Standard normal numbers, from a generator of its own for each index."""
     out, generator = torch.empty(len(indices), count), torch.Generator()
-    seeds = _bits(seed, indices, stream, 1)[:, 0] >> np.uint64(1)
-    for row, own in zip(out, seeds.tolist()):
+    for row, own in zip(out, seeds(seed, indices, stream)):
         row.normal_(generator=generator.manual_seed(own))
     return out.numpy()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import string
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,20 @@ from spatial_textvqa.data.sample import Sample
 from spatial_textvqa.phoc import phoc
 from spatial_textvqa.spatial_graph import check_boxes, permute_labels, relations
 from spatial_textvqa.vocabulary import Vocabulary
+from spatial_textvqa.word_vectors import FastText, HashVectors
 
 log = logging.getLogger(__name__)
 
 PAD_WORD, UNKNOWN_WORD = "<pad>", "<unk>"
 ROOM = 1024  # spellings that the tables of word vectors have room for at first
 GRAPHS_KEPT = 30_000  # images; 22.5 kB each at full size
+LOST = {
+    "objects": "more objects than max_objects keeps",
+    "tokens": "more tokens than max_ocr keeps",
+    "questions": "a question longer than question_length",
+    "fewer": "fewer feature rows than OCR tokens",
+    "more": "more feature rows than OCR tokens",
+}
 Batch = dict[str, Any]
 
 
@@ -106,12 +115,18 @@ class Words:
     """
 
     def __init__(self, word_vectors: str = "hash") -> None:
-        from spatial_textvqa.word_vectors import FastText, HashVectors
-
-        self.vectors = HashVectors() if word_vectors == "hash" else FastText(Path(word_vectors))
+        self.vectors: HashVectors | FastText = HashVectors()
+        if word_vectors != "hash":
+            self.vectors = FastText(word_vectors, f"{word_vectors}.words.npz")
         self.row: dict[str, int] = {}
         # Tables with room to grow: a table copied for each new spelling would cost the square of their number.
         self.fasttext, self.phoc = torch.zeros(ROOM, self.vectors.dim), torch.zeros(ROOM, 604)
+
+    def prepare(self, tokens: Iterable[str]) -> None:
+        """Look up all words of a data set now, once: no process that reads samples then needs fastText's matrix."""
+        if isinstance(self.vectors, FastText):
+            self.vectors(list(tokens))
+            self.vectors.save()
 
     def rows(self, tokens: Sequence[str]) -> Int64[Tensor, " n"]:
         """Where the tokens stand in `fasttext` and `phoc`."""
@@ -142,7 +157,7 @@ class Encoder:
         self.words = Words(encoding.word_vectors)
         self.question_row = {word: i for i, word in enumerate(encoding.question_words)}
         self.graphs: dict[str, UInt8[np.ndarray, "n n"]] = {}
-        self.cut = {"objects": 0, "tokens": 0, "questions": 0}  # samples of which something was cut
+        self.lost: Counter[str] = Counter()  # samples of which something was cut, by what it was
         self.wordpiece: Any = None
         if encoding.question == "bert":
             from spatial_textvqa.wordpiece import WordPiece
@@ -162,7 +177,7 @@ class Encoder:
         length = self.encoding.question_length
         if self.wordpiece is not None:
             pieces = self.wordpiece.ids(text)
-            self.cut["questions"] += len(pieces) > length
+            self.lost["questions"] += len(pieces) > length
             pieces = pieces[:length]  # a plain cut: an over-long question loses its [SEP]
             mask = torch.arange(length) < len(pieces)
             return torch.tensor(pieces + [0] * (length - len(pieces))), mask
@@ -173,7 +188,7 @@ class Encoder:
             words_known = ", ".join(self.encoding.question_words[2:])
             raise UserError(f"{where}no word of the question {text!r} is known to this model; it knows {words_known}")
         kept = known if self.encoding.question == "content" else [word for word in words if word]
-        self.cut["questions"] += len(kept) > length
+        self.lost["questions"] += len(kept) > length
         found = [self.question_row.get(word, 1) for word in kept[:length]]
         ids = torch.tensor(found + [0] * (length - len(found)))
         return ids, ids > 0
@@ -183,8 +198,10 @@ class Encoder:
     def image(self, sample: Sample) -> dict[str, Tensor]:
         """Everything of a sample but its question and answers, padded to `max_objects` and `max_ocr`."""
         e = self.encoding
-        self.cut["objects"] += len(sample.obj_boxes) > e.max_objects
-        self.cut["tokens"] += len(sample.ocr_tokens) > e.max_ocr
+        self.lost["objects"] += len(sample.obj_boxes) > e.max_objects
+        self.lost["tokens"] += len(sample.ocr_tokens) > e.max_ocr
+        if sample.mismatch:
+            self.lost[sample.mismatch] += 1
         if len(sample.ocr_boxes) != len(sample.ocr_tokens):
             raise UserError(
                 f"sample {sample.sample_id}: {len(sample.ocr_tokens)} OCR tokens and {len(sample.ocr_boxes)} boxes: "
@@ -244,15 +261,19 @@ class Encoder:
         e = self.encoding
         return targets(sample.answers, sample.ocr_tokens, self.vocabulary, e.steps, e.max_ocr, e.multi_target)
 
-    def collate(self, samples: Sequence[Sample], generator: torch.Generator | None = None) -> Batch:
+    def collate(self, samples: Sequence[Sample], seeds: Sequence[int] | None = None) -> Batch:
         """A batch, as the network takes it; one way to say the answers is drawn for each sample.
+
+        Args:
+            seeds: of the draws, one for each sample; None: by the global generator.
 
         Raises:
             UserError: a sample that cannot be read; the line names it.
         """
         images = [self.image(sample) for sample in samples]
         questions = [self.question(sample.question, sample.sample_id) for sample in samples]
-        wanted = [self.targets(sample).sample(generator) for sample in samples]
+        own = [None] * len(samples) if seeds is None else [torch.Generator().manual_seed(seed) for seed in seeds]
+        wanted = [self.targets(sample).sample(generator) for sample, generator in zip(samples, own, strict=True)]
         batch: Batch = {name: torch.stack([image[name] for image in images]) for name in images[0]}
         rows = batch.pop("ocr_word")
         batch |= {"ocr_fasttext": self.words.fasttext[rows], "ocr_phoc": self.words.phoc[rows]}
@@ -262,9 +283,14 @@ class Encoder:
             batch[name] = torch.stack(parts)
         return batch | {"samples": list(samples)}
 
-    def report_cut(self) -> None:
-        """Says once how many samples lost something."""
-        for what, count in self.cut.items():
-            if count:
-                log.warning("%d samples had more %s than the settings keep: the rest was cut", count, what)
-        self.cut = dict.fromkeys(self.cut, 0)
+    def taken_lost(self) -> Counter[str]:
+        """What was lost since this was last asked for."""
+        lost, self.lost = self.lost, Counter()
+        return lost
+
+
+def report_lost(lost: Mapping[str, int]) -> None:
+    """One warning for each way in which samples lost something, with their number."""
+    for what, says in LOST.items():
+        if lost.get(what):
+            log.warning("%d samples had %s: the rest was cut", lost[what], says)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import pytorch_lightning as L
 import torch
 from shared.data.root import data_root
 from shared.errors import UserError
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
 
 from spatial_textvqa.data import scenes
-from spatial_textvqa.data.encode import Batch, Encoder, Encoding
-from spatial_textvqa.data.sample import Sample
+from spatial_textvqa.data.encode import Encoder, Encoding, report_lost
+from spatial_textvqa.data.loader import Answering, Loader, Turns, collate
 from spatial_textvqa.data.tensors import Batches, TensorSet, encoded, encoded_scenes
 from spatial_textvqa.spatial_graph import permute_labels
 from spatial_textvqa.vocabulary import Vocabulary
@@ -99,6 +99,8 @@ class TextVQAData(L.LightningDataModule):
         self.scenes = scenes.Settings(objects, tuple(kinds or scenes.Settings.kinds), two_tokens, noisy)
         self.ood_words, self.ocr_appearance = ood_words, ocr_appearance
         self.batch_size, self.workers = batch_size, workers
+        self.order: torch.Generator | None = None
+        self.order_state: Tensor | None = None
         self.vocabulary = self._vocabulary(vocabulary)
         words: tuple[str, ...] = ()
         if question != "bert":
@@ -133,9 +135,11 @@ class TextVQAData(L.LightningDataModule):
                 count = self.counts[f"{part}_samples"] or {"train": 6000, "val": 500, "test": 2000}[part]
                 setattr(self, part, self.encoded(self.drawn(part, count), part))
             return
+        self.tokens_on_disk: set[str] = set()
         for part in ("train", "val", "test"):
             setattr(self, part, self._read(part))
-        self.encoder.report_cut()
+        self.encoder.words.prepare(self.tokens_on_disk)
+        report_lost(self.encoder.taken_lost())
 
     # Scenes ------------------------------------------------------------------------------------------------------
 
@@ -192,86 +196,50 @@ class TextVQAData(L.LightningDataModule):
 
         names = self.dataset.split("+") if part == "train" else self.dataset.split("+")[:1]
         sets = [QuestionsOnDisk(Path(self.root or data_root()) / name, name, part, most) for name in names]
+        self.tokens_on_disk |= {token for each in sets for row in each.rows for token in row["tokens"]}
         return sets[0] if len(sets) == 1 else ConcatDataset(sets)
 
-    def _loader(self, data: TensorSet | Dataset, size: int, generator: torch.Generator | None) -> Any:
-        if isinstance(data, TensorSet):
-            return Batches(data, size, generator)
+    # Batches -----------------------------------------------------------------------------------------------------
+
+    def _loader(self, data: Dataset, epoch: Callable[[], int] | None = None) -> Loader:
         return Loader(
             Answering(data),
-            batch_size=size,
-            shuffle=generator is not None,
-            generator=generator,
+            batch_size=self.batch_size,
+            sampler=Turns(len(data), self.seed, epoch),  # type: ignore[arg-type]
+            generator=torch.Generator(),  # the workers' seeds, which nothing is drawn by, take none of the network's
             num_workers=self.workers,
             persistent_workers=self.workers > 0,  # what they have read of words and graphs is kept
             collate_fn=partial(collate, self.encoder),
         )
 
     def train_dataloader(self) -> Any:
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        seed = torch.initial_seed() * 1_000_003 + epoch  # a run resumed at an epoch draws the same order
-        return self._loader(self.train, self.batch_size, torch.Generator().manual_seed(seed % 2**63))
+        if not isinstance(self.train, TensorSet):
+            return self._loader(self.train, lambda: self.trainer.current_epoch if self.trainer else 0)
+        self.order = torch.Generator().manual_seed(torch.initial_seed() * 1_000_003 % 2**63)
+        if self.order_state is not None:
+            self.order.set_state(self.order_state)
+        return Batches(self.train, self.batch_size, self.order)
 
     def val_dataloader(self) -> Any:
-        return self._loader(self.val, EVALUATED_AT_ONCE if isinstance(self.val, TensorSet) else self.batch_size, None)
+        return self._evaluated(self.val)
 
     def test_dataloader(self) -> Any:
-        return self._loader(self.test, EVALUATED_AT_ONCE if isinstance(self.test, TensorSet) else self.batch_size, None)
+        return self._evaluated(self.test)
+
+    def _evaluated(self, data: TensorSet | Dataset) -> Any:
+        return Batches(data, EVALUATED_AT_ONCE) if isinstance(data, TensorSet) else self._loader(data)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of a checkpoint: where the order of the training questions has got to."""
+        return {"order": self.order.get_state()} if self.order is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.order_state = state_dict.get("order")
 
 
 def given(file: str) -> str:
     """A file as it was given, or under the data root where it is not there."""
     return str(data_root() / file) if file and not Path(file).exists() and (data_root() / file).exists() else file
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """What a user has to mend, as data: an exception of a worker would bring the worker's stack trace along."""
-
-    says: str
-
-
-class Answering(Dataset):
-    """A data set whose sample that cannot be read is a `Wrong`."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)  # type: ignore[arg-type]
-
-    def __getitem__(self, number: int) -> Sample | Wrong:
-        try:
-            return self.data[number]
-        except UserError as error:
-            return Wrong(str(error))
-
-
-def collate(encoder: Encoder, samples: list[Sample | Wrong]) -> Batch | Wrong:
-    """For a loader's workers: a batch, or what is wrong with one of its samples."""
-    good = [sample for sample in samples if isinstance(sample, Sample)]
-    for sample in samples:
-        if isinstance(sample, Wrong):
-            return sample
-    try:
-        return encoder.collate(good)
-    except UserError as error:
-        return Wrong(str(error))
-
-
-class Loader(DataLoader):
-    """Raises:
-    UserError: a sample is wrong; one line, whichever process has read it.
-    """
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        return map(_right, super().__iter__())
-
-
-def _right(batch: Batch | Wrong) -> Batch:
-    if isinstance(batch, Wrong):
-        raise UserError(batch.says)
-    return batch
 
 
 def _receipt_words() -> tuple[str, ...]:

@@ -25,6 +25,7 @@ class Sample:
         kind: type of the question, where there are types.
         reference, target: objects that the question names and asks for (-1: not known).
         target_ocr: OCR tokens of the answer, in reading order.
+        mismatch: `fewer` or `more`: its image has fewer or more feature rows than OCR tokens; both were cut.
         flipped: the question with its spatial word turned round, and its answer, if it has one.
     """
 
@@ -43,4 +44,5 @@ class Sample:
     reference: int = -1
     target: int = -1
     target_ocr: tuple[int, ...] = ()
+    mismatch: str = ""
     flipped: tuple[str, str] | None = None

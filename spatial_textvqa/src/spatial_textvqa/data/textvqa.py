@@ -3,16 +3,14 @@
     FOLDER/imdb/*train*.npy, *val*.npy, *test*.npy      records, the first a header; or .json
     FOLDER/features/obj/<image>.npz, ocr/<image>.npz    detector features of objects, OCR boxes; or obj.lmdb, ocr.lmdb
 
-Images without text, more tokens than features, and questions without answers (test) are all handled; what does not fit
-together is counted and logged once.
+Images without text, more tokens than features, and questions without answers (test) are all handled; of what does not
+fit together a sample says so (`mismatch`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections import Counter
 from collections.abc import Mapping
 from itertools import cycle, islice
 from pathlib import Path
@@ -25,8 +23,6 @@ from torch.utils.data import Dataset
 from spatial_textvqa.data.features import features_in, read_object_array
 from spatial_textvqa.data.sample import Sample
 from spatial_textvqa.picture import is_unicode
-
-log = logging.getLogger(__name__)
 
 TOKENS = "google_ocr_tokens_filtered"
 
@@ -135,7 +131,6 @@ class QuestionsOnDisk(Dataset):
         if not self.rows:
             raise DamagedData(f"{imdb_file(folder, part)}: holds no question")
         self.objects, self.ocr = (features_in(folder / "features" / kind) for kind in ("obj", "ocr"))
-        self.mismatches: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -156,19 +151,12 @@ class QuestionsOnDisk(Dataset):
         if tokens:
             found = self.ocr(row["image_id"])
             if len(found.boxes) != len(tokens):
-                self._mismatch("fewer" if len(found.boxes) < len(tokens) else "more")
+                sample.mismatch = "fewer" if len(found.boxes) < len(tokens) else "more"
             # A token without a box has no place in the graph; a box without a token says nothing.
             count = min(len(found.boxes), len(tokens))
             sample.ocr_tokens = tokens[:count]
             sample.ocr_boxes, sample.ocr_features = found.boxes[:count], found.features[:count]
         return sample
-
-    def _mismatch(self, kind: str) -> None:
-        self.mismatches[kind] += 1
-        if self.mismatches[kind] == 1:
-            log.warning(
-                "%s, %s: an image has %s feature rows than OCR tokens; both are cut", self.name, self.part, kind
-            )
 
 
 def fingerprint(folder: Path, name: str) -> str:
