@@ -59,7 +59,8 @@ def test_a_disk_that_runs_full_loses_nothing_and_tells_nothing_twice(tmp_path: P
     assert (told["free"], told["sent"]) == (0, 1)
     assert 12 * 2048 < told["searched"] < 40 * 2048  # the disk was full in the midst of it
     for file in ("store.sqlite", "bus.sqlite"):
-        lines = [line for line in told["said"] if f"no space left to write {tmp_path / 'disk' / 'state' / file}" in line]
+        path = tmp_path / "disk" / "state" / file
+        lines = [line for line in told["said"] if f"no space left to write {path}" in line]
         assert lines
         assert all("nothing was written, free some space and try again" in line for line in lines)
         assert not any("\n" in line for line in lines)
