@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 from mma_realtime.data.draws import CELLS, mass_part
+from mma_realtime.data.glitch_windows import GlitchWindows, Transients
 from mma_realtime.data.glitches import GLITCHES
 from mma_realtime.errors import SearchError
 from mma_realtime.experiment import data_fingerprint, run
@@ -17,8 +18,6 @@ from mma_realtime.glitch_classifier import (
     CHIRP,
     Confusions,
     GlitchClassifier,
-    GlitchWindows,
-    Transients,
     octaves,
     readings,
 )

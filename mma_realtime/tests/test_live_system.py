@@ -25,6 +25,7 @@ from mma_realtime.data.strain import write_npz
 from mma_realtime.errors import StatusError
 from mma_realtime.live import supervise
 from mma_realtime.live.__main__ import main
+from mma_realtime.live.feed import GPS_START
 from mma_realtime.live.system import Clock, Settings, System, alone, prepare
 from mma_realtime.status.beats import STAGES, Beat
 from mma_realtime.times import utc_iso
@@ -247,6 +248,8 @@ def test_processes_survive_kills_and_end_when_told(tmp_path: Path) -> None:
         "--processes",
         "--speed",
         "20",
+        "--seed",
+        "47",  # its first signal is heard after 35 s of strain
         "--port",
         "0",
         "--state",
@@ -267,8 +270,10 @@ def test_processes_survive_kills_and_end_when_told(tmp_path: Path) -> None:
     assert any(beat.stage == "stream" and beat.state == "died" and "SIGKILL" in beat.note for beat in heard)
     with Store(state / "store.sqlite") as store:
         row = store.state("simulated")
+        (found,) = [store.superevent(id) for id in store.superevents()]
     assert row is not None
-    assert row[0] > 40 * 2048
+    assert row[0] >= 35 * 2048
+    assert found.preferred.gps == pytest.approx(GPS_START + 34.5, abs=0.3)
 
 
 def _notices(state: Path) -> int:

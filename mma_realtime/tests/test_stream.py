@@ -12,7 +12,7 @@ import torch
 from mma_realtime.data.strain import Strain
 from mma_realtime.errors import SearchError
 from mma_realtime.search.coincidence import Trigger, find_triggers
-from mma_realtime.search.scores import conditioner_for, score_strain
+from mma_realtime.search.scores import conditioner_for, informed, score_strain
 from mma_realtime.search.series import Scores, joined
 from mma_realtime.search.stream import StreamEngine, StreamState
 
@@ -261,3 +261,19 @@ def test_what_does_not_fit_is_refused(strain: Strain) -> None:
         engine(strain).push(strain.values[:, :FS], gps=START + 0.0001)
     with pytest.raises(SearchError, match=r"\[2 detectors, samples\] is expected"):
         engine(strain).push(strain.values[:1, :FS])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_chirp_in_short_strain_is_found_wherever_the_strain_has_a_score_and_only_there(seed: int) -> None:
+    """Of 16 s the first and the last 0.5 s are lost to the filter, and a window of a second begins after the first."""
+    for merger in (1.5, 2.0, 4.4, 8.4, 12.4, 14.4, 15.4):
+        strain = strain_with(merger, seconds=16, seed=seed)
+        scores = score_strain(MODEL, strain, informed(CONDITIONER, strain, "auto"))
+        whole = scores.times[scores.valid.all(axis=0)] - START
+        assert (whole[0], whole[-1]) == pytest.approx((1.5, 15.5), abs=scores.hop)
+        (found,) = find_triggers(scores, 5.0, time_offset=-0.1)
+        assert abs(found.gps - (START + merger)) < 0.4, merger
+    for merger in (0.4, 15.9):  # its end, where it is loudest, has no whitened strain
+        strain = strain_with(merger, seconds=16, seed=seed)
+        scores = score_strain(MODEL, strain, informed(CONDITIONER, strain, "auto"))
+        assert find_triggers(scores, 5.0, time_offset=-0.1) == [], merger

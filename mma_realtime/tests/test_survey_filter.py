@@ -15,8 +15,8 @@ from mma_realtime.crossmatch import filter as survey_filter
 from mma_realtime.crossmatch.external import spot
 from mma_realtime.crossmatch.filter import GROUP, MATCHES, SurveyFilter
 from mma_realtime.crossmatch.joint import OPTICAL
-from mma_realtime.crossmatch.made_up import packets
-from mma_realtime.crossmatch.survey import Cuts, Region
+from mma_realtime.crossmatch.made_up import LSST, packets
+from mma_realtime.crossmatch.survey import Cuts, PacketReader, Region
 from mma_realtime.errors import BusError
 
 GPS = 1187008882.43
@@ -60,6 +60,23 @@ def test_every_alert_in_the_region_is_told_once_and_poison_set_aside(
     (dead,) = log.fetch(SURVEY + DEAD, "test", 10)
     assert dead.value == b"poison"
     assert "cannot be read" in dead.headers["reason"]
+
+
+def test_a_dead_letter_of_a_registrys_packet_says_what_can_be_read(tmp_path: Path) -> None:
+    """LSST's packets name their schema by a number; without a registry it means nothing."""
+    made = list(packets(2, 3, GPS, 3000, "LSST"))
+    lsst = [content for content, _ in made]
+    log = filled(tmp_path / "bus.db", made)
+    step = SurveyFilter(log).step()
+    assert (step.read, step.dead) == (2, 2)
+    dead = log.fetch(SURVEY + DEAD, "test", 10)
+    assert [record.value for record in dead] == lsst  # whole: a program with the schemas can read them later
+    for record in dead:
+        assert record.headers["reason"] == (
+            "a packet is in a schema registry's wire format (schema 1), as LSST sends them, and no registry was given: "
+            "packets that carry their schema, as ZTF's do, and JSON are read; give PacketReader the schemas by number"
+        )
+    assert SurveyFilter(log, reader=PacketReader({1: LSST})).reader.read(dead[0].value).id.startswith("LSST")
 
 
 def test_another_process_goes_on_where_one_stopped(tmp_path: Path, made: list[tuple[bytes, dict[str, float]]]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from mma_realtime import figures, models
 
 torch.set_num_threads(1)
 HERE = Path(__file__).resolve().parent.parent
+DryRuns = Callable[[dict[str, Any]], dict[str, Any]]
 TIERS = ("quick", "cpu", "gpu", "paper")
 FILES = sorted((HERE / "configs").glob("*.yaml"))
 LEDGER = load_ledger(HERE / "claims.yaml")
@@ -199,12 +202,26 @@ def asked(tier: str) -> dict[str, set[str]]:
     return out
 
 
+@pytest.fixture(scope="module")
+def dry_runs(tmp_path_factory: pytest.TempPathFactory) -> DryRuns:
+    """What a configuration's run measures; one that two tests ask for runs once."""
+    done: dict[str, dict[str, Any]] = {}
+
+    def of(config: dict[str, Any]) -> dict[str, Any]:
+        key = json.dumps(config, sort_keys=True)
+        if key not in done:
+            done[key] = run(config, 3, tmp_path_factory.mktemp("dry") / "run")
+        return done[key]
+
+    return of
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in FILES])
-def test_every_configuration_takes_a_step(path: Path, tmp_path: Path) -> None:
+def test_every_configuration_takes_a_step(path: Path, dry_runs: DryRuns) -> None:
     config = dry(read_yaml(path))
     assert data_fingerprint(config)[1] == "recipe"
-    found = run(config, 3, tmp_path / "run")
+    found = dry_runs(config)
     assert len(found) > 3
     for key, value in found.items():
         for number in value if isinstance(value, list) else [value]:
@@ -213,11 +230,11 @@ def test_every_configuration_takes_a_step(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("tier", "kinds"), [("quick", {"model"}), ("cpu", {*ALONE, *ALERTING})])
-def test_an_experiment_reports_what_claims_ask_for(tier: str, kinds: set[str], tmp_path: Path) -> None:
+def test_an_experiment_reports_what_claims_ask_for(tier: str, kinds: set[str], dry_runs: DryRuns) -> None:
     wanted = {name: metrics for name, metrics in asked(tier).items() if kinds & set(plan(tier)[name].config)}
     assert wanted
     for name, metrics in wanted.items():
-        found = run(dry(plan(tier)[name].config), 0, tmp_path / name, name, tier)
+        found = dry_runs(dry(plan(tier)[name].config))
         for metric in metrics:
             if not metric.startswith("events/GW"):  # no strain of real events here
                 assert math.isfinite(found[metric]), metric

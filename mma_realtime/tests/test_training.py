@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mma_realtime.data.glitch_windows import GlitchWindows
 from mma_realtime.data.simulated import SimulatedBBH
 from mma_realtime.denoising import Denoising, SignalWindows
-from mma_realtime.glitch_classifier import GlitchClassifier, GlitchWindows
+from mma_realtime.glitch_classifier import GlitchClassifier
 from mma_realtime.training import MEASUREMENTS, main, prepared
 from mma_realtime.trial import Trial
 from shared.errors import UserError

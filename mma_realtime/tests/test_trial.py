@@ -187,7 +187,7 @@ def test_a_dry_run_measures_the_least_and_publishes_nothing() -> None:
     dry = large.dry()
     assert (dry.noise_windows, dry.signals, dry.events, dry.publish) == (10_000, 50, [], None)
     assert (dry.challenge, dry.challenge_sets, dry.speed, dry.calibration) == (200, 1, 32, 200)
-    assert (dry.ideal_trials, dry.near, dry.alert) == (0, math.inf, 90)
+    assert (dry.ideal_trials, dry.near, dry.alert) == (0, math.inf, 70)
     assert dry.bank is not None
     assert len(Settings.read(dry.bank).bank(0)) < 20
     none = Measurements(noise_windows=0, challenge=0, speed=0, calibration=0, stand_in=False).dry()

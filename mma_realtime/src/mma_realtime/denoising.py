@@ -10,7 +10,8 @@ estimate too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import pytorch_lightning as L
@@ -20,6 +21,7 @@ from shared.errors import UserError
 from torch import Tensor
 
 from mma_realtime import models
+from mma_realtime.data.loaders import NextBatches, SameBatches
 from mma_realtime.data.simulated import SimulatedBBH
 from mma_realtime.errors import SearchError
 from mma_realtime.models import Denoiser
@@ -60,46 +62,19 @@ class SignalWindows(SimulatedBBH):
         interval = self.snr_interval(k / max(1, self.total_steps))
         return self.pairs("train", "train", k * world + rank, self.batch_size, interval)
 
-    def train_dataloader(self) -> NextPairs:  # type: ignore[override]
-        return NextPairs(self)
+    def same_pairs(self, part: str, k: int, count: int) -> Pairs:
+        """Batch k of validation or test: `count` windows of every signal-to-noise ratio."""
+        each = [self.pairs(part, f"{part} pairs at {s:g}", k, count, (s, s)) for s in SNRS]
+        return Pairs(*(torch.cat(values) for values in zip(*each, strict=True)))
 
-    def val_dataloader(self) -> SamePairs:  # type: ignore[override]
-        return SamePairs(self, "validation")
+    def train_dataloader(self) -> NextBatches[Pairs]:  # type: ignore[override]
+        return NextBatches(self, self.next_pairs)
 
-    def test_dataloader(self) -> SamePairs:  # type: ignore[override]
-        return SamePairs(self, "test")
+    def val_dataloader(self) -> SameBatches[Pairs]:  # type: ignore[override]
+        return SameBatches(self, partial(self.same_pairs, "validation"))
 
-
-class NextPairs:
-    """The next `steps_per_epoch` batches of the run."""
-
-    def __init__(self, data: SignalWindows) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return self.data.steps_per_epoch
-
-    def __iter__(self) -> Iterator[Pairs]:
-        for _ in range(len(self)):
-            self.data.handed_out += 1
-            yield self.data.next_pairs(self.data.handed_out - 1)
-
-
-class SamePairs:
-    """The same windows every time; each batch has `batch_size` of every signal-to-noise ratio."""
-
-    def __init__(self, data: SignalWindows, part: str) -> None:
-        self.data, self.part = data, part
-
-    def __len__(self) -> int:
-        return -(-self.data.validation_windows // self.data.batch_size)
-
-    def __iter__(self) -> Iterator[Pairs]:
-        size, left = self.data.batch_size, self.data.validation_windows
-        for k in range(len(self)):
-            count = min(size, left - k * size)
-            each = [self.data.pairs(self.part, f"{self.part} pairs at {s:g}", k, count, (s, s)) for s in SNRS]
-            yield Pairs(*(torch.cat(values) for values in zip(*each, strict=True)))
+    def test_dataloader(self) -> SameBatches[Pairs]:  # type: ignore[override]
+        return SameBatches(self, partial(self.same_pairs, "test"))
 
 
 def overlap(

@@ -31,7 +31,8 @@ SECTIONS = SEARCHES | set(ALONE) | set(ALERTING)
 def alone(section: str) -> tuple[type[L.LightningModule], type[L.LightningDataModule]]:
     """How a network of `ALONE` is trained, and on what."""
     if section == "glitch_classifier":
-        from mma_realtime.glitch_classifier import GlitchClassifier, GlitchWindows
+        from mma_realtime.data.glitch_windows import GlitchWindows
+        from mma_realtime.glitch_classifier import GlitchClassifier
 
         return GlitchClassifier, GlitchWindows
     from mma_realtime.denoising import Denoising, SignalWindows

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 from scipy.signal import resample
 from shared.errors import one_line_errors
-from shared.figures import save, use_house_style
 
 from mma_realtime.data.challenge import CURVE
 from mma_realtime.data.strain import Strain, read_strain
@@ -32,7 +31,6 @@ from mma_realtime.search.bank import Bank, template_bank
 from mma_realtime.search.matched_filter import MatchedFilterSearch, SnrSeries, snr_series_at
 from mma_realtime.sky.fits import write_fits
 from mma_realtime.sky.localise import localise
-from mma_realtime.sky.picture import caption, enlarged, mollweide
 from mma_realtime.sky.skymap import SkyMap
 
 NEAR: Seconds = 0.1  # between the candidate's time and a peak of its template
@@ -155,6 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(table)
     written = [args.out]
     if args.picture:
+        from shared.figures import save, use_house_style
+
+        from mma_realtime.sky.picture import caption, enlarged, mollweide
+
         use_house_style()
         second = args.picture.with_stem(f"{args.picture.stem}_enlarged")
         for draw, path in ((mollweide, args.picture), (enlarged, second)):

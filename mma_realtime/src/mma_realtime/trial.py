@@ -101,7 +101,7 @@ class Measurements:
             self, noise_windows=min(self.noise_windows, 10_000), signals=50, events=[], stand_in=self.stand_in,
             ideal_trials=min(self.ideal_trials, 10_000), challenge=min(self.challenge, 200), challenge_sets=1,
             bank=None if self.bank is None else dataclasses.asdict(Settings.read(self.bank).dry()),
-            speed=min(self.speed, 32), alert=min(self.alert, 90),
+            speed=min(self.speed, 32), alert=min(self.alert, 70),
             calibration=min(self.calibration, 200), near=math.inf, publish=None,  # untrained, it hears no injection
         )  # fmt: skip
 

@@ -122,6 +122,12 @@ class PacketReader:
                 return self._container(content)
             if content.startswith(REGISTRY) and len(content) > 5:
                 number = int.from_bytes(content[1:5], "big")
+                if not self._registry:
+                    raise CrossMatchError(
+                        f"a packet is in a schema registry's wire format (schema {number}), as LSST sends them, and no "
+                        "registry was given: packets that carry their schema, as ZTF's do, and JSON are read; give "
+                        "PacketReader the schemas by number"
+                    )
                 if number not in self._registry:
                     raise CrossMatchError(f"a packet names schema {number}, which the registry does not have")
                 return self._record(io.BytesIO(content[5:]), number, self._registry[number])

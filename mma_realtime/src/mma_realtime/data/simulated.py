@@ -11,7 +11,8 @@ How a window is put together: `windows`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from shared.data.root import data_root
 from mma_realtime.data.bank import AFTER, SEGMENT, make_noise_bank, make_signal_bank
 from mma_realtime.data.draws import band_fraction, recipe_fingerprint, stream
 from mma_realtime.data.glitches import GlitchBank, falling_chirps, make_glitch_bank
+from mma_realtime.data.loaders import NextBatches, SameBatches
 from mma_realtime.data.windows import Banks, Recipe, Windows, draw_windows
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.psd import NoiseCurve, measured_curves
@@ -29,36 +31,6 @@ from mma_realtime.gw.psd import NoiseCurve, measured_curves
 DETECTORS = {1: ("H1",), 2: ("H1", "L1")}
 GLITCHES_IN_BANK = 2000
 SLACK = 0.03  # s that a row is longer than any window shows of it: light takes 21 ms to the Earth's centre
-
-
-class EpochBatches:
-    """The next `steps_per_epoch` batches of the run."""
-
-    def __init__(self, data: SimulatedBBH) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return self.data.steps_per_epoch
-
-    def __iter__(self) -> Iterator[Windows]:
-        for _ in range(len(self)):
-            self.data.handed_out += 1
-            yield self.data.batch(self.data.handed_out - 1)
-
-
-class FixedBatches:
-    """The same windows every time, of validation or test."""
-
-    def __init__(self, data: SimulatedBBH, part: str) -> None:
-        self.data, self.part = data, part
-
-    def __len__(self) -> int:
-        return -(-self.data.validation_windows // self.data.batch_size)
-
-    def __iter__(self) -> Iterator[Windows]:
-        size, left = self.data.batch_size, self.data.validation_windows
-        for k in range(len(self)):
-            yield self.data.windows(self.part, self.part, k, min(size, left - k * size), self.data.snr_interval(1.0))
 
 
 class SimulatedBBH(L.LightningDataModule):
@@ -309,14 +281,18 @@ class SimulatedBBH(L.LightningDataModule):
         rest = (torch.zeros(n), torch.full((n, 2), torch.nan), torch.zeros(n), torch.full((n,), -1))
         return Windows(*(value.to(self.device) for value in (x, *rest)))
 
-    def train_dataloader(self) -> EpochBatches:
-        return EpochBatches(self)
+    def same_windows(self, part: str, k: int, count: int) -> Windows:
+        """Batch k of validation or test."""
+        return self.windows(part, part, k, count, self.snr_interval(1.0))
 
-    def val_dataloader(self) -> FixedBatches:
-        return FixedBatches(self, "validation")
+    def train_dataloader(self) -> NextBatches[Windows]:
+        return NextBatches(self, self.batch)
 
-    def test_dataloader(self) -> FixedBatches:
-        return FixedBatches(self, "test")
+    def val_dataloader(self) -> SameBatches[Windows]:
+        return SameBatches(self, partial(self.same_windows, "validation"))
+
+    def test_dataloader(self) -> SameBatches[Windows]:
+        return SameBatches(self, partial(self.same_windows, "test"))
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "skymaps": {"injections": 1},
     "joint": {},
     "latency": {"duration": 140, "packets": 500},
-    "recovery": {"duration": 90, "kills": 1},
+    "recovery": {"duration": 70, "kills": 1},
 }  # of a dry run
 
 
