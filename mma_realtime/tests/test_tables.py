@@ -126,7 +126,7 @@ def measured() -> Results:
             for kind, by in (("temporal", 100), ("spatiotemporal", 2000))}  # fmt: skip
     pair |= {"joint/gain": 20.0, "joint/overlap": 20.0, "joint/time_gain": 100.0, "joint/area90": 30.0,
              "joint/combined_area90": 25.0}  # fmt: skip
-    delays = {"latency_p50": 1.5, "latency_p99": 3.2, "events": 3.0, "memory_mb_per_hour": 2.5, "survey_alerts": 1234.0,
+    delays = {"latency_p50": 1.5, "latency_p99": 3.2, "events": 3.0, "memory_mb_per_hour": 2.5, "memory_mb_most": 505.0, "survey_alerts": 1234.0,
               "real_time_factor": 30.0, "alerts_per_second": 6000.0}  # fmt: skip
     delays |= {f"latency/{step}_p{q}": 0.5 for step in tables.BUDGET for q in (50, 99)}
     curves: dict[str, list[float]] = {
@@ -160,5 +160,6 @@ def test_the_alerting_tables_hold_the_measured_steps() -> None:
     assert made["E8."].rows[0][1:] == ["1.16e-05", "1.16e-07", "5.79e-09"]
     assert made["E9."].rows[-1] == ["merger to notice on the bus", "3", "1.50", "3.20"]
     assert "1,234 survey alerts" in made["E9."].note
+    assert "Memory grew by 2.5 MB an hour and was at most 505 MB" in made["E9."].note
     steps = {EVENT, BUS, WHITENING, INFERENCE, COINCIDENCE, FAR, NOTICE}
     assert set(tables.BUDGET) == steps
