@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import subprocess
 import sys
 import threading
@@ -94,7 +93,7 @@ def measuring(folder: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended, or is another user's
-            if any(os.readlink(each).startswith(str(folder)) for each in (process / "fd").iterdir()):
+            if any(folder in each.readlink().parents for each in (process / "fd").iterdir()):
                 found.append(process.name)
     return found
 

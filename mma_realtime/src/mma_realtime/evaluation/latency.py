@@ -79,8 +79,9 @@ class Latency:
         for step, values in self.steps.items():
             out |= {f"latency/{step}_p50": _at(values, 50), f"latency/{step}_p99": _at(values, 99)}
         speed = self.strain / self.wall if self.wall else math.nan
+        most = max((size for _, size in self.memory), default=math.nan)
         return out | {
-            "memory_mb_per_hour": self.growth, "memory_mb_most": max((size for _, size in self.memory), default=math.nan) / 1e6,
+            "memory_mb_per_hour": self.growth, "memory_mb_most": most / 1e6,
             "real_time_factor": speed, "survey_alerts": float(self.survey),
         }  # fmt: skip
 
