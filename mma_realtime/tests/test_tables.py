@@ -25,6 +25,7 @@ def metrics_of(prefix: str, at: float) -> dict[str, float]:
     out = {f"tpr/fap{fap}/snr{snr:g}": at for fap in ("1e-2", "1e-3") for snr in SNRS}
     out |= {f"events/GW150914/{key}": 10 * at for key in ("statistic", "reversed_statistic", "reversed_in_noise")}
     out |= {"events/GW150914/loudest_slide": 4.0, "distance/1000": 1000 * at, "distance_glitches/1000": 500 * at}
+    out |= {"timing/within": 0.9, "timing/within_calibrated": 0.98, "timing/near_calibrated": 40 * at}
     out |= {"calibration/measured": 1.0, "calibration/measured_2000": 1.0, "calibration/measured_200": 0.0}
     out |= {"calibration/count_2000": 2.0, "calibration/expected_2000": 1.8, "calibration/inside_2000": 1.0}
     return {f"{prefix}{key}": value for key, value in out.items()}
@@ -62,6 +63,17 @@ def test_twins_and_banks_stand_beside_the_search(made: dict[str, Table]) -> None
         [twins, glitches, "1,000"],
     ]  # fmt: skip
     assert [row[0] for row in made["E6"].rows] == [name for name in ("net", twins, bank) for _ in range(3)]
+
+
+def test_times_are_told_of_all_triggers_and_of_those_above_the_searchs_own_threshold(made: dict[str, Table]) -> None:
+    assert made["E5"].columns[-3:] == [
+        "triggers within 0.3 s",
+        "of those above its own threshold",
+        "how many those are",
+    ]
+    assert made["E5"].rows[0][-3:] == ["0.90", "0.98", "40"]
+    assert made["E5"].rows[3][-3:] == ["–", "–", "–"]  # made up without times, with glitches
+    assert {len(row) for row in made["E5"].rows} == {len(made["E5"].columns)}
 
 
 def test_a_rate_that_could_not_be_measured_is_listed_as_such(made: dict[str, Table]) -> None:
