@@ -133,7 +133,12 @@ RECOVERED = {"kills": 2.0, "injections": 3.0, "alerted": 2.0, "alerted_once": 2.
 def measured() -> Results:
     """E7 to E10 of made-up runs."""
     maps = {f"skymaps/{key}": 1.0 for key in ("contained50", "contained90", "area50", "area90", "searched_area")}
-    maps |= {"skymaps/seconds": 2.0, "skymaps/seconds_max": 3.0}
+    maps |= {
+        "skymaps/seconds": 2.0,
+        "skymaps/seconds_max": 3.0,
+        "skymaps/cpu_seconds": 1.5,
+        "skymaps/cpu_seconds_max": 2.5,
+    }
     pair = {f"joint/{kind}_far/{name}": far / by for name, far in FARS.items()
             for kind, by in (("temporal", 100), ("spatiotemporal", 2000))}  # fmt: skip
     pair |= {"joint/gain": 20.0, "joint/overlap": 20.0, "joint/time_gain": 100.0, "joint/area90": 30.0,
@@ -168,6 +173,8 @@ def test_the_alerting_figures_say_what_they_draw(tmp_path: Path) -> None:
 def test_the_alerting_tables_hold_the_measured_steps() -> None:
     made = {table.title[:3]: table for table in tables.tables(measured())}
     assert {"E7.", "E8.", "E9.", "E10"} <= set(made)
+    assert made["E7."].columns[-4:] == ["seconds", "the slowest", "CPU seconds", "the most"]
+    assert made["E7."].rows[0][-4:] == ["2.0", "3.0", "1.5", "2.5"]
     assert [row[0] for row in made["E8."].rows] == [f"one false alarm a {name}" for name in FARS]
     assert made["E8."].rows[0][1:] == ["1.16e-05", "1.16e-07", "5.79e-09"]
     assert made["E9."].rows[-1] == ["merger to notice on the bus", "3", "1.50", "3.20"]
