@@ -276,9 +276,9 @@ def skymaps(results: Results) -> Table | None:
         rows=rows,
         note="Areas and seconds are medians; seconds by the clock, in which other work on the machine is too, and CPU "
         "seconds of the map alone. Three detectors at design sensitivity where no others are named, one binary of 30 "
-        "and 25 solar masses, drawn from the localiser's own prior; templates are exact and the noise is Gaussian. SNR series are "
-        "multiplied by 0.83 as the rapid localiser's are, for flaws that are not simulated here: for a Gaussian "
-        "posterior that widens 50 and 90 % regions to 63 and 97 %.",
+        "and 25 solar masses, drawn from the localiser's own prior; templates are exact and the noise is Gaussian. SNR "
+        "series are multiplied by 0.83 as the rapid localiser's are, for flaws that are not simulated here: for a "
+        "Gaussian posterior that widens 50 and 90 % regions to 63 and 97 %.",
     )  # fmt: skip
 
 
