@@ -3,7 +3,10 @@
     python mma_realtime/benchmarks/bench_network.py
 
 On one thread, in CPU time; what is compared takes turns, so that a busy machine troubles all alike. `floor`: the
-floating-point operations of the row at the rate of a product of 1024 x 1024 matrices in the same run. Writes
+floating-point operations of the row at the rate of a product of 1024 x 1024 matrices in the same run. What limits a
+training step is the largest of three shares of its CPU time: matrix work (the convolutions and matrix products in it),
+launch (the same step on one window, where there is next to nothing to compute: an upper bound), and what is left, at
+least so much memory traffic (pooling, activations, copies, the optimiser). Writes
 `network.json` next to this file; exit status 1 where a target is missed.
 """
 
@@ -33,11 +36,13 @@ from mma_realtime.models import (
 )
 from mma_realtime.models.deepfilter import DeepFilter
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 BATCH, RATE, PER_SECOND = 128, 1024, 16
 STEP_TARGET = 1.5  # times as fast as the plain layers
 DENSE_TARGET = 5.0  # times as fast as window by window
 REAL_TIME_TARGET = 100.0  # two detectors, 16 windows a second
+MATRIX_WORK = {"convolution", "convolution_backward", "mm", "addmm", "bmm"}  # aten operators, forward and backward
 
 
 def in_turn(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -66,6 +71,41 @@ def multiplications(net: DeepFilter, samples: int) -> tuple[list[int], int]:
         each.append(samples * stage.width * width * stage.kernel)
         samples, width = samples // 4, stage.width
     return each, sum(layer.weight.numel() for layer in net.head if isinstance(layer, nn.Linear))
+
+
+class MatrixClock(TorchDispatchMode):
+    """Adds up the CPU milliseconds of the operators in `MATRIX_WORK` that run under it, backward ones too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.milliseconds = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        start = time.thread_time()
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in MATRIX_WORK:
+            self.milliseconds += 1e3 * (time.thread_time() - start)
+        return out
+
+
+def limit_of(step: Callable[[], Any], one_window: Callable[[], Any], repeats: int) -> dict[str, Any]:
+    """What limits a training step: shares of its CPU time, and the largest of them in words."""
+    matrix: list[float] = []
+
+    def clocked() -> None:
+        with MatrixClock() as clock:
+            step()
+        matrix.append(clock.milliseconds)
+
+    times = in_turn({"step": step, "one window": one_window, "clocked": clocked}, repeats)
+    work, launch = statistics.median(matrix[2:]) / times["step"], times["one window"] / times["step"]
+    shares = {"matrix work": work, "launch": launch, "memory traffic": max(0.0, 1 - work - launch)}
+    limit = max(shares, key=lambda name: shares[name])
+    print(
+        f"training step, shallow network: limited by {limit}. Of its {times['step']:.3g} ms convolutions and matrix "
+        f"products take {work:.0%}, launches at most {launch:.0%}, the rest is memory traffic"
+    )
+    return {"limited_by": limit, **shares}
 
 
 def step_of(net: nn.Module, x: torch.Tensor, label: torch.Tensor, fused: bool) -> Callable[[], Any]:
@@ -101,9 +141,11 @@ def training(gflops: float, repeats: int) -> list[dict[str, Any]]:
     operations = 2 * BATCH * (2 * first + 3 * sum(others) + 3 * head)
     floor = operations / gflops / 1e6
     ratio = times["plain layers"] / times["ours"]
+    alone = DeepFilterShallow(RATE)
+    limit = limit_of(step_of(alone, x, label, True), step_of(alone, x[:1], label[:1], True), repeats)
     rows = [row(
         f"training step, shallow network, {BATCH} windows of {RATE} samples", times, ratio=ratio, target=STEP_TARGET,
-        met=ratio >= STEP_TARGET, floor=floor, over_floor=times["ours"] / floor,
+        met=ratio >= STEP_TARGET, floor=floor, over_floor=times["ours"] / floor, **limit,
     )]  # fmt: skip
     two = torch.randn(BATCH, 2, RATE)
     residual = CoherentResNet1d(RATE, **SMALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mma_realtime.evaluation import alerting, latency, recovery, survey
 from mma_realtime.evaluation.latency import Latency
@@ -51,13 +52,24 @@ def test_a_latency_that_was_not_measured_is_not_told(monkeypatch: pytest.MonkeyP
     counted: list[int] = []
     monkeypatch.setattr(survey, "filter_rate", lambda folder, count: counted.append(count) or {"alerts_per_second": 1})
     level = Latency(total=[], memory=[(10.0 * k, 10**8) for k in range(20)], strain=200.0, wall=10.0)
-    monkeypatch.setattr(latency, "measure_latency", lambda folder, seed, **settings: level)
+    monkeypatch.setattr(latency, "measure_alone", lambda folder, seed, **settings: level)
     found = alerting.measured("latency", {"duration": 200, "packets": 7}, 1, False)
     assert counted == [7]
     assert "latency_p99" not in found  # there was no event
     assert (found["events"], found["real_time_factor"]) == (0, 20)
     assert found["memory_mb_per_hour"] == pytest.approx(0, abs=1e-6)
-    assert found["curve/latency/memory_mb"][3] == 100
+    assert found["curve/latency/memory_mb"][3] == found["memory_mb_most"] == 100
+
+
+def test_memory_is_the_searchs_and_not_of_what_ran_before_it() -> None:
+    settings = {"duration": 60, "survey": 0.0, "packets": 50}
+    alone = alerting.measured("latency", settings, 1, False)["memory_mb_most"]
+    held = np.ones(300 * 2**20, np.uint8)  # as a worker that ran other experiments
+    before = latency.resident() / 1e6
+    beside = alerting.measured("latency", settings, 1, False)["memory_mb_most"]
+    assert held.sum() == held.nbytes
+    assert before > 400
+    assert beside == pytest.approx(alone, abs=30)
 
 
 def test_maps_of_one_injection_are_measured() -> None:

@@ -171,6 +171,8 @@ def test_a_set_is_measured(energy: SearchModel) -> None:
     assert 0 < found["found/1000"] <= 1
     assert 0 < found["distance/1000"] < known["distance"].max()
     assert found["timing/within"] > 0.5
+    assert 0 < found["timing/near_calibrated"] < found["timing/near"]  # above the model's threshold, and the set's own
+    assert found["timing_glitches/near_calibrated"] > 0
     assert found["distance_glitches/1000"] <= found["distance/1000"]  # whose background is louder
     assert {f"curve/{k}{s}" for k in ("far", "distance") for s in ("", "_glitches")} <= set(found)
     assert found["calibration/expected_60"] == pytest.approx(400 / 60, rel=0.05)

@@ -48,7 +48,7 @@ def background(livetime: float, statistics: Any = None, threshold: float = 0.0) 
 
 def test_all_injections_found_are_the_volumes_own_distance() -> None:
     known = injections()
-    found = sensitive_distances([trigger(t + 0.1, 50.0) for t in known["tc"]], known, background(30_000.0))
+    found = sensitive_distances([trigger(t + 0.1, 50.0) for t in known["tc"]], known, background(30_000.0), 1.0)
     weight = (chirp_mass(known["mass1"], known["mass2"]) / chirp_mass(known["mass1"], known["mass2"]).max()) ** 2.5
     own = known["distance"].max() * np.cbrt(weight.mean())
     for far in (1000, 100):
@@ -62,13 +62,29 @@ def test_all_injections_found_are_the_volumes_own_distance() -> None:
 def test_nothing_found_is_no_distance() -> None:
     known = injections()
     for triggers in ([], [trigger(t + 12.0, 50.0) for t in known["tc"]]):
-        found = sensitive_distances(triggers, known, background(30_000.0))
+        found = sensitive_distances(triggers, known, background(30_000.0), 1.0)
         assert (found["distance/1000"], found["distance/100"], found["found/1000"]) == (0.0, 0.0, 0.0)
         assert set(found["curve/distance"]) == {0.0}
         assert "timing/within" not in found
-    late = sensitive_distances([trigger(t + 0.5, 50.0) for t in known["tc"]], known, background(30_000.0))
+    late = sensitive_distances([trigger(t + 0.5, 50.0) for t in known["tc"]], known, background(30_000.0), 1.0)
     assert (late["distance/1000"], late["timing/within"]) == (0.0, 0.0)  # heard, but not when
     assert late["timing/median"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_times_of_chance_triggers_beside_a_signal_count_among_all_and_not_above_the_searchs_own_threshold() -> None:
+    known = injections()
+    loud = [trigger(t + 0.1, 5.0) for t in known["tc"][:9]] + [trigger(known["tc"][9] + 0.4, 5.0)]
+    chance = [trigger(t - 0.8, 2.0) for t in known["tc"][10:20]] + [trigger(t + 8.0, 9.0) for t in known["tc"]]
+    found = sensitive_distances([*loud, *chance], known, background(30_000.0), 2.0, suffix="_x")
+    assert (found["timing_x/near"], found["timing_x/within"]) == (20.0, 9 / 20)
+    assert (found["timing_x/near_calibrated"], found["timing_x/within_calibrated"]) == (
+        10.0,
+        0.9,
+    )  # 2.0 is not above it
+    none = sensitive_distances([*loud, *chance], known, background(30_000.0), 5.0)
+    assert none["timing/near_calibrated"] == 0.0
+    assert "timing/within_calibrated" not in none
+    assert none["timing/within"] == found["timing_x/within"]
 
 
 def test_a_rate_that_the_background_does_not_reach_is_not_reported() -> None:
@@ -77,7 +93,7 @@ def test_a_rate_that_the_background_does_not_reach_is_not_reported() -> None:
     for livetime, reached in (
         (2500.0, []), (2592.0, [1000]), (25_919.0, [1000]), (25_920.0, [1000, 100]), (259_200.0, [1000, 100, 10]),
     ):  # fmt: skip
-        found = sensitive_distances(triggers, known, background(livetime), suffix="_x")
+        found = sensitive_distances(triggers, known, background(livetime), 1.0, suffix="_x")
         assert [far for far in (1000, 100, 10) if f"distance_x/{far}" in found] == reached
         assert [far for far in (1000, 100, 10) if f"found_x/{far}" in found] == reached
         assert min(found["curve/far_x"]) >= min(3000, MONTH / livetime) - 1e-6
@@ -91,13 +107,13 @@ def test_louder_noise_costs_distance() -> None:
     cut = {far: noise.statistics[-1 - n] for far, n in allowed.items()}  # louder: `n`, the strictest such threshold
     statistics = np.full(50, 0.01)
     statistics[:25], statistics[:10] = cut[1000] + 1e-6, cut[100] + 1e-6
-    found = sensitive_distances([trigger(t, s) for t, s in zip(known["tc"], statistics)], known, noise)
+    found = sensitive_distances([trigger(t, s) for t, s in zip(known["tc"], statistics)], known, noise, 1.0)
     assert (found["found/1000"], found["found/100"]) == (0.5, 0.2)
     assert 0 < found["distance/100"] < found["distance/1000"]
     curve = found["curve/distance"]
     assert all(a <= b for a, b in pairwise(curve))
     assert (noise.statistics > cut[100]).sum() / livetime * MONTH <= 100
-    softer = sensitive_distances([trigger(t, s - 2e-6) for t, s in zip(known["tc"], statistics)], known, noise)
+    softer = sensitive_distances([trigger(t, s - 2e-6) for t, s in zip(known["tc"], statistics)], known, noise, 1.0)
     assert softer["found/100"] < 0.2  # a threshold of the background is to be exceeded
 
 

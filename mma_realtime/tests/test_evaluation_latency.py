@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +19,15 @@ from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.filter import MATCHES
 from mma_realtime.errors import AlertError
 from mma_realtime.evaluation import latency
-from mma_realtime.evaluation.latency import BUS, EVENT, Latency, measure_latency, resident, survey_night
+from mma_realtime.evaluation.latency import (
+    BUS,
+    EVENT,
+    Latency,
+    measure_alone,
+    measure_latency,
+    resident,
+    survey_night,
+)
 from mma_realtime.evaluation.survey import filter_rate
 from mma_realtime.live.feed import GPS_START
 from mma_realtime.live.timed import COINCIDENCE, FAR, INFERENCE, NOTICE, WHITENING
@@ -41,13 +55,54 @@ def test_growth_is_a_slope_of_the_second_half() -> None:
     assert resident() > 1e7
 
 
+def becomes(true: Callable[[], object], longest: float = 120.0) -> bool:
+    until = time.monotonic() + longest
+    while not true() and time.monotonic() < until:
+        time.sleep(0.02)
+    return bool(true())
+
+
+def test_a_measuring_process_that_is_killed_fails_the_measurement(tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    with ThreadPoolExecutor(1) as threads:
+        measured = threads.submit(measure_alone, tmp_path, 0, duration=3600, survey=0.0)
+        assert becomes(lambda: (tmp_path / "store.sqlite").exists() or measured.done())
+        (child,) = set(multiprocessing.active_children()) - before
+        child.kill()
+        with pytest.raises(AlertError, match="the process that measures latency was killed"):
+            measured.result()
+
+
+def test_a_measurement_whose_starter_is_killed_ends(tmp_path: Path) -> None:
+    said = (
+        "import sys; from pathlib import Path; from mma_realtime.evaluation.latency import measure_alone; "
+        "measure_alone(Path(sys.argv[1]), 0, duration=3600, survey=0.0)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", said, str(tmp_path)])
+    try:
+        assert becomes(lambda: (tmp_path / "store.sqlite").exists() or starter.poll() is not None)
+        assert len(measuring(tmp_path)) == 1
+    finally:
+        starter.kill()
+        starter.wait()
+    assert becomes(lambda: not measuring(tmp_path), 20.0)
+
+
+def measuring(folder: Path) -> list[str]:
+    """Processes that have a file of the folder open."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended, or is another user's
+            if any(folder in each.readlink().parents for each in (process / "fd").iterdir()):
+                found.append(process.name)
+    return found
+
+
 def test_a_survey_night_is_filtered_as_it_comes(tmp_path: Path) -> None:
     stop, count = threading.Event(), SimpleNamespace(value=0)
     night = threading.Thread(target=survey_night, args=(tmp_path / "bus", 500.0, GPS_START, stop, count))
     night.start()
-    until = time.monotonic() + 60
-    while not count.value and time.monotonic() < until:
-        time.sleep(0.02)
+    becomes(lambda: count.value)
     stop.set()
     night.join()
     with SqliteLog(tmp_path / "bus") as bus:

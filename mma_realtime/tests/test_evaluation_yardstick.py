@@ -74,6 +74,8 @@ def test_a_set_is_measured_by_a_bank(bank: Bank) -> None:
     assert out["found/1000"] == pytest.approx(1 / 6)
     assert out["timing/within"] == 1.0
     assert out["timing/median"] < 0.05
+    assert 1 <= out["timing/near_calibrated"] <= out["timing/near"]
+    assert out["timing/within_calibrated"] == 1.0
     assert out["distance_glitches/1000"] <= 1.2 * out["distance/1000"]
     assert out["slid_livetime"] > 2592
 

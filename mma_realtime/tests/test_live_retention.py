@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +105,25 @@ def test_rows_are_deleted_in_steps(store: Store, bus: SqliteLog, monkeypatch: py
     relay(store, bus)
     assert store.forget_sent(time.time() + 1) == 9
     assert store.forget_sent(time.time() + 1) == 0
+
+
+def test_what_was_sent_is_found_by_an_index(tmp_path: Path, bus: SqliteLog) -> None:
+    """In a store that was made before there was one too: a day of rows is not read to delete an hour's."""
+    path = tmp_path / "old.db"
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.execute("DROP INDEX IF EXISTS outbox_sent")
+    with Store(path) as store:
+        found(store, 0)
+        relay(store, bus)
+        asked: list[str] = []
+        connection = store._database.connection
+        connection.set_trace_callback(asked.append)
+        assert store.forget_sent(time.time() + 1) == 3
+        connection.set_trace_callback(None)
+        (query,) = (sql for sql in asked if sql.startswith("SELECT"))
+        plan = [step for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert plan[0] == "SEARCH outbox USING INDEX outbox_sent (sent<?)"
 
 
 def test_large_rows_are_deleted_a_few_at_a_time(store: Store, bus: SqliteLog) -> None:

@@ -25,6 +25,7 @@ def metrics_of(prefix: str, at: float) -> dict[str, float]:
     out = {f"tpr/fap{fap}/snr{snr:g}": at for fap in ("1e-2", "1e-3") for snr in SNRS}
     out |= {f"events/GW150914/{key}": 10 * at for key in ("statistic", "reversed_statistic", "reversed_in_noise")}
     out |= {"events/GW150914/loudest_slide": 4.0, "distance/1000": 1000 * at, "distance_glitches/1000": 500 * at}
+    out |= {"timing/within": 0.9, "timing/within_calibrated": 0.98, "timing/near_calibrated": 40 * at}
     out |= {"calibration/measured": 1.0, "calibration/measured_2000": 1.0, "calibration/measured_200": 0.0}
     out |= {"calibration/count_2000": 2.0, "calibration/expected_2000": 1.8, "calibration/inside_2000": 1.0}
     return {f"{prefix}{key}": value for key, value in out.items()}
@@ -62,6 +63,17 @@ def test_twins_and_banks_stand_beside_the_search(made: dict[str, Table]) -> None
         [twins, glitches, "1,000"],
     ]  # fmt: skip
     assert [row[0] for row in made["E6"].rows] == [name for name in ("net", twins, bank) for _ in range(3)]
+
+
+def test_times_are_told_of_all_triggers_and_of_those_above_the_searchs_own_threshold(made: dict[str, Table]) -> None:
+    assert made["E5"].columns[-3:] == [
+        "triggers within 0.3 s",
+        "of those above its own threshold",
+        "how many those are",
+    ]
+    assert made["E5"].rows[0][-3:] == ["0.90", "0.98", "40"]
+    assert made["E5"].rows[3][-3:] == ["–", "–", "–"]  # made up without times, with glitches
+    assert {len(row) for row in made["E5"].rows} == {len(made["E5"].columns)}
 
 
 def test_a_rate_that_could_not_be_measured_is_listed_as_such(made: dict[str, Table]) -> None:
@@ -121,13 +133,18 @@ RECOVERED = {"kills": 2.0, "injections": 3.0, "alerted": 2.0, "alerted_once": 2.
 def measured() -> Results:
     """E7 to E10 of made-up runs."""
     maps = {f"skymaps/{key}": 1.0 for key in ("contained50", "contained90", "area50", "area90", "searched_area")}
-    maps |= {"skymaps/seconds": 2.0, "skymaps/seconds_max": 3.0}
+    maps |= {
+        "skymaps/seconds": 2.0,
+        "skymaps/seconds_max": 3.0,
+        "skymaps/cpu_seconds": 1.5,
+        "skymaps/cpu_seconds_max": 2.5,
+    }
     pair = {f"joint/{kind}_far/{name}": far / by for name, far in FARS.items()
             for kind, by in (("temporal", 100), ("spatiotemporal", 2000))}  # fmt: skip
     pair |= {"joint/gain": 20.0, "joint/overlap": 20.0, "joint/time_gain": 100.0, "joint/area90": 30.0,
              "joint/combined_area90": 25.0}  # fmt: skip
-    delays = {"latency_p50": 1.5, "latency_p99": 3.2, "events": 3.0, "memory_mb_per_hour": 2.5, "survey_alerts": 1234.0,
-              "real_time_factor": 30.0, "alerts_per_second": 6000.0}  # fmt: skip
+    delays = {"latency_p50": 1.5, "latency_p99": 3.2, "events": 3.0, "memory_mb_per_hour": 2.5, "memory_mb_most": 505.0,
+              "survey_alerts": 1234.0, "real_time_factor": 30.0, "alerts_per_second": 6000.0}  # fmt: skip
     delays |= {f"latency/{step}_p{q}": 0.5 for step in tables.BUDGET for q in (50, 99)}
     curves: dict[str, list[float]] = {
         "curve/skymaps/levels": LEVELS, "curve/skymaps/areas90": [9.0, 30.0, 12.0, 700.0, 20.0],
@@ -156,9 +173,12 @@ def test_the_alerting_figures_say_what_they_draw(tmp_path: Path) -> None:
 def test_the_alerting_tables_hold_the_measured_steps() -> None:
     made = {table.title[:3]: table for table in tables.tables(measured())}
     assert {"E7.", "E8.", "E9.", "E10"} <= set(made)
+    assert made["E7."].columns[-4:] == ["seconds", "the slowest", "CPU seconds", "the most"]
+    assert made["E7."].rows[0][-4:] == ["2.0", "3.0", "1.5", "2.5"]
     assert [row[0] for row in made["E8."].rows] == [f"one false alarm a {name}" for name in FARS]
     assert made["E8."].rows[0][1:] == ["1.16e-05", "1.16e-07", "5.79e-09"]
     assert made["E9."].rows[-1] == ["merger to notice on the bus", "3", "1.50", "3.20"]
     assert "1,234 survey alerts" in made["E9."].note
+    assert "Memory grew by 2.5 MB an hour and was at most 505 MB" in made["E9."].note
     steps = {EVENT, BUS, WHITENING, INFERENCE, COINCIDENCE, FAR, NOTICE}
     assert set(tables.BUDGET) == steps

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from mma_realtime.data.simulated import SimulatedBBH
-from mma_realtime.evaluation import alerting
+from mma_realtime.evaluation import alerting, skymaps
 from mma_realtime.evaluation.efficiency import SNRS
 from mma_realtime.evaluation.yardstick import Settings
 from mma_realtime.experiment import ALERTING, ALONE, SECTIONS, TWIN, alone, data_fingerprint, run
@@ -67,6 +67,14 @@ def dry(config: dict[str, Any]) -> dict[str, Any]:
 @cache
 def plan(tier: str) -> dict[str, Experiment]:
     return {experiment.name: experiment for experiment in load_plan(HERE, tier).experiments}
+
+
+def test_sky_maps_of_two_detectors_stand_beside_those_of_three() -> None:
+    two, three = plan("cpu")["skymaps_two"].config["skymaps"], plan("cpu")["skymaps"].config["skymaps"]
+    assert set(skymaps.Settings(**two).curves) == {"H1", "L1"}
+    assert set(skymaps.Settings(**three).curves) == {"H1", "L1", "V1"}
+    drawn = skymaps.measure(skymaps.Settings(**two | {"injections": 1}), 1)
+    assert drawn["skymaps/area90"] > 100  # a ring of the sky: one difference of times
 
 
 @pytest.mark.parametrize("tier", TIERS)

@@ -52,6 +52,8 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_waiting ON outbox (number) WHERE sent IS NULL;
 """
+# Of every store that is opened: stores of this version were made without it, and go on.
+SENT = "CREATE INDEX IF NOT EXISTS outbox_sent ON outbox (sent) WHERE sent IS NOT NULL"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,12 @@ class Store:
     def __init__(self, path: str | Path, timeout: Seconds = 30.0) -> None:
         self.path = Path(path)
         self._database = Database(path, APPLICATION, VERSION, SCHEMA, "store of alerts", timeout)
+        try:
+            with self._database.writing():
+                self._database.connection.execute(SENT)
+        except AlertError:
+            self.close()
+            raise
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -151,7 +159,7 @@ class Store:
 
     def forget_sent(self, before: float) -> int:
         """Deletes rows that were sent before a time (s since 1970); returns how many. What waits stays, however old."""
-        due = self._database.rows("SELECT number, length(value) FROM outbox WHERE sent < ? ORDER BY number", before)
+        due = self._database.rows("SELECT number, length(value) FROM outbox WHERE sent < ? ORDER BY sent", before)
         step: list[tuple[int]] = []
         held = deleted = 0
         for at, (number, size) in enumerate(due, 1):

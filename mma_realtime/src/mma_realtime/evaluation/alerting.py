@@ -38,7 +38,7 @@ def joint(settings: dict[str, Any], seed: int) -> dict[str, Any]:
 
 def latency(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """E9: from strain to notice beside a survey, and how many of a survey's alerts are filtered. Numbers that exist."""
-    from mma_realtime.evaluation.latency import measure_latency
+    from mma_realtime.evaluation.latency import measure_alone
     from mma_realtime.evaluation.survey import filter_rate
 
     count = {"count": settings["packets"]} if "packets" in settings else {}
@@ -46,7 +46,7 @@ def latency(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="mma_realtime_") as folder:
         out = filter_rate(Path(folder), **count)  # 800 MB of packets, gone before the hour begins
     with tempfile.TemporaryDirectory(prefix="mma_realtime_") as folder:
-        found = measure_latency(Path(folder), seed, **own)
+        found = measure_alone(Path(folder), seed, **own)
     out |= {key: value for key, value in found.as_dict().items() if math.isfinite(value)}
     return out | {
         "curve/latency/total": [float(s) for s in found.total],

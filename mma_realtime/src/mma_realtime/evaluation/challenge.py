@@ -47,7 +47,7 @@ def challenge_metrics(model: SearchModel, duration: int, seed: int, glitches: bo
         chance = slides_of(model, noise, own, quiet, max_slides=most, threshold=threshold)
         found = score_strain(model, signals, conditioner_for(model, signals.sample_rate).fitted(signals))
         triggers = triggers_of(found, threshold, model.recipe.time_offset)
-        out |= sensitive_distances(triggers, challenge.injections, chance, suffix=suffix)
+        out |= sensitive_distances(triggers, challenge.injections, chance, model.recipe.threshold, suffix=suffix)
         if not suffix:
             out |= calibration(quiet, chance)
             out |= {"slid_livetime": chance.livetime_s, "curve/slide_tail": chance.statistics[-200:].round(3).tolist()}

@@ -43,14 +43,21 @@ def sensitive_distances(
     triggers: Sequence[Trigger],
     injections: Mapping[str, Float64[np.ndarray, " n"]],
     chance: Background,
+    calibrated: float,
     fars: Sequence[float] = FARS,
     suffix: str = "",
 ) -> dict[str, Any]:
     """Sensitive distance (Mpc) at each rate that the background reaches, and its curve.
 
+    Args:
+        calibrated: the statistic above which the search itself tells of a trigger. `triggers` go further down, so that
+            rates of many a month can be measured, and some of them are chance that lies beside a signal.
+
     Returns:
-        `distance<suffix>/1000` ..., `found<suffix>/1000` (share of the injections), `timing<suffix>/within` (share of
-        the triggers nearest to an injection within 1 s that lie within 0.3 s of it), curves `far` and `distance`.
+        `distance<suffix>/1000` ..., `found<suffix>/1000` (share of the injections), curves `far` and `distance`; of the
+        triggers nearest to an injection within 1 s `timing<suffix>/near` (how many), `/within` (share of them that lie
+        within 0.3 s of it), `/median` (s); `/near_calibrated`, `/within_calibrated` and
+        `/median_calibrated`: of those above `calibrated`. No share of none.
     """
     times = np.array([trigger.gps for trigger in triggers])
     stats = np.array([trigger.statistic for trigger in triggers])
@@ -70,9 +77,11 @@ def sensitive_distances(
         out[f"found{suffix}/{far:g}"] = float(evaluation.found[at]) / evaluation.n_injections
     nearest, _ = match(np.asarray(injections["tc"]), events)
     apart = np.abs(times - np.asarray(injections["tc"])[nearest])
-    if (apart < 1).any():
-        out[f"timing{suffix}/within"] = float((apart[apart < 1] <= TOLERANCE).mean())
-        out[f"timing{suffix}/median"] = float(np.median(apart[apart < 1]))
+    for which, near in (("", apart[apart < 1]), ("_calibrated", apart[(apart < 1) & (stats > calibrated)])):
+        out[f"timing{suffix}/near{which}"] = float(len(near))
+        if len(near):
+            out[f"timing{suffix}/within{which}"] = float((near <= TOLERANCE).mean())
+            out[f"timing{suffix}/median{which}"] = float(np.median(near))
     most = (len(noise) - 0.5) * MONTH / evaluation.duration
     grid = np.geomspace(MONTH / evaluation.duration, max(MONTH / evaluation.duration, min(3000, most)), 40)
     grid = grid[len(noise) > grid / MONTH * evaluation.duration]

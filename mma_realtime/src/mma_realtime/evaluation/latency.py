@@ -2,7 +2,8 @@
 
 Strain goes through the real pipeline as fast as it goes. The latency of an event is then the strain that had to come
 after it (which takes as long as it is, whatever the speed) and what the computer took from the last of it on. It is
-counted from the merger, before the event's last sample. Beside it: does memory grow?
+counted from the merger, before the event's last sample. Beside it: does memory grow? That is asked of a process that
+did nothing before.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,9 +79,43 @@ class Latency:
         for step, values in self.steps.items():
             out |= {f"latency/{step}_p50": _at(values, 50), f"latency/{step}_p99": _at(values, 99)}
         speed = self.strain / self.wall if self.wall else math.nan
+        most = max((size for _, size in self.memory), default=math.nan)
         return out | {
-            "memory_mb_per_hour": self.growth, "real_time_factor": speed, "survey_alerts": float(self.survey),
+            "memory_mb_per_hour": self.growth, "memory_mb_most": most / 1e6,
+            "real_time_factor": speed, "survey_alerts": float(self.survey),
         }  # fmt: skip
+
+
+def measure_alone(folder: Path, seed: int, **settings: Any) -> Latency:
+    """`measure_latency` in a process of its own, new for it.
+
+    A process that ran something else before holds memory of that, and gives freed memory to the search again: neither
+    the size nor the growth of its memory would be the search's own.
+
+    Args:
+        folder, seed, settings: as of `measure_latency`, but `progress`.
+
+    Raises:
+        AlertError: the process was killed. Others as `measure_latency`.
+    """
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, context, _end_with_parent) as pool:
+            return pool.submit(measure_latency, folder, seed, **settings).result()
+    except BrokenProcessPool as error:
+        raise AlertError("the process that measures latency was killed (out of memory?): run it again") from error
+
+
+def _end_with_parent() -> None:
+    """Has a process end when the one that started it has, even by kill -9."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def measure_latency(

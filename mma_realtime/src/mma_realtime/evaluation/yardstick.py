@@ -32,6 +32,7 @@ from mma_realtime.search.template_triggers import network_triggers, slid_backgro
 
 STEP = 0.25  # s between the correlated slides of a short stretch
 FLOOR = 6.0  # of the network statistic, of a short stretch
+TOLD = 2000.0  # s between two false alarms that the bank, which has no threshold of its own, may tell of
 FILTER = 2.0  # s: up to 1000 Hz, 1 s smears the lines of real noise, and L1 loses a third of GW150914
 
 
@@ -147,7 +148,8 @@ def challenge_metrics(bank: Bank, settings: Settings, seed: int) -> dict[str, An
         quiet = search.triggers(noise)
         chance = slid_background(quiet, settings.network_threshold, max_slides=MOST_SLIDES)
         found = network_triggers(search.triggers(signals), settings.network_threshold)
-        out |= sensitive_distances(found, challenge.injections, chance, suffix=suffix)
+        told = chance.threshold_at(1 / TOLD)
+        out |= sensitive_distances(found, challenge.injections, chance, told, suffix=suffix)
         if not suffix:
             peaks = np.array([t.statistic for t in network_triggers(quiet, settings.network_threshold)])
             out |= calibration_of(peaks, quiet.livetime, chance) | {"slid_livetime": chance.livetime_s}
