@@ -164,3 +164,13 @@ def test_a_narrower_lambda_and_a_single_mode_are_drawn(tmp_path: Path) -> None:
     assert figures.complexity(results(prior_d0_s1=prior("a", largest=0.04)), tmp_path) is not None
     assert figures.complexity(results(prior_d0_s1=prior("a", ("identity",))), tmp_path) is not None
     assert figures.ratios(results(prior_d1_s1=prior("a", ("total", "identity"))), tmp_path) is not None
+
+
+def test_closed_forms_stand_beside_what_was_derived() -> None:
+    metrics = {"closed/psi; alpha 1": 0.5, "derived/psi; alpha 1": 0.25, "error/psi; alpha 1": 0.5}
+    runs = experiment("theory", {"theory": {}}, {**metrics, "theory_worst_error": 0.5})
+    del runs.runs[1:]
+    table = tables.theory(results(theory=runs))
+    assert table is not None
+    assert table.rows == [["psi", "alpha 1", "0.5", "0.25", "5e-01"]]
+    assert tables.theory(results()) is None

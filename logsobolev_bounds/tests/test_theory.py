@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from logsobolev_bounds.errors import BoundError
+from scipy.integrate import quad
+from scipy.special import expit
+from scipy.stats import norm
 
 from logsobolev_bounds import theory
 
@@ -22,6 +27,21 @@ def test_logistic_1d_is_golden(golden) -> None:
             assert value == pytest.approx(row[key], rel=1e-7), key
         assert 0 <= found["psi"] <= found["lsi"] <= found["comonotone"] <= found["lipschitz"]
         assert found["lsi"] <= found["on_average"]
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 20.0), (-3.0, 50.0)])
+def test_margins_far_wider_than_the_loss_bends(mean: float, std: float) -> None:
+    """Against adaptive quadrature over both sides of the bend."""
+
+    def expected(f: Callable[[float], float]) -> float:
+        inner = {"epsabs": 0, "epsrel": 1e-12, "limit": 500, "points": [-20.0, 0.0, 20.0]}
+        return float(quad(lambda t: f(t) * norm.pdf(t, mean, std), mean - 9.5 * std, mean + 9.5 * std, **inner)[0])
+
+    found = theory.logistic_1d(mean, std, 0.7)
+    assert found.risk == pytest.approx(expected(lambda t: np.logaddexp(0, -t)), rel=1e-9)
+    assert found.grad_sq == pytest.approx(expected(lambda t: (std * expit(-t)) ** 2), rel=1e-9)
+    log_m = math.log(expected(lambda t: np.exp(-0.7 * np.logaddexp(0, -t))))
+    assert found.psi == pytest.approx(log_m + 0.7 * found.risk, rel=1e-9)
 
 
 def test_quadratic_is_golden(golden) -> None:

@@ -3,6 +3,7 @@
 prior        a prior on examples, no training: gradient norms, C(lambda) and its fit, the inequality by draws (C1 to C3)
 model        a Bayesian network trained by Lightning, and every bound on it (C4, C5, random labels)
 simulate     the exponent identity and coverage by simulation (C6)
+theory       closed forms derived a second time, nothing drawn (sections 3.3 to 3.6)
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ PRIOR = {
     "depths", "network", "depth", "width", "bias", "norm", "sigma_p", "draws", "examples", "largest", "points", "modes",
 }  # fmt: skip
 SIMULATE = {"pairs", "replications"}
-SECTIONS = {"prior", "simulate", "model", "data", "trainer", "seed_everything"}
+SECTIONS = {"prior", "simulate", "theory", "model", "data", "trainer", "seed_everything"}
 
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     """(hash, kind, what it is) of what `config` is measured on."""
     if "simulate" in config:
         return hashlib.sha256(b"simulate").hexdigest(), "recipe", "drawn by the recipes of sections 3.6 and 8 (C6)"
+    if "theory" in config:
+        return hashlib.sha256(b"theory").hexdigest(), "recipe", "closed forms and quadrature; nothing is drawn"
     from logsobolev_bounds.data import read
 
     data = config["data"]
@@ -43,6 +46,9 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
     dry = bool((config.get("trainer") or {}).get("fast_dev_run"))
     if "simulate" in config:
         return simulated(_section(config, "simulate", SIMULATE), seed, dry)
+    if "theory" in config:
+        _section(config, "theory", set())
+        return derived_again()
     if "prior" in config:
         out = prior_metrics(_section(config, "prior", PRIOR), dict(config["data"]), seed, dry)
         _log(out, config, run_dir, experiment, tier)
@@ -147,6 +153,18 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
     valid = [v for k, v in out.items() if k.startswith("violated/") and out[k.replace("violated/", "valid/")]]
     out["violated_valid_worst"] = max(valid)
     return out
+
+
+def derived_again() -> dict[str, float]:
+    """The theory table: every closed form beside what another road gives, and whether the bounds keep their order."""
+    from logsobolev_bounds.solved import least_slack, solved_cases
+
+    out: dict[str, float] = {}
+    for case in solved_cases():
+        name = f"{case.what}; {case.at}"
+        out |= {f"closed/{name}": case.closed, f"derived/{name}": case.derived, f"error/{name}": case.error}
+    errors = [value for key, value in out.items() if key.startswith("error/")]
+    return out | {"theory_worst_error": max(errors), "theory_least_slack": least_slack()}
 
 
 def _section(config: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
