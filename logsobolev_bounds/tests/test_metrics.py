@@ -94,7 +94,7 @@ WRONG = [
     (lambda: LSIBound(m=50, lam=25.0).update(LOSS, LOSS[:, :2]), "loss has shape [3, 4] and g [3, 2]"),
     (lambda: lsi_of(LOSS, LOSS[:2]), "2 draws in this batch, 3 in those before: use the same ones throughout"),
     (lambda: lsi_of().compute(), "LSIBound has seen no examples"),
-    (lambda: lsi_of(LOSS[:, :0]).compute(), "the loss has shape [3, 0]: at least one draw and one example are needed"),
+    (lambda: lsi_of(LOSS[:, :0]).compute(), "LSIBound has seen no examples"),
     (lambda: KLInverseCertificate(kl=-1.0, draws=3), "KL is -1: it is at least 0"),
     (lambda: KLInverseCertificate(kl=1.0, draws=0), "draws is 0: at least one posterior draw is needed"),
     (lambda: KLInverseCertificate(kl=1.0, draws=3, delta=0.01), "0 < delta_mc < delta < 1"),

@@ -45,7 +45,7 @@ def test_a_dry_run_is_the_least_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
     monkeypatch.setattr(recovery, "measure_recovery", lambda folder, seed, **settings: asked.update(settings) or GOOD)
     alerting.measured("recovery", {"duration": 600, "kills": 20}, 1, True)
-    assert asked == {"duration": 90, "kills": 1, "checkpoint": None}
+    assert asked == {"duration": 70, "kills": 1, "checkpoint": None}
 
 
 def test_a_latency_that_was_not_measured_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

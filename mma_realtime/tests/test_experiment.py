@@ -42,7 +42,10 @@ def nothing_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("whole")
-    return run(CONFIG, 3, folder), folder
+    with pytest.MonkeyPatch.context() as before:  # a module's fixture comes before `nothing_real`
+        before.setenv("DATA_ROOT", str(folder / "none"))
+        before.setenv("WANDB_MODE", "offline")
+        return run(CONFIG, 3, folder), folder
 
 
 @pytest.mark.slow

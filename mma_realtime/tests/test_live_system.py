@@ -97,7 +97,7 @@ def test_a_folder_is_of_one_system(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_message(tmp_path: Path, words: list[str], message: str) -> None:
-    with pytest.raises(StatusError, match=message):
+    with pytest.raises(UserError, match=message):
         main(["--state", str(tmp_path / "state"), "--port", "0", *words])
 
 

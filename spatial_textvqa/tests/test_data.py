@@ -89,7 +89,7 @@ def test_word_vectors_have_the_width_of_their_file(monkeypatch: pytest.MonkeyPat
 
     from spatial_textvqa import word_vectors
 
-    monkeypatch.setattr(word_vectors, "FastText", lambda path: word_vectors.HashVectors(5))
+    monkeypatch.setattr(encode, "FastText", lambda path, cache: word_vectors.HashVectors(5))
     read = encode.Words("vectors.bin")
     read.rows(["stop"])
     assert read.fasttext.shape[1] == 5

@@ -46,7 +46,7 @@ def test_the_graph_s_kernel_rounds_every_product_as_the_definition_does() -> Non
         "    ptx = binary(build, 90).asm['ptx']\n"
         "    print('mul.rn.f64' in ptx, 'fma' in ptx)"
     )
-    done = run("-c", code)
+    done = run_python("-c", code)
     assert done.stdout.splitlines() == ["True False"] * 3, done.stdout + done.stderr
 
 

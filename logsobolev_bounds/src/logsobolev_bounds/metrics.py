@@ -80,7 +80,8 @@ class LSIBound(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`C`, and the effective sample size `ess` that it rests on."""
-        if not len(self.loss):
+        seen = self.loss if isinstance(self.loss, list) else [self.loss]  # one tensor where processes were joined
+        if not sum(part.numel() for part in seen):
             raise BoundError("LSIBound has seen no examples: a mean over none does not exist")
         loss, g = (torch.cat(part) if isinstance(part, list) else part for part in (self.loss, self.g))
         found = log_c(self.m * lsi(loss.T, g.T, self.alphas)[:, -1])
