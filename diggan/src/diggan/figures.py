@@ -154,8 +154,8 @@ def weights(results: Results, folder: Path, name: str) -> Figure:
     plain = results.experiments.get(f"{prefix}plain")
     if plain is not None and plain.runs:
         axes.axhline(mean_and_spread(plain, "tail/fid")[0], color=COLOURS["paper"], linestyle=(0, (4, 3)), linewidth=1)
-        axes.annotate("no penalty", (0, mean_and_spread(plain, "tail/fid")[0]), xycoords=("axes fraction", "data"),
-                      xytext=(4, 3), textcoords="offset points", fontsize=7)  # fmt: skip
+        axes.annotate("no penalty", (1, mean_and_spread(plain, "tail/fid")[0]), xycoords=("axes fraction", "data"),
+                      xytext=(0, 3), textcoords="offset points", fontsize=7, ha="right")  # fmt: skip
     colours = [
         "ours",
         "ours_variant",
