@@ -42,8 +42,7 @@ def relations(
     Raises:
         UserError: an unknown mode; a threshold that is not positive; a box that is NaN or infinite.
     """
-    finite = boxes.isfinite().all(-1)
-    if not finite.all():
+    if not boxes.sum().isfinite() and not (finite := boxes.isfinite().all(-1)).all():  # the sum alone may overflow
         *graph, row = (~finite).nonzero()[0].tolist()
         where = f" of graph {', '.join(map(str, graph))}" if graph else ""
         values = ", ".join(f"{v:g}" for v in boxes[(*graph, row)].tolist())
