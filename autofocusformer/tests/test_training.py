@@ -33,6 +33,8 @@ from autofocusformer.module import Segmenter, adamw, factor_at
 from autofocusformer.tokens_of_images import label_edges, rank
 from shared.errors import UserError
 
+from autofocusformer import panels
+
 SMALL = SceneConfig(height=32, width=32, sizes=(0.15, 0.2))
 TRAINING: dict[str, Any] = {
     "model": {"class_path": "autofocusformer.module.Segmenter", "init_args": {"lr": 5e-3}},
@@ -346,3 +348,21 @@ def test_counts_clustering_and_limits_report_what_the_ledger_reads(tmp_path: Pat
     found = run(config, 0, tmp_path)
     assert found["gain/small/2"] > 0
     assert found != run(config, 1, tmp_path)
+
+
+def test_what_was_kept_of_the_first_test_image_is_a_picture_in_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    right = panels.panel
+    monkeypatch.setattr(panels, "panel", lambda *given: drawn.append(right(*given)) or drawn[-1])
+    run(TRAINING, 0, tmp_path)
+    assert len(list(tmp_path.glob("wandb/offline-run*/files/media/images/test/tokens*.png"))) == 1
+    (figure,) = drawn
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert titles[0] == "image"
+    assert [title.split(":")[0] for title in titles if "tokens" in title] == ["stage 2", "stage 3", "stage 4"]
+    kept = [len(axes.lines[0].get_xdata()) for axes in figure.axes if "tokens" in axes.get_title("left")]
+    assert kept == [int(title.split()[2]) for title in titles if "tokens" in title]
+    assert kept == sorted(kept, reverse=True)
+    assert titles[-2:] == ["prediction", "truth"]

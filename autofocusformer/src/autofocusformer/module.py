@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytorch_lightning as L
 import torch
 from jaxtyping import Float, Int64
+from pytorch_lightning.loggers import WandbLogger
 from shared.errors import UserError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -320,6 +321,20 @@ class Segmenter(Trained):
         scores, levels = self(batch.images, batch.oracle)
         self.score.update(scores.argmax(1), batch.labels)
         self.coverage.update(batch.objects, [level.positions for level in levels[1:]])
+        if index == 0:
+            self.log_panel(levels, batch, scores)
+
+    def log_panel(self, levels: list[Level], batch: Scenes, scores: Float[Tensor, "b c h w"]) -> None:
+        """What was kept of the first test image, and what was said of it, as a picture in W&B."""
+        if not isinstance(self.logger, WandbLogger) or not self.trainer.is_global_zero:
+            return
+        import matplotlib.pyplot as plt
+
+        from autofocusformer.panels import panel
+
+        figure = panel(levels, batch.images[0], scores[0], batch.labels[0])
+        self.logger.log_image("test/tokens", [figure])
+        plt.close(figure)
 
     def on_test_epoch_end(self) -> None:
         found = {**self.score.compute(), **self.coverage.compute()}
