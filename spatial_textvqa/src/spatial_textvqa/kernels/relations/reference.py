@@ -60,29 +60,37 @@ def pair_labels(x: int, y: int, flatter: int, mode: str) -> tuple[int, int]:
 
 @cache
 def label_table(mode: str, device: torch.device) -> Tensor:
-    """uint8 [2 HALF]: R[i, j] by the key of (i, j), for i < j; then for i > j, the mirror of the pair (j, i)."""
+    """uint8 [2 HALF]: R[i, j] + 16 R[j, i] by the key of (i, j), for i < j; then the same for i > j."""
     signs = (-1, 0, 1)
     directions = [(x, y, flatter) for x in signs for y in signs for flatter in signs]
-    upper = [pair_labels(x, y, flatter, mode)[0] for x, y, flatter in directions]
-    lower = [pair_labels(-x, -y, flatter, mode)[1] for x, y, flatter in directions]
-    labels = []
-    for near in (upper, lower):
+    near = [pair_labels(x, y, flatter, mode) for x, y, flatter in directions]
+    # The pair i > j is the pair (j, i), whose direction is the opposite, told the other way round.
+    turned = [pair_labels(-x, -y, flatter, mode)[::-1] for x, y, flatter in directions]
+    labels: list[tuple[int, int]] = []
+    for by_direction in (near, turned):
         for side in range(-4, 5):
             for overlaps in signs:
                 for far in signs:
                     if abs(side) == 4:
-                        labels += [INSIDE if side > 0 else CONTAINS] * len(near)
+                        labels += [(INSIDE, CONTAINS) if side > 0 else (CONTAINS, INSIDE)] * len(near)
                     elif overlaps >= 0:
-                        labels += [OVERLAP] * len(near)
+                        labels += [(OVERLAP, OVERLAP)] * len(near)
                     else:
-                        labels += [NONE] * len(near) if far >= 0 else near
-    return torch.tensor(labels, dtype=torch.uint8, device=device)
+                        labels += [(NONE, NONE)] * len(near) if far >= 0 else by_direction
+    return torch.tensor([ours + 16 * theirs for ours, theirs in labels], dtype=torch.uint8, device=device)
 
 
 @cache
 def first_key(n: int, device: torch.device) -> Tensor:
-    """int32 [n, n]: where the key 0 of a pair lies in the table; for i > j in its second half."""
-    return torch.ones(n, n, dtype=torch.int32, device=device).tril(-1) * HALF + ZERO
+    """int32 [n, n // 2]: where key 0 of the pair (i, i + s mod n) lies in the table: for i > j in its second half."""
+    i, s = torch.arange(n, device=device)[:, None], torch.arange(1, n // 2 + 1, device=device)
+    return ((i + s >= n) * HALF + ZERO).int()
+
+
+@cache
+def outward(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Signs that make a box's corners (x_min, y_min, -x_max, -y_max): of two boxes the one inside has the larger."""
+    return torch.tensor([1, 1, -1, -1], dtype=dtype, device=device)
 
 
 @cache
@@ -113,40 +121,68 @@ def on_an_axis(R: Tensor, centre: Tensor) -> None:
 def build_relations(boxes: Tensor, thr: float = 0.5, mode: str = "official") -> Tensor:
     """uint8 [..., n, n] of boxes [..., n, 4]; see the package's docstring."""
     shape = boxes.shape[:-1]
-    graphs = boxes.reshape(math.prod(shape[:-1]), *boxes.shape[-2:])
-    if not boxes.numel():
-        return torch.zeros(*shape, shape[-1], dtype=torch.uint8, device=boxes.device)
-    # One after the other: the tables of one graph stay in the processor's cache, those of a batch do not.
-    return torch.stack([relations_of(graph, thr, mode) for graph in graphs]).view(*shape, shape[-1])
+    R = torch.empty(*shape, shape[-1], dtype=torch.uint8, device=boxes.device)
+    if boxes.numel():
+        with torch.inference_mode():  # a tenth of the time is autograd's bookkeeping; R itself is a tensor as any
+            # One after the other: the tables of one graph stay in the processor's cache, those of a batch do not.
+            for graph, out in zip(boxes.reshape(-1, *boxes.shape[-2:]), R.view(-1, *R.shape[-2:])):
+                relations_of(graph, thr, mode, out)
+    return R
 
 
-def relations_of(boxes: Tensor, thr: float, mode: str) -> Tensor:
-    """uint8 [n, n] of boxes [n, 4]."""
+def pairs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x of i and of j = i + s mod n, s = 1 .. n // 2: every two boxes meet once (twice at s = n / 2).
+
+    Args:
+        x: [k, n].
+
+    Returns:
+        Views [k, n, 1] and [k, n, n // 2]: row i of the second starts at i + 1 in x written twice, nothing is gathered.
+    """
+    k, n = x.shape
+    return x[:, :, None], torch.cat([x, x], 1).as_strided((k, n, n // 2), (2 * n, 1, 1), 1)
+
+
+def relations_of(boxes: Tensor, thr: float, mode: str, R: Tensor) -> None:
+    """Fill R, uint8 [n, n], for boxes [n, 4]."""
     n, device = len(boxes), boxes.device
-    i, j = (..., slice(None), None), (..., None, slice(None))  # rows and columns of R
-    corners = boxes.T.contiguous()  # [4, n]: numbers of one kind lie side by side
-    low, high = corners[:2], corners[2:]
-    side = (low[i] - low[j]).sign_().add_((high[j] - high[i]).sign_())  # a sign is exact in the boxes' own precision
+    corners = (boxes * outward(boxes.dtype, device)).T.contiguous()  # numbers of one kind lie side by side
+    i, j = pairs(corners)
+    side = (i - j).sign_()  # a sign is exact in the boxes' own precision
+    side = side[:2].add_(side[2:])
     side = side[0].add_(side[1])  # 4: i is inside j, -4: it contains j
-    low, high = low.double(), high.double()
-    valid = ((low[0] + low[1] + high[0] + high[1]) != 0).to(torch.uint8)
-    centre, size = (low + high) / 2, high - low
+    corners = corners.double()
+    low, minus_high = corners[:2], corners[2:]
+    valid = (low[0] + low[1] - minus_high[0] - minus_high[1]) != 0
+    centre, minus_size = (low - minus_high).div_(2), low + minus_high
+    area = (minus_size[0] * minus_size[1]).clamp_min_(1e-300)  # two boxes without area do not overlap
 
     # Tables of pairs are written over one another: at this size their memory costs more than the arithmetic.
-    offset = centre[i] - centre[j]
+    i, j = pairs(torch.cat([corners, centre, area[None]]))
+    offset = i[4:6] - j[4:6]
     length = offset.abs()
-    key = (length[0] - length[1]).sign_()
-    key.add_(length.square_()[0].add_(length[1]).sub_(least_square(thr * SQRT2)).sign_(), alpha=FAR)
-    key.add_(offset.sign_()[0], alpha=9).add_(offset[1], alpha=3).add_(side, alpha=SIDE)
-    common = torch.minimum(high[i], high[j], out=length).sub_(torch.maximum(low[i], low[j], out=offset)).clamp_min_(0)
+    dx, dy = length[0], length[1]
+    key = (dx - dy).sign_()
+    length.square_()
+    key.add_(dx.add_(dy).sub_(least_square(thr * SQRT2)).sign_(), alpha=FAR)
+    offset.sign_()
+    key.add_(offset[0], alpha=9).add_(offset[1], alpha=3).add_(side, alpha=SIDE)
+    inner = torch.maximum(i[:4], j[:4])  # the box that both share, and minus its size
+    common = inner[:2].add_(inner[2:]).clamp_max_(0)
     common = common[0].mul_(common[1])
-    area = (size[0] * size[1]).clamp_min_(1e-300)  # two boxes without area do not overlap
-    union = torch.add(area[i], area[j], out=offset[0]).sub_(common)
+    union = torch.add(i[6], j[6], out=inner[2]).sub_(common)
     key.sub_(union.sub_(common, alpha=2).sign_(), alpha=OVERLAPS)  # IoU >= 1/2 without a division
-    R = label_table(mode, device).index_select(0, key.int().add_(first_key(n, device)).flatten()).view(n, n)
-    if mode == "official":
-        gaps = centre.sort(-1).values.diff()
-        if ((gaps > 0) & (gaps < NARROW)).any():
+    both = label_table(mode, device).index_select(0, key.int().add_(first_key(n, device)).view(-1))
+
+    # Row i of `both` belongs into columns i + 1 ... of row i, around the end; its upper halves into the mirror.
+    around = torch.zeros(n, 2 * n, dtype=torch.uint8, device=device)
+    around.as_strided((n, n // 2), (2 * n + 1, 1), 1).copy_(both.view(n, n // 2))
+    both = around[:, :n] | around[:, n:]
+    torch.bitwise_or(both & 15, (both >> 4).T, out=R)
+    if mode == "official" and n > 1:
+        ordered = centre.sort(-1).values
+        gaps = ordered[:, 1:] - ordered[:, :-1]
+        if gaps.masked_fill_(gaps == 0, 1).min().item() < NARROW:
             on_an_axis(R, centre)
-    R.diagonal(dim1=-2, dim2=-1).fill_(SELF)
-    return R.mul_(valid[i]).mul_(valid[j])
+    R.diagonal().fill_(SELF)
+    R.mul_(valid[:, None]).mul_(valid)
