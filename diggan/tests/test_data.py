@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import logging
@@ -20,6 +21,23 @@ from shared.errors import UserError
 from shared.runs.plan import read_yaml
 
 COUNTS = json.loads((Path(__file__).parent / "golden" / "counts.json").read_text())
+
+
+def test_validation_images_of_a_sorted_folder_are_of_all_its_classes(tmp_path: Path) -> None:
+    """The first 10,000 would be of the first classes. Of other sets, whose files are not sorted, they are the first."""
+    n = 12_000
+    labels = torch.arange(n) // 1200
+    images = (labels[:, None, None, None] * 10).to(torch.uint8).expand(n, 1, 8, 8)
+    digits = load("digits")
+    for dataset, least in (("class_folders", 900), ("mnist", 0)):
+        data = LimitedImages(dataset, num_samples=10)
+        data.source = dataclasses.replace(digits, images=images, labels=labels, half=127.5)
+        data.indices = np.arange(10)
+        classes = ((data.validation()[:, 0, 0, 0] + 1) * 127.5 / 10).round().long()
+        assert len(classes) == 10_000
+        assert (torch.bincount(classes, minlength=10).min() > least) == (dataset == "class_folders")
+        if dataset == "mnist":
+            assert torch.equal(classes, labels[10:10_010])
 
 
 @pytest.mark.parametrize("count", [5000, 10000])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
@@ -28,6 +32,12 @@ def test_inception_score_is_golden(golden) -> None:
         inception_score(file["is_probs"][:5])
 
 
+def test_inception_score_of_a_class_that_no_sample_of_a_split_is() -> None:
+    """Float32 probabilities are 0 where a classifier is sure: such a class adds nothing. One-hot over 4: score 4."""
+    probabilities = torch.eye(4).repeat(10, 1)
+    assert inception_score(torch.cat([probabilities, torch.zeros(40, 3)], 1)) == pytest.approx((4.0, 0.0))
+
+
 def test_frechet_distance_is_golden_and_finite_for_few(golden) -> None:
     file = golden("losses_metrics")
     a, b = file["fid_feat_a"], file["fid_feat_b"]
@@ -43,7 +53,8 @@ def test_kernel_distance() -> None:
     exact = sum((m.sum() - m.trace()) / (50 * 49) for m in k[:2]) - 2 * k[2].mean()
     mean, deviation = kernel_distance(a[:50], b, subsets=3)
     assert mean == pytest.approx(exact.item(), rel=1e-9)
-    assert deviation == pytest.approx(0, abs=1e-9)  # every subset is everything
+    assert deviation is None  # every subset is everything
+    assert kernel_distance(a[:50], torch.cat([b, b]), subsets=3)[1] > 0
     same = kernel_distance(a, torch.randn(60, 4, generator=generator), subsets=20, size=30)
     assert abs(same[0]) < 0.2 * mean
     assert same[1] > 0
@@ -178,6 +189,40 @@ def test_the_feature_net_is_trained_once_named_by_its_weights_and_good_enough(tm
         local_features(source, tmp_path)
 
 
+def test_the_classifier_is_trained_once_and_on_the_cpu_for_all_who_ask_at_a_time(tmp_path, monkeypatch) -> None:
+    """Trained on a GPU, or by everyone, it would be another one each time, and distances would not compare."""
+    source, trained, moved = load("digits"), [], []
+    both = threading.Barrier(2)
+
+    def train(*args, **settings):
+        trained.append((args[1:], settings))
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # for whoever else trains: nobody
+        return LocalFeatures(source).eval().requires_grad_(False)
+
+    monkeypatch.setattr("diggan.features.train", train)
+    monkeypatch.setattr(LocalFeatures, "to", lambda self, device: moved.append(device) or self)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: local_features(source, tmp_path, "cuda").title, range(2))
+    assert trained == [((), {})]  # of the data alone
+    assert first == second
+    assert moved == ["cuda", "cuda"]
+    assert len(list(tmp_path.glob("features-*.pt"))) == 1
+
+
+def test_the_accuracy_is_over_all_classes_of_a_sorted_folder(monkeypatch) -> None:
+    """The first 10,000 test images of a sorted folder would be of its first classes only."""
+    n = 12_000
+    source = dataclasses.replace(
+        load("digits"), test_images=torch.zeros(n, 1, 8, 8, dtype=torch.uint8), test_labels=torch.arange(n) // 1200
+    )
+    net = LocalFeatures(source).eval()
+    torch.nn.init.zeros_(net.head.weight)
+    net.head.bias.data = torch.eye(10)[9]  # the last class, whatever the image
+    monkeypatch.setattr("diggan.features.train", lambda *args, **settings: net)
+    assert local_features(source).accuracy == pytest.approx(0.1, abs=1e-3)
+
+
 def test_features_of_mnist_are_the_specifications_shape(toy_data) -> None:
     net = LocalFeatures(load("mnist", toy_data))
     assert [tuple(p.shape) for p in net.parameters() if p.ndim > 1] == [
@@ -194,7 +239,11 @@ def test_scores_of_the_training_images_themselves() -> None:
     assert found["nearest_training"] == pytest.approx(0, abs=1e-3)
     assert found["leak"] == found["leak_training"]
     assert found["coverage"] > 0.6
-    assert {"fid", "kid", "kid_sd", "precision", "recall", "density", "is", "is_sd"} < found.keys()
+    assert {"fid", "kid", "precision", "recall", "density", "is", "is_sd"} < found.keys()
+    assert "kid_sd" not in found  # the subsets of 300 of 300 are all the same
+    more = source.scaled(source.images.repeat(2, 1, 1, 1))
+    judge = Judge(judge.extractor, more)
+    assert judge.scores(more, images[:300], subsets=2)["kid_sd"] > 0  # 1000 of 1794
 
 
 def test_best_is_over_all_looks_and_tail_over_the_last_three() -> None:

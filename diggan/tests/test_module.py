@@ -134,6 +134,23 @@ def test_what_is_logged_does_not_hang_on_the_iteration(
         assert float(values["train/weight"]) == model.get("weight", 0.0)
 
 
+def test_what_is_timed_is_waited_for_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is logged, so that what was launched before is not counted and what is launched now is; nowhere else."""
+    monkeypatch.setattr("diggan.module.LOG_EVERY", 3)
+    order: list[str] = []
+    monkeypatch.setattr(DigGAN, "wait", lambda self: order.append("wait"), raising=False)
+    original = Game.iterate
+
+    def iterate(self: Game, *args: Any) -> Any:
+        out = original(self, *args)
+        order.append(f"iteration {self.iteration}")
+        return out
+
+    monkeypatch.setattr(Game, "iterate", iterate)
+    fit({}, {}, tmp_path, epochs=1)
+    assert order == ["iteration 1", "iteration 2", "wait", "iteration 3", "wait", "iteration 4"]
+
+
 def test_looks_change_nothing(tmp_path: Path, toy_data: Path) -> None:
     for model, data in (
         ({**DIG, "network": "conv8", "width": 4}, {}),

@@ -43,6 +43,10 @@ class Double(DigGAN):
     def look(self):  # on images in float32, and not what is tested here
         self.curves.setdefault("fid", []).append(float(self.global_rank))
 
+    def on_train_start(self):  # with what was loaded
+        own = self.regulariser.named_buffers()
+        self.begun = {f"regulariser.{name}": value.clone() for name, value in own}
+
     def training_step(self, batch, batch_idx):
         batch.x, batch.z = batch.x.double(), batch.z.double()
         super().training_step(batch, batch_idx)
@@ -52,42 +56,54 @@ class Last(ResumeCheckpoint):
         if trainer.current_epoch == 2:
             super().save_if_due(trainer)
 
-def fit(name, model, data, resume):
+def fit(name, model, data, resume, devices=2):
     L.seed_everything(0, verbose=False)
     module = Double(**model).double()
     if model["regulariser"] == "lecam":
         module.regulariser.start = 2
     trainer = L.Trainer(
-        max_epochs=EPOCHS, accelerator="cpu", devices=2, strategy="ddp_find_unused_parameters_true", logger=False,
+        max_epochs=EPOCHS, accelerator="cpu", devices=devices, logger=False,
+        strategy="ddp_find_unused_parameters_true" if devices > 1 else "auto",
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
         callbacks=[Last(folder / f"{name}.ckpt", 0.0)],
     )
     trainer.fit(module, LimitedImages(**data), ckpt_path=resume and folder / resume, weights_only=True)
+    torch.save(module.begun, folder / f"{name}-{rank}-begun.pt")
     torch.save(module.state_dict() | {"curve": torch.tensor(module.curves["fid"])}, folder / f"{name}-{rank}.pt")
 
-pids = []
-for rank in range(2):
-    os.environ["LOCAL_RANK"] = str(rank)
-    if not (pid := os.fork()):
-        for run in runs:
-            fit(*run)
-        os._exit(0)
-    pids.append(pid)
-sys.exit(any(os.waitpid(pid, 0)[1] for pid in pids))
+def processes(count, runs):
+    global rank
+    pids = []
+    for rank in range(count):
+        os.environ["LOCAL_RANK"] = str(rank)
+        if not (pid := os.fork()):
+            for run in runs:
+                fit(*run, devices=count)
+            os._exit(0)
+        pids.append(pid)
+    return any([os.waitpid(pid, 0)[1] for pid in pids])
+
+sys.exit(any([processes(*some) for some in runs]))
 """.replace("EPOCHS", str(EPOCHS))
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> dict[str, list[dict[str, Tensor]]]:
-    """What both processes ended with: networks as above, and perceptrons that went on from their last epoch's start."""
+def played(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> tuple[Path, str]:
+    """Folder of what every process ended with, and what was logged: one process alone, then two, then one again."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "two.py").write_text(SCRIPT)
     DATA["biggan"]["root"] = str(toy_data)
-    runs: list[list[Any]] = [[name, MODELS[name], DATA[name], None] for name in MODELS]
     lecam = {**MODELS["mlp"], "regulariser": "lecam"}
-    runs.append(["lecam", lecam, DATA["mlp"], None])
-    runs.append(["mlp resumed", MODELS["mlp"], DATA["mlp"], "mlp.ckpt"])
-    runs.append(["lecam resumed", lecam, DATA["mlp"], "lecam.ckpt"])
+
+    def small(suffix: str, file: str | None = None) -> list[list[Any]]:
+        """[name, model, data, checkpoint to go on from] of perceptrons."""
+        models = {"mlp": MODELS["mlp"], "lecam": lecam}
+        resumed = {n: None if file is None else f"{n}{file}.ckpt" for n in models}
+        return [[n + suffix, m, DATA["mlp"], resumed[n]] for n, m in models.items()]
+
+    biggan = ["biggan", MODELS["biggan"], DATA["biggan"], None]
+    two = [biggan, *small(""), *small(" resumed", ""), *small(" from one", " one")]
+    runs = [[1, small(" one")], [2, two], [1, small(" from two", "")]]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -97,7 +113,14 @@ def states(tmp_path_factory: pytest.TempPathFactory, toy_data: Path) -> dict[str
         env={**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return {name: [torch.load(folder / f"{name}-{r}.pt", weights_only=True) for r in range(2)] for name, *_ in runs}
+    return folder, done.stderr
+
+
+@pytest.fixture(scope="module")
+def states(played: tuple[Path, str]) -> dict[str, list[dict[str, Tensor]]]:
+    """What both processes ended with: networks as above, and perceptrons that went on from their last epoch's start."""
+    names = (*MODELS, "lecam", "mlp resumed", "lecam resumed")
+    return {name: [torch.load(played[0] / f"{name}-{r}.pt", weights_only=True) for r in range(2)] for name in names}
 
 
 def batches(name: str, module: DigGAN) -> list[list[Batch]]:
@@ -211,6 +234,28 @@ def test_resumed_processes_end_with_the_same_bits(name: str, own: str, states: d
     assert len(states[f"{name} resumed"][0]["curve"]) == len(states[name][0]["curve"]) == EPOCHS + 1
     first, second = (state[f"regulariser.{own}"] for state in states[name])
     assert not torch.allclose(first, second, rtol=1e-6)
+
+
+def test_other_numbers_of_processes_start_the_memory_of_regularisers_anew(played: tuple[Path, str]) -> None:
+    """Norms and anchors are each process's own: with another number of them nobody goes on with the first one's."""
+    folder, said = played
+
+    def begun(name: str, rank: int) -> dict[str, Tensor]:
+        return torch.load(folder / f"{name}-{rank}-begun.pt", weights_only=True)
+
+    for kind, own in (("mlp", "s_real"), ("lecam", "anchor_real")):
+        key = f"regulariser.{own}"
+        for rank in range(2):
+            assert begun(f"{kind} resumed", rank)[key].numel() > 0
+            assert begun(f"{kind} from one", rank)[key].numel() == 0
+        assert begun(f"{kind} from two", 0)[key].numel() == 0
+        for name, ranks in ((f"{kind} from one", 2), (f"{kind} from two", 1)):
+            for rank in range(ranks):
+                ended = torch.load(folder / f"{name}-{rank}.pt", weights_only=True)[key]
+                assert ended.shape == ((6,) if kind == "mlp" else ())
+                assert ended.isfinite().all()
+    assert said.count("the checkpoint is of 1 process, there are 2 here: what the regulariser remembers") == 2
+    assert said.count("the checkpoint is of 2 processes, there is 1 here: what the regulariser remembers") == 2
 
 
 def test_what_regularisers_remember_is_left_out_of_what_processes_share() -> None:

@@ -130,6 +130,21 @@ def test_weights_are_chosen_on_validation_images_not_on_the_reference(some: Resu
     assert table.rows[0][6:] == ["10", "41.0 ± 1.0"]
 
 
+def test_lecam_s_late_start_is_said_beside_its_number(some: Results) -> None:
+    assert "lecam" not in tables.rivals(some, "digits_").note
+    for weight in (0.3, 3.0):
+        model = {"regulariser": "lecam", "weight": weight}
+        some.experiments[f"digits_lecam_{weight}"] = found = experiment("LeCam", model, 300 + weight)
+        found.config["trainer"] = {"max_epochs": 8}
+    table = tables.rivals(some, "digits_")
+    assert "lecam: its penalty starts after iteration 1000 of 2000." in table.note
+    assert table.rows[-1][3] == "0.3 (edge)"
+    found.config["model"]["lecam_start"] = 100
+    some.experiments.pop("digits_lecam_0.3")
+    some.experiments["digits_lecam_30"] = experiment("LeCam", {"regulariser": "lecam", "weight": 30.0}, 500)
+    assert "after iteration 100 of 2000" in tables.rivals(some, "digits_").note
+
+
 def test_cells_that_are_not_available_are_so(some: Results) -> None:
     some.experiments["c10_10_plain"] = experiment("BigGAN", fid=30)
     rows = {row[0]: row[1:] for row in tables.published(some).rows}
@@ -161,6 +176,10 @@ def test_costs_and_games() -> None:
     game = experiment("ring", ever_all_modes=1.0, all_modes=0.0, modes=4.0, first_covered=500.0, epochs=1000.0)
     found = results(cost_ch8=cost, toy_ring=game)
     assert tables.costs(found).rows[0][1:3] == ["10 ± 0", "21 ± 0"]
+    assert tables.costs(found).note.endswith("usually written. CPU.")
+    for run in cost.runs:
+        run.device = "cpu"
+    assert tables.costs(found).note.endswith("One thread.")
     assert tables.games(found).rows[0][:4] == ["ring", "3/3", "0/3", "4.00 ± 0.00"]
     assert len(tables.tables(found)) == 3
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from diggan.cost import times_of
 from diggan.experiment import data_fingerprint, run, run_together
 from diggan.features import LocalFeatures
 from diggan.figures import SHOWN
 from diggan.module import DigGAN
+from shared.claims.ledger import load_ledger
 from shared.errors import UserError
+from shared.runs.job import device
 from shared.runs.plan import load_plan, merge, read_yaml
 
 HERE = Path(__file__).resolve().parent.parent
@@ -111,6 +114,21 @@ def test_the_paper_s_numbers_are_never_compared_with_fid_local(tmp_path: Path, t
         run(config, 0, tmp_path / "run")
 
 
+def test_the_paper_tier_has_the_ablations_and_a_claim_for_each_of_their_arms() -> None:
+    """A1, weights of the penalty, and A2, its variants and R1, on 10 % of CIFAR-10; none is run, each says why."""
+    plan = {e.name: e.config["model"] for e in load_plan(HERE, "paper").experiments if e.name.startswith("c10_10_")}
+    tests = [claim.tiers["paper"] for claim in load_ledger(HERE / "claims.yaml").claims if "paper" in claim.tiers]
+    claimed = {name for test in tests if test.not_run for name in test.experiments.values()}
+    dig = [model for name, model in plan.items() if model.get("regulariser") == "dig" and not model.get("policy")]
+    weights = {model["weight"] for model in dig if "variant" not in model}
+    assert weights == {1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0}
+    assert {model["variant"]: model["weight"] for model in dig if "variant" in model} == dict.fromkeys(
+        ("pair", "mean", "allpairs", "port"), 10_000.0
+    )
+    assert {m["weight"] for m in plan.values() if m.get("regulariser") == "r1"} == {10.0, 100.0, 1000.0}
+    assert plan.keys() <= claimed
+
+
 @pytest.mark.parametrize("path", each(p for p in FILES if p.stem not in BEHIND_ANOTHER))
 def test_every_configuration_takes_a_step(path: Path, tmp_path: Path, toy_data: Path) -> None:
     config = dry(read_yaml(path), toy_data)
@@ -154,3 +172,42 @@ def test_networks_as_wide_as_they_are(path: Path) -> None:
         assert sizes["plan/parameters of G"] == 4_304_387 + more * 6 * 256 * 2
         assert sizes["plan/parameters of D"] == 4_207_361 + more * 256
     assert 4000 < sizes["plan/parameters of D"] < 2e8
+
+
+class _CostMeasured(Exception):
+    """Carries the device that times would have been taken on."""
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("tier", ["quick", "cpu", "gpu"])
+def test_costs_are_measured_on_the_device_that_the_result_names(
+    tier: str, gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher writes down `shared.runs.job.device`; without a GPU the gpu tier's cost does not begin."""
+
+    def measure(*args: Any, device: str, **settings: Any) -> None:
+        raise _CostMeasured(device)
+
+    monkeypatch.setattr("diggan.cost.measure", measure)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+    costs = [e for e in load_plan(HERE, tier).experiments if "cost" in e.config]
+    assert len(costs) == 1
+    config = costs[0].config
+    if tier == "gpu" and not gpu:
+        with pytest.raises(UserError, match="finds no CUDA device"):
+            run(config, 0, tmp_path)
+        config = merge(config, {"trainer": {"fast_dev_run": True}})  # a dry run goes on
+    with pytest.raises(_CostMeasured) as caught:
+        run(config, 0, tmp_path)
+    assert str(caught.value) == ("cuda" if tier == "gpu" and gpu else "cpu")
+    assert device(config) == ("a GPU" if str(caught.value) == "cuda" else "cpu")
+
+
+def test_the_cost_s_clock_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launches return at once: before either look at the clock there is a synchronise."""
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: order.append("wait"))
+    monkeypatch.setattr("diggan.cost.time.perf_counter", lambda: order.append("clock") or float(len(order)))
+    times_of({"": lambda: order.append("step")}, 2, "cuda")
+    assert order[-5:] == ["wait", "clock", "step", "wait", "clock"]

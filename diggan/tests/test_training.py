@@ -131,6 +131,17 @@ def test_the_average_is_a_copy_before_its_start_and_covers_buffers() -> None:
     assert not torch.allclose(game.sampler.blocks[0][0].bn1.stored_mean, g.blocks[0][0].bn1.stored_mean)
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_an_average_without_copies_starts_from_the_first_weights(start: int) -> None:
+    """Where it starts at iteration 1 the first update averages, too: with what G was initialised to."""
+    game = toy(ema=0.9, ema_start=start)
+    before = [p.clone() for p in game.g.parameters()]
+    play(game, 1)
+    for first, now, average in zip(before, game.g.parameters(), game.sampler.parameters()):
+        assert not torch.equal(first, now)
+        torch.testing.assert_close(average, 0.9 * first + 0.1 * now.detach())
+
+
 def test_losses(golden) -> None:
     file = golden("losses_metrics")
     real, fake = file["lecam_d_real"].flatten(), file["lecam_d_fake"].flatten()
@@ -146,6 +157,29 @@ def test_an_automatic_weight_keeps_the_ratio() -> None:
     assert auto(torch.tensor(4.0), torch.tensor(0.3)) == pytest.approx(0.25 * 3 / 0.2)
     game = toy(weight=1.0, auto=AutoWeight(0.25, decay=0.0))
     terms = game.iterate(batch(0, steps=1), adam(game.g, 1e-3), adam(game.d, 1e-3))
+    assert (terms.weight * terms.penalty / (terms.d_real + terms.d_fake)).item() == pytest.approx(0.25, rel=1e-5)
+
+
+def test_an_automatic_weight_waits_for_a_loss() -> None:
+    """A D that is right by more than the margin has a hinge loss of 0: that is no scale, and no end of the penalty."""
+    auto = AutoWeight(0.25, decay=0.5)
+    first = auto(torch.tensor(0.0), torch.tensor(0.1))
+    assert 0 < first < 1e-9
+    assert auto(torch.tensor(2.0), torch.tensor(0.1)) == pytest.approx(0.25 * 2 / 0.1)
+    for _ in range(200):  # averages that have shrunk to 0 in float32
+        assert auto(torch.tensor(0.0), torch.tensor(0.1)) > 0
+    assert auto(torch.tensor(2.0), torch.tensor(0.1)) == pytest.approx(0.25 * 1 / 0.1)
+    game = toy(weight=1.0, auto=AutoWeight(0.25, decay=0.0))
+    opts = adam(game.g, 1e-3), adam(game.d, 1e-3)
+    kept = game.d.forward
+    game.d.forward = lambda x: 9 * x.flatten(1).mean(1).sign() + 0 * kept(x).flatten()  # type: ignore[method-assign]
+    sure = batch(0, steps=1)
+    sure.x = sure.x.abs()
+    game.generate = lambda z, y: -torch.ones(len(z), 1, 8, 8) + 0 * game.g(z)  # type: ignore[method-assign]
+    terms = game.iterate(sure, *opts)
+    assert float(terms.d_real + terms.d_fake) == 0
+    del game.d.forward, game.generate
+    terms = game.iterate(batch(1, steps=1), *opts)
     assert (terms.weight * terms.penalty / (terms.d_real + terms.d_fake)).item() == pytest.approx(0.25, rel=1e-5)
 
 
@@ -201,14 +235,59 @@ def test_the_penalty_takes_time_where_updates_without_it_can_be_timed(every, ste
     game = toy(weight=1.0)
     game.regularisers[0].every = every
     opts = adam(game.g, 1e-3), adam(game.d, 1e-3)
-    assert game.iterate(batch(0, steps), *opts).penalty_share is None  # nothing but what warms up
+    game.iterate(batch(0, steps), *opts)
+    assert game.clock.share() is None  # nothing but what warms up
     for k in range(1, 9):
-        share = game.iterate(batch(k, steps), *opts).penalty_share
-    assert (share is not None) == known
+        game.iterate(batch(k, steps), *opts)
+    assert (game.clock.share() is not None) == known
     clock = Clock()
     for penalised in (True, False, True, False, False, False):  # the first of each is left out
-        clock.add(penalised, 3.0 if penalised else 1.0)
+        clock.add(penalised, 10.0, 13.0 if penalised else 11.0)
     assert clock.share() == pytest.approx(2 / 6)
+
+
+class Event:
+    """As CUDA's: recorded in the queue, whose time passes later than the launches'."""
+
+    queue, done = 0.0, 0.0  # ms: where the queue will be, and where the device is
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = Event.queue
+
+    def query(self) -> bool:
+        return Event.done >= self.at
+
+    def synchronize(self) -> None:
+        Event.done = max(Event.done, self.at)
+
+    def elapsed_time(self, other: Event) -> float:
+        assert self.query()
+        assert other.query(), "asked before it has happened"
+        return other.at - self.at
+
+
+def test_on_a_gpu_the_clock_is_the_device_s_and_is_waited_for_where_it_is_read_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    device, clock = torch.device("cuda"), Clock()
+    for penalised in (True, False, True, False, False, False):
+        started = clock.now(device)
+        Event.queue += 3000.0 if penalised else 1000.0
+        clock.add(penalised, started, clock.now(device))
+    assert Event.done == 0  # nothing has waited
+    assert len(clock.pending) == 6
+    assert clock.share() == pytest.approx(2 / 6)
+    assert Event.done == Event.queue
+    Event.queue, started = Event.queue + 1000, clock.now(device)
+    clock.add(False, started, clock.now(device))
+    Event.done = Event.queue
+    clock.add(False, clock.now(device), clock.now(device))  # what is over is not kept
+    assert len(clock.pending) == 0
+    assert isinstance(clock.now(torch.device("cpu")), float)
 
 
 @pytest.mark.parametrize("kind", ["plain", "pair", "r1"])

@@ -6,6 +6,7 @@ gradient by inputs and its own double backward, 3 more, on the first of `d_steps
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from diggan.losses import d_losses
 from diggan.regulariser import discriminate
 from diggan.training import Batch, Game, adam
 
+log = logging.getLogger(__name__)
+ACCELERATORS = ("auto", "cpu", "gpu")
 KEYS = {"ch", "batch", "d_steps", "repeats"}
 # Multiply-adds of BigGAN-CIFAR at ch 64, for one image (section 4).
 G_MACS, D_MACS = 1.681e9, 1.081e9
@@ -132,13 +135,28 @@ def measure(
     return out
 
 
-def cost_metrics(section: dict[str, Any], seed: int, quick: bool = False) -> dict[str, float]:
+def cost_metrics(
+    section: dict[str, Any], seed: int, quick: bool = False, accelerator: str = "auto"
+) -> dict[str, float]:
     """`measure` as an experiment; the seed says nothing but which repetition this is.
 
+    Args:
+        accelerator: the trainer's, by which the launcher writes down the device: `cpu`; `auto`, a GPU where there is
+            one; or `gpu`, which does not begin without one.
+        quick: a dry run, which goes on by the CPU.
+
     Raises:
-        UserError: an unknown key (the known are listed).
+        UserError: an unknown key (the known are listed) or accelerator; a GPU that is not there.
     """
+    if accelerator not in ACCELERATORS:
+        raise UserError(f"trainer.accelerator is {accelerator!r}: costs are measured on {', '.join(ACCELERATORS)}")
     for key in section:
         if key not in KEYS:
             raise UserError(f"configuration: unknown key 'cost.{key}'; it has: {', '.join(sorted(KEYS))}")
-    return measure(**{**section, **({"ch": 2, "batch": 2, "repeats": 1} if quick else {})})
+    there = torch.cuda.is_available()
+    if accelerator == "gpu" and not there:
+        if not quick:
+            raise UserError("PyTorch finds no CUDA device here: this cost is a GPU's, run it where there is one")
+        log.warning("PyTorch finds no CUDA device here: this dry run goes on by the CPU, the run will not begin")
+    device = "cuda" if there and accelerator != "cpu" else "cpu"
+    return measure(**{**section, **({"ch": 2, "batch": 2, "repeats": 1} if quick else {})}, device=device)

@@ -187,7 +187,9 @@ class Judge:
         # As many of either set: the distances are quadratic, and the shares depend on the numbers.
         n = min(len(self.reference), len(fake))
         reference = self.reference[spread(len(self.reference), n)]
-        out["kid"], out["kid_sd"] = kernel_distance(reference, fake[:n], subsets)
+        out["kid"], deviation = kernel_distance(reference, fake[:n], subsets)
+        if deviation is not None:
+            out["kid_sd"] = deviation
         near = nearest_neighbours(reference, fake[:n], NEIGHBOURS)
         out |= {"precision": near.precision, "recall": near.recall, "density": near.density, "coverage": near.coverage}
         if probabilities is not None:

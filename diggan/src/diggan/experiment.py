@@ -53,7 +53,8 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
     if "cost" in config:
         from diggan.cost import cost_metrics
 
-        return cost_metrics(config["cost"], seed, quick=_dry(config))
+        accelerator = (config.get("trainer") or {}).get("accelerator", "auto")
+        return cost_metrics(config["cost"], seed, quick=_dry(config), accelerator=accelerator)
     from shared.cli import train_and_test
 
     from diggan.data import LimitedImages

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from jaxtyping import Float
 from shared.data.root import data_root
 from shared.errors import UserError
@@ -21,10 +22,11 @@ from shared.metrics.features import Inception
 from shared.runs.store import write_atomic
 from torch import Tensor, nn
 
-from diggan.data.images import Source
+from diggan.data.images import Source, spread
 from diggan.nets.inception import from_state
 
 BATCH = 500
+ACCURACY_OVER = 10_000  # test images, at most
 INCEPTION_BATCH = 100  # of 299 x 299 pixels
 NOISE = 0.1  # standard deviation of the noise on the classifier's training images
 
@@ -146,21 +148,22 @@ def _state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def train(source: Source, seed: int = 0, device: torch.device | str = "cpu") -> LocalFeatures:
-    """Adam(1e-3) on batches of 64 with noise on the images, to measure on the reference images; deterministic on a CPU.
+def train(source: Source, seed: int = 0) -> LocalFeatures:
+    """Adam(1e-3) on batches of 64 with noise on the images, to measure on the reference images.
 
-    The global random numbers are left as they were.
+    On the CPU, where it is deterministic: distances by another classifier, if but by its rounding, do not compare. The
+    global random numbers are left as they were.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = LocalFeatures(source).to(device)
+        net = LocalFeatures(source)
         n = len(source.labels)
         order = torch.cat([torch.randperm(n) for _ in range(-(-net.steps * 64 // n))])
         optimiser = torch.optim.Adam(net.parameters(), 1e-3)
         for rows in order[: net.steps * 64].split(64):
             x = source.scaled(source.images[rows])
-            x = (x + NOISE * torch.randn_like(x)).to(device)
-            loss = F.cross_entropy(net(x), source.labels[rows].to(device))
+            x = x + NOISE * torch.randn_like(x)
+            loss = F.cross_entropy(net(x), source.labels[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -169,25 +172,40 @@ def train(source: Source, seed: int = 0, device: torch.device | str = "cpu") -> 
 
 
 def local_features(source: Source, folder: Path | None = None, device: torch.device | str = "cpu") -> LocalFeatures:
-    """`train`'s classifier, kept in `folder` by the contents that it was trained on, and its accuracy measured."""
-    with torch.random.fork_rng(devices=[]):
-        empty = LocalFeatures(source)
-    recipe = f"{source.fingerprint} {source.shape} {source.classes} {empty} {empty.steps} {NOISE}"
-    path = folder and folder / f"features-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.pt"
-    net = None
-    if path is not None and path.is_file():
-        try:
-            empty.load_state_dict(torch.load(path, weights_only=True))
-            net = empty.to(device).eval().requires_grad_(False)
-        except Exception as error:
-            raise UserError(f"{path} is damaged ({type(error).__name__}): delete it and run again") from None
-    if net is None:
-        net = train(source, device=device)
-        if path is not None:
-            buffer = io.BytesIO()
-            torch.save(net.state_dict(), buffer)
-            write_atomic(path, buffer.getvalue())
-    test = source.scaled(source.test_images[:10_000])
-    probabilities = net.extract(test)[1]
-    net.accuracy = float((probabilities.argmax(1) == source.test_labels[:10_000]).double().mean())
+    """`train`'s classifier, kept in `folder` by the contents that it was trained on, and its accuracy measured.
+
+    Processes that ask for it at a time have the same: one trains, the others wait.
+
+    Raises:
+        UserError: the file that keeps it is damaged; the disk is full.
+    """
+    if folder is None:
+        net = train(source)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            net = LocalFeatures(source)
+        recipe = f"{source.fingerprint} {source.shape} {source.classes} {net} {net.steps} {NOISE}"
+        name = f"features-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{name}.lock"):
+            net = _kept(net, source, folder / f"{name}.pt")
+    net.to(device)
+    rows = spread(len(source.test_labels), ACCURACY_OVER)
+    probabilities = net.extract(source.scaled(source.test_images[rows]))[1]
+    net.accuracy = float((probabilities.argmax(1) == source.test_labels[rows]).double().mean())
     return net
+
+
+def _kept(empty: LocalFeatures, source: Source, path: Path) -> LocalFeatures:
+    """What the file holds; what it is to hold, where there is none."""
+    if not path.is_file():
+        net = train(source)
+        buffer = io.BytesIO()
+        torch.save(net.state_dict(), buffer)
+        write_atomic(path, buffer.getvalue())
+        return net
+    try:
+        empty.load_state_dict(torch.load(path, weights_only=True))
+    except Exception as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): delete it and run again") from None
+    return empty.eval().requires_grad_(False)

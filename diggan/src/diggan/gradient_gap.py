@@ -31,7 +31,9 @@ class DIGRegularizer(Regulariser):
             the first call the reals drop out).
         weight: lambda: 10^3 to 10^4 for spectrally normalised networks with norms far below 1, 1 to 100 for others.
         smoothing: share of the old norms in the smoothed ones (`official`).
-        every: `first_d_step` of each G iteration, or all D steps of every so many G iterations.
+        every: `first_d_step` of each G iteration, or all D steps of every so many G iterations. For `Game` and
+            `discriminate`, which are told where in the training they are; called by itself, as `reg(d, x_fake,
+            x_real)`, it has its penalty at every call, and the loop that calls it says when.
         grad_wrt: gradients by the augmented images, as D gets them, or by the raw ones.
 
     The smoothed norms are buffers, so a resumed run goes on with them. They belong to places in the batch, not to

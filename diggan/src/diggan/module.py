@@ -37,7 +37,7 @@ from diggan.kernels.fused_diffaugment import parse_policy
 from diggan.losses import Adversarial
 from diggan.nets import Network
 from diggan.regulariser import Every
-from diggan.rivals import Name, build
+from diggan.rivals import LECAM_START, Name, build
 from diggan.scores import SPLITS
 from diggan.training import AutoWeight, Batch, Game, Terms, adam
 
@@ -90,7 +90,7 @@ class DigGAN(L.LightningModule):
         auto_target: float = 0.1,
         variant: Variant = "official",
         smoothing: float = 0.5,
-        lecam_start: int = 1000,
+        lecam_start: int = LECAM_START,
         every: Every | None = None,
         grad_wrt: WRT = "augmented",
         loss: Adversarial = "hinge",
@@ -213,14 +213,24 @@ class DigGAN(L.LightningModule):
             self.look()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        started = time.perf_counter()
         opt_g, opt_d = cast(list[Any], self.optimizers())
+        logged = (self.game.iteration + 1) % LOG_EVERY == 0
+        # What is logged, or said of a dry run, is the time of what was computed: of all of it, and nothing before it.
+        timed = logged or bool(getattr(self.trainer, "fast_dev_run", False))
+        if timed:
+            self.wait()
+        started = time.perf_counter()
         terms = self.last = self.game.iterate(batch, opt_g, opt_d, self.manual_backward)
-        if self.device.type == "cuda" and self.game.iteration % LOG_EVERY == 0:
-            torch.cuda.synchronize(self.device)  # what is logged is the time of what was computed
-        self.seconds = time.perf_counter() - started
-        if self.game.iteration % LOG_EVERY == 0:
+        if timed:
+            self.wait()
+            self.seconds = time.perf_counter() - started
+        if logged:
             self._log(terms, len(batch.x) * batch.x.shape[1] / self.seconds)
+
+    def wait(self) -> None:
+        """For what a GPU has been given to do."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _log(self, terms: Terms, rate: float) -> None:
         out: dict[str, Any] = {
@@ -234,8 +244,8 @@ class DigGAN(L.LightningModule):
         }
         if terms.penalty is not None:
             out["train/penalty"] = terms.penalty
-        if terms.penalty_share is not None:
-            out["train/penalty_share_of_d"] = terms.penalty_share
+        if (share := self.game.clock.share()) is not None:
+            out["train/penalty_share_of_d"] = share
         self.log_dict(out, batch_size=1)
 
     def on_train_epoch_end(self) -> None:
@@ -342,9 +352,19 @@ class DigGAN(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.game.iteration, self.curves = checkpoint["gan"]["iteration"], checkpoint["gan"]["curves"]
         self.game.penalty = checkpoint["gan"].get("penalty")
-        for name, values in checkpoint["gan"].get("every process", {}).items():
-            if len(values) == self.trainer.world_size:
-                checkpoint["state_dict"][name] = values[self.global_rank]
+        state, here = checkpoint["state_dict"], self.trainer.world_size
+        of_all = checkpoint["gan"].get("every process", {})
+        saved = here
+        for name in self._ddp_params_and_buffers_to_ignore:
+            values = of_all.get(name, state[name][None])  # one process alone saves no more than its own
+            saved = len(values)
+            # Empty: as before the first batch. The first process's, given to all, would be none of the others' own.
+            state[name] = values[self.global_rank] if saved == here else torch.empty(0)
+        if saved != here and self.global_rank == 0:
+            log.warning(
+                "the checkpoint is of %d process%s, there %s %d here: what the regulariser remembers starts anew",
+                saved, "es" * (saved > 1), "are" if here > 1 else "is", here,
+            )  # fmt: skip
 
 
 def _in_words(shape: tuple[int, ...]) -> str:

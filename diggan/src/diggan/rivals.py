@@ -13,6 +13,7 @@ from diggan.kernels.fused_diffaugment.reference import largest_shift
 from diggan.kernels.grad_gap import norms
 from diggan.regulariser import Every, Pass, Random, Regulariser, RegulariserError, When
 
+LECAM_START = 1000  # G iterations without LeCam's penalty
 Name = Literal["none", "dig", "lecam", "r1", "r2", "gp", "dragan", "cr"]
 
 
@@ -56,6 +57,7 @@ class CR(Regulariser):
     """mean (D(T(x)) - D(x))^2 on reals (Zhang et al. 2020), T a random flip and a translation.
 
     Args:
+        every: here, as of all but LeCam, the first D step of each G iteration; the original has it at all (1).
         flip: half of the images are mirrored (not for digits).
         image: (channels, height, width), where D takes images as rows of pixels.
 
@@ -106,7 +108,7 @@ class LeCam(Regulariser):
     anchor_real: Tensor
     remembered = ("anchor_fake", "anchor_real")
 
-    def __init__(self, weight: float = 0.3, every: Every = 1, decay: float = 0.9, start: int = 1000) -> None:
+    def __init__(self, weight: float = 0.3, every: Every = 1, decay: float = 0.9, start: int = LECAM_START) -> None:
         super().__init__(weight, every)
         if not 0 <= decay < 1:
             raise RegulariserError(f"decay is {decay}: it lies in [0, 1)")
@@ -151,7 +153,7 @@ def build(
     grad_wrt: WRT = "augmented",
     flip: bool = True,
     image: tuple[int, int, int] | None = None,
-    lecam_start: int = 1000,
+    lecam_start: int = LECAM_START,
 ) -> Regulariser | None:
     """A regulariser by name; None for `none`.
 

@@ -26,16 +26,18 @@ def inception_score(probabilities: Float[Tensor, "n classes"], splits: int = SPL
         raise UserError(f"{len(probabilities)} samples in {splits} splits: at least one in each is needed")
     parts = probabilities.double()[: size * splits].view(splits, size, -1)
     marginal = parts.mean(1, keepdim=True)
-    kl = torch.xlogy(parts, parts / marginal).sum(2).mean(1)
+    # A class that no sample of a split has is 0 in both terms, where a quotient would be 0 / 0.
+    kl = (torch.xlogy(parts, parts) - torch.xlogy(parts, marginal)).sum(2).mean(1)
     return float(kl.exp().mean()), float(kl.exp().std(correction=0))
 
 
 def kernel_distance(
     real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], subsets: int = 100, size: int = 1000, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
     """KID (Binkowski et al. 2018): unbiased MMD^2 with (x.y / d + 1)^3, mean and deviation over random subsets.
 
-    Subsets of min(size, n, m) points, drawn without repetition.
+    Subsets of min(size, n, m) points, drawn without repetition. Where that is all points of both sets, one subset says
+    it all, and there is no deviation (None).
 
     Raises:
         UserError: fewer than 2 samples.
@@ -55,7 +57,8 @@ def kernel_distance(
     for points, chosen in zip((real, fake), inside):
         own = (points.double().square().sum(1) / points.shape[1] + 1) ** 3
         values += (_sums(points, points, chosen, chosen) - own @ chosen) / (size * (size - 1))
-    return float(values.mean()), float(values.std(correction=0))
+    whole = size == len(real) == len(fake)
+    return float(values.mean()), None if whole else float(values.std(correction=0))
 
 
 def _sums(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor) -> Float[Tensor, " subsets"]:

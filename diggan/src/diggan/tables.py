@@ -18,7 +18,7 @@ from shared.claims.results import ExperimentResult, Results, Table, load_results
 from shared.errors import UserError, one_line_errors
 
 from diggan.features import score_name
-from diggan.rivals import WEIGHTS
+from diggan.rivals import LECAM_START, WEIGHTS
 
 # Prefix of the experiments of one data set and size -> what it is called, with the name of the data that were there.
 GROUPS = {
@@ -67,10 +67,8 @@ def caveat(experiment: ExperimentResult) -> str:
     """What a distance from one run is worth; empty where there are several."""
     if len(experiment.runs) > 1:
         return ""
-    config = experiment.config
-    iterations = config["data"].get("iterations", 250) * (config.get("trainer") or {}).get("max_epochs", 1)
-    samples = (config.get("model") or {}).get("final_samples", 2000)
-    return f"{iterations} iterations, one seed, {samples} samples: no FID verdict"
+    samples = (experiment.config.get("model") or {}).get("final_samples", 2000)
+    return f"{iterations_of(experiment)} iterations, one seed, {samples} samples: no FID verdict"
 
 
 def mean_and_spread(experiment: ExperimentResult, metric: str) -> tuple[float, float]:
@@ -82,6 +80,18 @@ def weight_of(experiment: ExperimentResult) -> float:
     model = experiment.config.get("model") or {}
     weight = model.get("weight")
     return float(WEIGHTS[model.get("regulariser", "none")] if weight is None else weight)
+
+
+def iterations_of(experiment: ExperimentResult) -> int:
+    """G iterations that were asked for."""
+    trainer = experiment.config.get("trainer") or {}
+    return int(experiment.config["data"].get("iterations", 250) * trainer.get("max_epochs", 1))
+
+
+def delay(experiment: ExperimentResult) -> str:
+    """For how long LeCam is none."""
+    start = (experiment.config.get("model") or {}).get("lecam_start", LECAM_START)
+    return f"its penalty starts after iteration {start} of {iterations_of(experiment)}"
 
 
 def _shown(experiment: ExperimentResult, metric: str, form: str = ".1f") -> str:
@@ -179,8 +189,9 @@ def rivals(results: Results, prefix: str) -> Table | None:
             ]
         )  # fmt: skip
     fid = f"{by_features('FID', [e for arms in tried.values() for e in arms])}, tail"
+    late = f" lecam: {delay(chosen['lecam'])}." if "lecam" in chosen else ""
     return Table(
-        title=f"{GROUPS[prefix]}: regularisers at their own best weight",
+        title=f"{GROUPS[prefix]}: regularisers at the best of the weights that were tried",
         columns=[
             "regulariser",
             "weights",
@@ -195,8 +206,9 @@ def rivals(results: Results, prefix: str) -> Table | None:
         note="The weight is chosen by FID-local against images that are neither trained on nor in the reference set "
         "(though "
         "the classifier behind the features has seen them), with as many weights for each; the number is against the "
-        "reference set, and sorts the rows. Edge: the best of those tried is the least or the largest. Usual: the "
-        "literature's weight; for dig 100, the specification's for networks that are not normalised.",
+        "reference set, and sorts the rows. Edge: the best of those tried is the least or the largest; a better may "
+        "lie beyond. Usual: the literature's weight; for dig 100, the specification's for networks that are not "
+        f"normalised.{late}",
     )
 
 
@@ -217,9 +229,10 @@ def published(results: Results) -> Table:
 
 def costs(results: Results) -> Table | None:
     """C1: what the penalty costs."""
-    rows = []
+    rows, where = [], set()
     for name, e in results.experiments.items():
         if name.startswith("cost_") and e.runs:
+            where |= {"One thread" if run.device == "cpu" else run.device for run in e.runs}
             ms = [_shown(e, f"{n}_ms", ".0f") for n in ("d_plain", "d_dig", "d_separate", "g_plain", "g_dig")]
             ratios = [_shown(e, n, ".2f") for n in ("d_ratio", "d_ratio_separate", "g_ratio")]
             rows.append([e.title, *ms, *ratios])
@@ -240,8 +253,7 @@ def costs(results: Results) -> Table | None:
         ],
         rows=rows,
         note="One update of D, and a whole G iteration with four of them, the first penalised. Separate: the penalty "
-        "with a "
-        "forward pass of its own, as the formula is usually written. One thread.",
+        f"with a forward pass of its own, as the formula is usually written. {' and '.join(sorted(where))}.",
     )
 
 

@@ -7,9 +7,10 @@ Serves a single pair of networks and several that train side by side (`populatio
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from shared.errors import UserError
@@ -48,7 +49,7 @@ class Terms:
     """Loss terms of the last update of each kind, one for each network.
 
     `penalty`: of the last update of D that had one, in whichever iteration (None: there was none yet), and its
-    `weight` (0: no regulariser). `penalty_share`: see `Clock`.
+    `weight` (0: no regulariser).
     """
 
     d_real: Tensor
@@ -58,30 +59,61 @@ class Terms:
     g: Tensor
     real_logits: Tensor
     fake_logits: Tensor
-    penalty_share: float | None = None
+
+
+Moment = float | torch.cuda.Event  # seconds of the CPU's clock, or a place in a GPU's queue
 
 
 class Clock:
     """What part of the time of D's updates the penalty takes: what those with it take longer than those without.
 
-    The first of each kind, which warms up, is left out. A GPU is not waited for.
+    The first of each kind, which warms up, is left out. A GPU's time is between events in its queue; only `share` waits
+    for it.
     """
 
     def __init__(self) -> None:
         self.seconds = {True: 0.0, False: 0.0}
         self.updates = {True: -1, False: -1}
+        self.pending: deque[tuple[bool, torch.cuda.Event, torch.cuda.Event]] = deque()
 
-    def add(self, penalised: bool, seconds: float) -> None:
+    @staticmethod
+    def now(device: torch.device) -> Moment:
+        if device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def add(self, penalised: bool, started: Moment, ended: Moment) -> None:
+        if isinstance(started, float) and isinstance(ended, float):
+            self._count(penalised, ended - started)
+            return
+        self.pending.append((penalised, cast(torch.cuda.Event, started), cast(torch.cuda.Event, ended)))
+        while self.pending and self.pending[0][2].query():
+            self._settle()
+
+    def _settle(self) -> None:
+        """The oldest of those whose time was not known yet."""
+        penalised, started, ended = self.pending.popleft()
+        ended.synchronize()
+        self._count(penalised, started.elapsed_time(ended) / 1e3)
+
+    def _count(self, penalised: bool, seconds: float) -> None:
         self.updates[penalised] += 1
         if self.updates[penalised]:
             self.seconds[penalised] += seconds
 
     def share(self) -> float | None:
         """None while either kind has not been timed: where every update has the penalty nothing is known."""
+        while self.pending:
+            self._settle()
         if min(self.updates.values()) < 1:
             return None
         more = self.seconds[True] - self.updates[True] * self.seconds[False] / self.updates[False]
         return max(0.0, more) / sum(self.seconds.values())
+
+
+LEAST = 1e-12  # of a loss and of a penalty, for their ratio
 
 
 class AutoWeight(nn.Module):
@@ -90,6 +122,9 @@ class AutoWeight(nn.Module):
     Args:
         target: the ratio.
         decay: of both averages, from one penalised update to the next.
+
+    A hinge loss can be exactly 0. Its average waits for the first that is not, and the weight stays above 0, by which
+    the penalty would never be due again: it is negligible until there is a loss for it to be a part of.
     """
 
     averages: Tensor
@@ -103,10 +138,11 @@ class AutoWeight(nn.Module):
 
     def forward(self, adversarial: Tensor, penalty: Tensor) -> float:
         new = torch.stack([adversarial.detach().mean(), penalty.detach().mean()]).to(self.averages)
-        first = self.averages.isnan().any()
-        self.averages.copy_(torch.where(first, new, self.decay * self.averages + (1 - self.decay) * new))
-        loss, size = self.averages.tolist()
-        return self.target * abs(loss) / max(size, 1e-12)
+        first = torch.stack([new[0].where(new[0] > 0, torch.nan), new[1]])
+        later = self.decay * self.averages + (1 - self.decay) * new
+        self.averages.copy_(torch.where(self.averages.isnan(), first, later))
+        loss, size = self.averages.nan_to_num(0.0).tolist()
+        return self.target * max(loss, LEAST) / max(size, LEAST)
 
 
 class Game(nn.Module):
@@ -153,6 +189,8 @@ class Game(nn.Module):
         self.average = AveragedModel(g, multi_avg_fn=average, use_buffers=True) if ema else None
         if self.average is not None:
             self.average.requires_grad_(False)
+            # What G was initialised to counts: torch would copy G at the first update, wherever the average starts.
+            self.average.n_averaged.fill_(1)
         self.iteration = 0  # G iterations done
         self.penalty: Tensor | None = None  # the first regulariser's, of the last update of D that had it
         self.clock = Clock()
@@ -177,9 +215,9 @@ class Game(nn.Module):
         self.g.requires_grad_(False)
         self.d.requires_grad_(True)
         for step in range(len(batch.x) // self.accumulate):
-            started = time.perf_counter()
+            started = self.clock.now(batch.x.device)
             seen, terms, penalised = self.update_d(batch, step, opt_d, backward)
-            self.clock.add(penalised, time.perf_counter() - started)
+            self.clock.add(penalised, started, self.clock.now(batch.x.device))
         self.g.requires_grad_(True)
         self.d.requires_grad_(False)
         loss = self.update_g(batch, opt_g, backward)
@@ -188,7 +226,7 @@ class Game(nn.Module):
             self.average.update_parameters(self.g)
         weight = float(next((reg.weight for reg in self.regularisers if isinstance(reg, Regulariser)), 0.0))
         logits = seen.real.detach(), seen.fake.detach()
-        return Terms(*terms, self.penalty, weight, loss, *logits, self.clock.share())
+        return Terms(*terms, self.penalty, weight, loss, *logits)
 
     def update_d(
         self, batch: Batch, step: int, opt: Any, backward: Callable[[Tensor], Any]

@@ -23,6 +23,7 @@ from diggan.regulariser import Random
 from diggan.training import Batch
 
 log = logging.getLogger(__name__)
+VALIDATION = 10_000  # images that settings are chosen by, at most
 
 
 class Batches:
@@ -128,9 +129,14 @@ class LimitedImages(L.LightningDataModule):
         write_atomic(folder / "subset.json", json.dumps(content) + "\n")
 
     def validation(self) -> Tensor:
-        """Images that are neither trained on nor in the reference: what settings are chosen by (10,000 at most)."""
+        """Images that are neither trained on nor in the reference: what settings are chosen by (10,000 at most).
+
+        The first, where files hold the classes mixed; of folders, which are sorted by class, evenly spread.
+        """
         rest = np.setdiff1d(np.arange(len(self.source.labels)), self.indices)
-        return self.source.scaled(self.source.images[rest[:10_000]])
+        if self.dataset == "class_folders":
+            rest = rest[spread(len(rest), VALIDATION).numpy()]
+        return self.source.scaled(self.source.images[rest[:VALIDATION]])
 
     def reference(self) -> Tensor:
         """The test images: what a result is compared with."""
