@@ -23,7 +23,7 @@ from autofocusformer.heads.mask2former import (
     semantic,
 )
 from autofocusformer.metrics import SegmentationScore
-from autofocusformer.module import LOG_EVERY, Trained, backbone_config
+from autofocusformer.module import Trained, backbone_config
 
 log = logging.getLogger(__name__)
 IGNORE = 255
@@ -67,8 +67,9 @@ class MaskSegmenter(Trained):
         least: float = 0.0,
         start: float = 1e-3,
         weights: str | None = None,
+        average: bool = False,
     ) -> None:
-        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights)
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights, average)
         self.config = backbone_config(variant, backbone)
         if self.config.sampling == "oracle":
             raise UserError("sampling: oracle is for the light head: instances bring no importance")
@@ -96,7 +97,7 @@ class MaskSegmenter(Trained):
     def training_step(self, batch: Scenes | Things, index: int) -> Tensor:
         predictions, _ = self(batch.images)
         losses = mask2former_losses(predictions, targets_of(batch), self.points)
-        if self.global_step % LOG_EVERY == 0:
+        if self.due(index):
             self.note(
                 {
                     "loss": losses.total.item(),
@@ -131,7 +132,10 @@ class MaskSegmenter(Trained):
         if self.precision is not None:
             self.precision.update(
                 [{"masks": one.masks, "scores": one.scores, "labels": one.labels} for one in found],
-                [{"masks": masks, "labels": kinds} for kinds, masks in zip(batch.classes, batch.masks)],
+                [
+                    {"masks": masks, "labels": kinds, "iscrowd": crowds.long()}
+                    for kinds, masks, crowds in zip(batch.classes, batch.masks, batch.crowds)
+                ],
             )
 
     def on_test_epoch_end(self) -> None:
