@@ -192,6 +192,7 @@ def test_average_precision_is_coco_s() -> None:
     Precision is then 0/1, 1/2; recall 0, 1/2: interpolated, 1/2 at the 51 recalls up to 0.5 of 101.
     """
     pytest.importorskip("pycocotools")
+    pytest.importorskip("torchvision")  # torchmetrics asks for it as well
     from torchmetrics.detection import MeanAveragePrecision
 
     precision = MeanAveragePrecision(iou_type="segm")

@@ -27,6 +27,7 @@ from autofocusformer.module import Trained, backbone_config
 
 log = logging.getLogger(__name__)
 IGNORE = 255
+AP_NEEDS = "pycocotools and torchvision"  # torchmetrics asks for both
 
 
 def targets_of(batch: Scenes | Things) -> list[Targets]:
@@ -119,8 +120,8 @@ class MaskSegmenter(Trained):
             self.precision = MeanAveragePrecision(iou_type="segm")
         except (ImportError, ModuleNotFoundError):
             if not getattr(self.trainer, "fast_dev_run", False):
-                raise UserError("mask AP needs pycocotools: pip install pycocotools") from None
-            log.warning("mask AP needs pycocotools, which is missing: this dry run goes on without it")
+                raise UserError(f"mask AP needs {AP_NEEDS}: pip install 'torchmetrics[detection]'") from None
+            log.warning("mask AP needs %s, which are not both there: this dry run goes on without it", AP_NEEDS)
 
     def test_step(self, batch: Scenes | Things, index: int) -> None:
         predictions, _ = self(batch.images)

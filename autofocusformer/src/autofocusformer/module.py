@@ -220,7 +220,7 @@ class Trained(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curves"] = self.curves
         # What it takes to build the network again without the run's folder (see `trained.load`).
-        about = {"kind": type(self).__name__, "settings": self.settings}
+        about: dict[str, Any] = {"kind": type(self).__name__, "settings": self.settings}
         about |= {"names": list(self.data.names), "small": list(self.data.small), "things": self.data.things}
         checkpoint["autofocusformer"] = about
 

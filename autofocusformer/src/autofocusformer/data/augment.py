@@ -70,7 +70,8 @@ def resized(sample: Labelled, h: int, w: int, rows: slice = WHOLE, columns: slic
     if sample.labels.shape == (h, w):
         return cropped(sample, rows, columns)
     image = F.interpolate(sample.image[None], (h, w), mode="bilinear", antialias=True)[0].clamp(0, 1)
-    y, x = (nearest_rows(*sizes, part) for *sizes, part in zip(sample.labels.shape, (h, w), (rows, columns)))
+    before = sample.labels.shape
+    y, x = nearest_rows(before[0], h, rows), nearest_rows(before[1], w, columns)
     masks = None if sample.masks is None else sample.masks[:, y][:, :, x]
     return Labelled(image[:, rows, columns], sample.labels[y][:, x], masks)
 
