@@ -182,8 +182,9 @@ def test_crowds_are_told_to_the_precision() -> None:
     recorded = Recorded()
     of_things([0.9], [[0, 1]], [[0, 1], [4, 5, 6]], [0, 1], recorded)
     of_things([], [], [], [], recorded)
-    assert [target["iscrowd"].tolist() for target in recorded.targets] == [[0, 1], []]
-    assert [target["labels"].tolist() for target in recorded.targets] == [[0, 0], []]
+    assert [target["iscrowd"].tolist() for target in recorded.targets] == [[0, 1], [1]]
+    assert [target["labels"].tolist() for target in recorded.targets] == [[0, 0], [0]]
+    assert not recorded.targets[1]["masks"].any()  # an image without objects, which would be left out otherwise
 
 
 def test_average_precision_is_coco_s() -> None:

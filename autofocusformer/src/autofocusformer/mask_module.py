@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from shared.errors import UserError
 from torch import Tensor
 
@@ -40,6 +40,14 @@ def targets_of(batch: Scenes | Things) -> list[Targets]:
         there = there[there != IGNORE]
         out.append(Targets(there, labels[None] == there[:, None, None]))
     return out
+
+
+def truth(classes: Int64[Tensor, " n"], masks: Bool[Tensor, "n h w"], crowds: Bool[Tensor, " n"]) -> dict[str, Tensor]:
+    """An image's instances for the mean average precision."""
+    if not len(classes):
+        # torchmetrics leaves out an image without any mask, and what was found in it: a crowd of no pixel keeps it in.
+        classes, masks, crowds = classes.new_zeros(1), masks.new_zeros(1, *masks.shape[1:]), crowds.new_ones(1)
+    return {"masks": masks, "labels": classes, "iscrowd": crowds.long()}
 
 
 class MaskSegmenter(Trained):
@@ -133,10 +141,7 @@ class MaskSegmenter(Trained):
         if self.precision is not None:
             self.precision.update(
                 [{"masks": one.masks, "scores": one.scores, "labels": one.labels} for one in found],
-                [
-                    {"masks": masks, "labels": kinds, "iscrowd": crowds.long()}
-                    for kinds, masks, crowds in zip(batch.classes, batch.masks, batch.crowds)
-                ],
+                [truth(*one) for one in zip(batch.classes, batch.masks, batch.crowds)],
             )
 
     def on_test_epoch_end(self) -> None:
