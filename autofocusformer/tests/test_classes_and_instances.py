@@ -47,9 +47,11 @@ def test_imagenet_by_folder(tmp_path: Path) -> None:
 def test_coco_polygons_and_crowds(tmp_path: Path) -> None:
     part = coco("val", folders.coco(tmp_path))
     assert (part.size, part.classes) == (2, 3)
-    image, kinds, masks = part.read(1)  # the crowd is left out
-    assert (image.shape, kinds.tolist(), masks.shape) == ((60, 80, 3), [0], (1, 60, 80))
-    assert part.read(0)[1].tolist() == [2]  # category 90 is the third
+    image, kinds, masks, crowds = part.read(1)
+    assert (image.shape, kinds.tolist(), masks.shape) == ((60, 80, 3), [0, 1], (2, 60, 80))
+    assert crowds.tolist() == [False, True]
+    assert coco("train", tmp_path).read(1).classes.tolist() == [0]  # the crowd is left out
+    assert part.read(0).classes.tolist() == [2]  # category 90 is the third
     assert masks[0, 10:30, 10:30].all()
     assert masks[0].sum() == 400
 

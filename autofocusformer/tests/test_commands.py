@@ -15,6 +15,7 @@ from autofocusformer.__main__ import main
 from autofocusformer.backbone import VARIANTS, AutoFocusFormer
 from autofocusformer.experiment import run
 from autofocusformer.exporting import exported
+from autofocusformer.mask_module import MaskSegmenter
 from autofocusformer.trained import load
 from PIL import Image
 from shared.errors import UserError
@@ -80,6 +81,38 @@ def test_segment(ckpt: Path, image: Path, tmp_path: Path) -> None:
     assert np.array_equal(scores[0].argmax(0)[:45, :70].numpy(), labels)
 
 
+def test_segment_of_a_network_trained_on_instances(image: Path, tmp_path: Path) -> None:
+    """Most pixels are of no instance; class, number and none agree."""
+    torch.manual_seed(0)
+    module = MaskSegmenter("nano", queries=5)
+    module.build(3, ("a", "b", "c"))
+    torch.nn.init.zeros_(module.head.predictor.class_embed.weight)
+    module.head.predictor.class_embed.bias.data = torch.tensor([0.0, 9.0, 0.0, 0.0])  # all queries are sure of b
+    about = {"kind": "MaskSegmenter", "settings": module.settings, "names": ["a", "b", "c"], "small": []}
+    for things in (True, False):
+        state = {"state_dict": module.state_dict(), "autofocusformer": {**about, "things": things}}
+        torch.save(state, tmp_path / "things.ckpt")
+        out = tmp_path / f"out{things}"
+        main(["segment", str(image.parent), "--ckpt", str(tmp_path / "things.ckpt"), "--out", str(out)])
+        labels = np.asarray(Image.open(out / "street.png"))
+        assert labels.shape == (45, 70)
+        if not things:
+            assert set(np.unique(labels)) == {1}
+            assert not (out / "street_instances.png").exists()
+            continue
+        assert set(np.unique(labels)) == {1, 255}
+        numbers = np.asarray(Image.open(out / "street_instances.png"))
+        assert numbers.dtype == np.uint16
+        assert np.array_equal(numbers > 0, labels == 1)
+        black = np.asarray(Image.open(out / "street_colour.png")).sum(-1) == 0
+        assert np.array_equal(black, labels == 255)
+    main(["visualise", str(image), "--ckpt", str(tmp_path / "things.ckpt")])
+
+
+def test_a_checkpoint_says_whether_it_learned_instances(ckpt: Path) -> None:
+    assert load(ckpt).things is False
+
+
 def test_export_tokens(ckpt: Path, image: Path) -> None:
     main(["export_tokens", str(image), "--ckpt", str(ckpt)])
     with np.load(image.with_suffix(".npz")) as found:
@@ -94,6 +127,10 @@ def test_released_weights_are_read_with_a_variant(image: Path, tmp_path: Path) -
     main(["visualise", str(image), "--ckpt", str(tmp_path / "nano.pth"), "--variant", "nano"])
     loaded = load(tmp_path / "nano.pth", "nano")
     assert torch.equal(loaded.backbone.head.weight, model.head.weight)
+    average = AutoFocusFormer(VARIANTS["nano"], 10).state_dict()
+    torch.save({"model": model.state_dict(), "model_ema": average}, tmp_path / "both.pth")
+    assert torch.equal(load(tmp_path / "both.pth", "nano").backbone.head.weight, model.head.weight)
+    assert torch.equal(load(tmp_path / "both.pth", "nano", average=True).backbone.head.weight, average["head.weight"])
     with pytest.raises(UserError, match="say of which network"):
         load(tmp_path / "nano.pth")
     with pytest.raises(UserError, match="is a classifier: segmenting needs"):

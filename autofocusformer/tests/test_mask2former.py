@@ -10,7 +10,7 @@ import pytest
 import torch
 from autofocusformer.backbone import VARIANTS, Pyramid
 from autofocusformer.heads.mask2former import PointMask2Former
-from autofocusformer.heads.mask2former.deformable import PointDeformableAttention, multi_sample, tokens_of
+from autofocusformer.heads.mask2former.deformable import PointDeformableAttention, tokens_of, weighted_rows
 from autofocusformer.heads.mask2former.encoding import sine_encoding
 from autofocusformer.heads.mask2former.pixel_decoder import PixelDecoder
 from autofocusformer.heads.mask2former.query_decoder import QueryDecoder
@@ -53,9 +53,10 @@ def test_a_fixed_power_is_no_parameter() -> None:
     assert count(PointDeformableAttention(32, 4)) - count(PointDeformableAttention(32, 4, power=2)) == 1
 
 
-def test_multi_sample_is_the_authors(golden: dict[str, Tensor]) -> None:
+def test_sampling_of_weighted_places_is_the_authors(golden: dict[str, Tensor]) -> None:
+    """`out_i = sum_m a_im sum_k w_imk v_idx(i,m,k)`."""
     w, a, v = (golden[f"ms_{k}"].requires_grad_() for k in "wav")
-    out = multi_sample(golden["ms_idx"].long(), w, a, v)
+    out = weighted_rows(golden["ms_idx"].long().flatten(2), (a[..., None] * w).flatten(2), v)
     close(out, golden["ms_out"])
     for got, k in zip(torch.autograd.grad(out, (w, a, v), golden["ms_gout"]), "wav"):
         close(got, golden[f"ms_d{k}"])

@@ -31,6 +31,14 @@ def test_tokens_that_saw_only_ignored_pixels_say_nothing() -> None:
     assert (nearest_label(torch.tensor([[[0, 0], [1, 0]]]), nothing, (4, 8)) == 255).all()
 
 
+def test_pixels_without_any_prediction_are_wrong() -> None:
+    """All kept tokens saw ignored pixels alone: what lies beside them is missed."""
+    labels = np.full((64, 64), 255, np.uint8)
+    labels[4:8, 4:8], labels[4:8, 20:24] = 1, 0
+    found = measure([(np.zeros((64, 64, 3), np.uint8), labels)], 2, (1,), "grid")
+    assert found["small/2"] == found["large/2"] == 0
+
+
 def test_the_sampling_is_that_of_the_network() -> None:
     importance = rank(np.random.default_rng(0).random((32, 32)))
     for mode in MODES:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +13,10 @@ import folder_layouts as folders
 import numpy as np
 import pytest
 import torch
+from autofocusformer.data import sets
 from autofocusformer.data.augment import (
     IGNORE,
+    OPERATIONS,
     Labelled,
     Mix,
     SceneAugmentation,
@@ -20,6 +24,7 @@ from autofocusformer.data.augment import (
     cropped,
     denormalise,
     flipped,
+    imagenet_training,
     normalise,
     padded,
     resized,
@@ -32,8 +37,9 @@ from autofocusformer.mask_module import targets_of
 from autofocusformer.module import Segmenter, adamw, factor_at
 from autofocusformer.tokens_of_images import label_edges, rank
 from shared.errors import UserError
+from shared.runs.plan import merge
 
-from autofocusformer import panels
+from autofocusformer import module, panels
 
 SMALL = SceneConfig(height=32, width=32, sizes=(0.15, 0.2))
 TRAINING: dict[str, Any] = {
@@ -70,7 +76,7 @@ def together(one: Labelled) -> bool:
 
 def test_image_labels_and_masks_move_together() -> None:
     for one in (
-        cropped(sample(), 3, 5, 11, 13),
+        cropped(sample(), slice(3, 14), slice(5, 18)),
         flipped(sample()),
         padded(sample(), 24, 33),
         resized(sample(), 20, 31),
@@ -90,6 +96,49 @@ def test_scales_reach_from_least_to_largest() -> None:
     shares = [(augment(sample()).labels != IGNORE).float().mean().item() * 64 * 64 for _ in range(40)]
     assert min(shares) < 0.45 * 600
     assert max(shares) > 2.5 * 600
+
+
+def test_the_long_side_is_scaled_to_fit_the_crop() -> None:
+    """As large scale jitter is: at a scale of 1 the whole image is in the crop."""
+    for h, w in ((20, 30), (30, 20)):
+        labels = SceneAugmentation((60, 60), long_side=60, flip=False)(sample(h, w)).labels
+        assert (labels != IGNORE).sum() == 40 * 60
+        there = (labels != IGNORE).nonzero().amax(0) + 1
+        assert there.tolist() == [2 * h, 2 * w]
+
+
+@pytest.mark.parametrize("target", [(40, 62), (13, 9), (33, 47), (20, 31)])
+def test_only_the_crop_of_a_mask_is_made(target: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is that of the whole: the nearest pixels, as PyTorch finds them."""
+    one, rows, columns = sample(), slice(5, 11), slice(2, 8)
+    whole = torch.nn.functional.interpolate(one.labels[None, None].float(), target, mode="nearest-exact")[0, 0]
+    part = resized(one, *target, rows, columns)
+    assert part.image.shape == (3, 6, 6)
+    assert torch.equal(part.labels, whole[rows, columns].long())
+    assert part.masks is not None
+    assert torch.equal(part.masks, torch.stack([part.labels == 1, part.labels == 2]))
+    assert part.masks.shape == (2, 6, 6)
+
+
+def test_randaugment_is_as_strong_as_the_recipe_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """m9 of a scale that ends at 10, as its increasing operations are defined."""
+    randaugment = imagenet_training(32)[2]
+    found: dict[str, float] = {}
+    monkeypatch.setattr(randaugment, "rand_selector", lambda n: torch.arange(15))
+    drawn = randaugment.forward_parameters(torch.Size([1, 3, 20, 40]))
+    for ((name, _, _),), item in zip(OPERATIONS, drawn):
+        values = {key: value for key, value in item.data[0].data.items() if key != "batch_prob"}
+        numbers = [value for value in values.values() if value.is_floating_point() and value.numel() == 1]
+        found[name] = max((abs(v.item()) for v in numbers), default=0.0)
+    assert found["rotate"] == pytest.approx(27)
+    assert found["solarize"] == pytest.approx(1 - 0.9, abs=1e-6)
+    assert found["solarize_add"] == pytest.approx(0.9 * 110 / 255, abs=0.01)
+    for name in ("color", "contrast", "brightness", "sharpness"):
+        assert found[name] == pytest.approx(1 + 0.9 * 0.9)
+    for name in ("shear_x", "shear_y"):
+        assert math.tan(math.radians(found[name])) == pytest.approx(0.9 * 0.3, rel=0.01)
+    assert found["translate_x"] == pytest.approx(0.9 * 0.45 * 40)
+    assert found["translate_y"] == pytest.approx(0.9 * 0.45 * 20)
 
 
 def test_mixed_targets_follow_the_pixels() -> None:
@@ -170,12 +219,59 @@ def test_what_nobody_asks_for_is_not_counted() -> None:
 
 
 def test_sizes_that_are_no_multiple_are_padded_with_ignored_pixels(tmp_path: Path) -> None:
-    data = Images("ade20k", root=str(folders.ade20k(tmp_path)), batch_size=2)
+    data = Images("ade20k", root=str(folders.ade20k(tmp_path)), test_batch_size=2)
     data.setup()
     (batch,) = iter(data.test_dataloader())
     assert batch.images.shape == (2, 3, 96, 96)
     assert (batch.labels[:, 66:] == 255).all()
     assert (batch.labels[:, :, 81:] == 255).all()
+
+
+def test_a_test_of_mixed_sizes_does_not_depend_on_the_batch(tmp_path: Path) -> None:
+    """Padding is no part of an image's result: there one image is a batch, unless asked otherwise."""
+    root = folders.ade20k(tmp_path)
+    folders.save(root / "images/validation/ADE_1.jpg", folders.noise(150, 40))
+    folders.save(root / "annotations/validation/ADE_1.png", folders.halves(150, 40, 0, 150))
+    data = Images("ade20k", root=str(root), batch_size=2)
+    data.setup()
+    assert [tuple(batch.images.shape) for batch in data.test_dataloader()] == [(1, 3, 96, 96), (1, 3, 160, 64)]
+    assert len(data.train_dataloader().rows()) == 2
+    for other, sizes in (
+        (Images("ade20k", root=str(root), test_batch_size=2), [2]),
+        (Images("ade20k", root=str(root), batch_size=2, resize=(64, 64)), [2]),
+        (Images(scene=SMALL, batch_size=2, test_images=4), [2, 2]),
+    ):
+        other.setup()
+        assert [len(batch.images) for batch in other.test_dataloader()] == sizes
+
+
+def test_an_image_without_objects_and_a_crowd_are_tested(tmp_path: Path) -> None:
+    root = folders.coco(tmp_path)
+    file = root / "annotations" / "instances_val2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == 8]
+    file.write_text(json.dumps(content))
+    empty, crowded = Images("coco", root=str(root), batch_size=2).test_dataloader()
+    assert [len(empty.classes[0]), len(empty.masks[0]), len(empty.crowds[0])] == [0, 0, 0]
+    assert crowded.classes[0].tolist() == [0, 1]
+    assert crowded.crowds[0].tolist() == [False, True]
+    assert crowded.masks[0][1, :60, :40].all()
+    training = Images("coco", root=str(root), batch_size=2, crop=(64, 96))
+    assert training.amount("train") == 2
+    (batch,) = training.train_dataloader()
+    assert not any(crowds.any() for crowds in batch.crowds)
+
+
+def test_what_a_training_saw_is_part_of_its_data(tmp_path: Path) -> None:
+    config = {"data": {"dataset": "camvid", "root": str(folders.camvid(tmp_path))}}
+    trained = {**config, "model": {}}
+    before, before_trained = data_fingerprint(config), data_fingerprint(trained)
+    assert before[0] != before_trained[0]
+    assert "train: 2 images" in before_trained[2]
+    folders.save(tmp_path / "CamVid" / "train" / "train0.png", folders.noise(48, 64, 9))
+    sets._digest.cache_clear()
+    assert data_fingerprint(config) == before
+    assert data_fingerprint(trained)[0] != before_trained[0]
 
 
 def test_cityscapes_as_instances_and_coco(tmp_path: Path) -> None:
@@ -214,15 +310,15 @@ def test_the_learning_rate_by_step() -> None:
     assert rates[55] == pytest.approx(0.55)
     assert rates[100] == pytest.approx(0.1)
     assert factor_at(50, 100, 0, "poly", 0, 0) == pytest.approx(0.5**0.9)
-    at = [factor_at(s, 92_188, 3, "steps", 0, 0) for s in (10, 81_944, 81_950, 88_770, 88_780)]
+    at = [factor_at(s, 92_188, 3, "steps", 0, 0) for s in (10, 81_944, 81_945, 88_772, 88_773)]
     assert at == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
 def test_biases_norms_and_blanks_do_not_decay_and_the_backbone_learns_slower() -> None:
-    module = Segmenter()
-    module.build(7)
-    names = {id(p): name for name, p in module.named_parameters()}
-    groups = adamw(module, 1.0, 0.05, 0.1).param_groups
+    segmenter = Segmenter()
+    segmenter.build(7)
+    names = {id(p): name for name, p in segmenter.named_parameters()}
+    groups = adamw(segmenter, 1.0, 0.05, 0.1).param_groups
     assert sum(len(group["params"]) for group in groups) == len(names)
     for group in groups:
         for parameter in group["params"]:
@@ -234,15 +330,15 @@ def test_biases_norms_and_blanks_do_not_decay_and_the_backbone_learns_slower() -
 def test_the_share_on_the_grid_prior_is_that_of_the_local_spacing() -> None:
     """What is kept of an adaptive set of points, counted point by point with its distance to the nearest other."""
     torch.manual_seed(0)
-    module = Segmenter(backbone={"alpha": 8.0})
-    module.build(4)
+    segmenter = Segmenter(backbone={"alpha": 8.0})
+    segmenter.build(4)
     data = Images(scene=SMALL, batch_size=2, train_images=2)
     data.setup()
     (batch, *_) = iter(data.train_dataloader())
     oracle = torch.rand(2, 8, 8)
-    module.backbone.resample(sampling="oracle", rate=0.5)  # scattered points, not all on one grid
-    levels = module.backbone(batch.images, oracle)
-    found = module.looked_at(levels, batch)
+    segmenter.backbone.resample(sampling="oracle", rate=0.5)  # scattered points, not all on one grid
+    levels = segmenter.backbone(batch.images, oracle)
+    found = segmenter.looked_at(levels, batch)
     for number in (2, 3, 4):
         before, kept = levels[number - 2].positions, levels[number - 1].positions
         on_prior = []
@@ -254,6 +350,34 @@ def test_the_share_on_the_grid_prior_is_that_of_the_local_spacing() -> None:
         assert found[f"prior/{number}"] == pytest.approx(sum(on_prior) / len(on_prior))
         on_fixed_grid = (kept % 2 ** (number - 1) == 0).all(-1).float().mean().item()
         assert number == 2 or found[f"prior/{number}"] > on_fixed_grid
+
+
+@pytest.mark.parametrize("name", ["Segmenter", "Classifier"])
+def test_an_accumulated_step_is_one_point(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOG_EVERY", 1)
+    config = merge(TRAINING, {"trainer": {"accumulate_grad_batches": 2}})
+    config["model"] = {"class_path": f"autofocusformer.module.{name}"}
+    if name == "Classifier":
+        config["data"] = {"dataset": "digits_canvas", "batch_size": 1, "iterations": 6, "test_images": 1}
+    else:
+        config["model"]["init_args"] = {"log_every": 1}
+    assert len(run(config, 0, tmp_path)["curve/loss"]) == 3
+
+
+def test_tokens_per_second_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches of two images of 32 pixels between two looks, 4 seconds apart; not among the results."""
+    clock, logged = iter([10.0, 14.0]), []
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    segmenter = Segmenter()
+    monkeypatch.setattr(segmenter, "log_dict", lambda values, **_: logged.append(values))
+    for _ in range(2):
+        segmenter.note({"loss": 1.0})
+        for index in range(2):
+            segmenter.on_train_batch_end(None, (torch.zeros(2, 3, 32, 32),), index)
+    assert logged == [
+        {"train/loss": 1.0}, {"train/loss": 1.0, "train/tokens_per_second": 4 * (64 + 16 + 4 + 1) / 4},
+    ]  # fmt: skip
+    assert segmenter.curves == {"loss": [1.0, 1.0]}
 
 
 def test_a_fused_step_is_the_same_step() -> None:
@@ -303,6 +427,9 @@ def test_digits_are_classified(tmp_path: Path) -> None:
         ("data", {"dataset": "pascal"}, "unknown data set 'pascal'"),
         ("data", {"batch_size": 0}, "batch_size is 0"),
         ("data", {"scale": [0.5, 2.0]}, "need a crop"),
+        ("data", {"long_side": 64}, "need a crop"),
+        ("data", {"long_side": 64, "short_side": 32, "crop": [32, 32]}, "scale by one of them"),
+        ("data", {"test_batch_size": 0}, "test_batch_size is 0"),
         ("data", {"scale": [2.0, 0.5], "crop": [32, 32]}, "scale is 2.0, 0.5"),
         ("model", {"variant": "huge"}, "unknown variant 'huge'"),
         ("model", {"levels": ["res9"]}, "levels is"),

@@ -24,6 +24,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             one.add_argument("input", type=Path, help=what)
         one.add_argument("--ckpt", type=Path, required=ckpt, help="final.ckpt of a run, or released weights")
         one.add_argument("--variant", help="whose weights a released file holds: mini, tiny, small, base, base384")
+        one.add_argument("--average", action="store_true", help="of released weights, their average (model_ema)")
         one.add_argument("--sampling", help="another mode than in training: adaptive, grid or random")
         return one
 
@@ -80,7 +81,7 @@ def visualise(options: argparse.Namespace) -> Path:
     from autofocusformer.tokens import export_tokens
     from autofocusformer.trained import load
 
-    loaded = load(options.ckpt, options.variant, options.sampling)
+    loaded = load(options.ckpt, options.variant, options.sampling, options.average)
     image, x = prepared(options.input, options.size)
     h, w = image.shape[:2]
     levels = export_tokens(loaded.backbone, x)[0]
@@ -97,9 +98,9 @@ def visualise(options: argparse.Namespace) -> Path:
         show(place, faded(image), f"{level.name}: {len(level.positions)} tokens")
         tokens_over(place, torch.from_numpy(level.positions[there]), dot)
     if loaded.segments:
-        labels = loaded.scores(x)[0].argmax(0)[:h, :w].numpy()
+        labels = loaded.labels(x).classes[:h, :w].numpy()
         show(axes[1, 2], coloured(labels, len(loaded.names)), "prediction")
-        for c in np.unique(labels):
+        for c in np.unique(labels[labels < len(loaded.names)]):
             name = loaded.names[c]
             axes[1, 2].plot([], [], "s", color=coloured(np.array([[c]]), len(loaded.names))[0, 0] / 255, label=name)
         axes[1, 2].legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
@@ -117,15 +118,17 @@ def visualise(options: argparse.Namespace) -> Path:
     return out
 
 
-def labels_and_colours(images: list[Path], folder: Path) -> dict[Path, tuple[Path, Path]]:
-    """Where the classes of each image's pixels go, `<stem>.png`, and their picture, `<stem>_colour.png`.
+def written_for(images: list[Path], folder: Path, things: bool) -> dict[Path, list[Path]]:
+    """Where the classes of each image's pixels go, `<stem>.png`, their picture, `<stem>_colour.png`, and of networks
+    trained on instances their numbers, `<stem>_instances.png`.
 
     Raises:
         UserError: two images would be written to one file.
     """
-    out, taken = dict[Path, tuple[Path, Path]](), dict[Path, Path]()
+    out, taken = dict[Path, list[Path]](), dict[Path, Path]()
     for image in images:
-        out[image] = folder / f"{image.stem}.png", folder / f"{image.stem}_colour.png"
+        endings = (".png", "_colour.png", *(["_instances.png"] if things else []))
+        out[image] = [folder / f"{image.stem}{ending}" for ending in endings]
         for path in out[image]:
             if path in taken:
                 raise UserError(f"{taken[path].name} and {image.name} would be written to {path}: rename one of them")
@@ -134,7 +137,10 @@ def labels_and_colours(images: list[Path], folder: Path) -> dict[Path, tuple[Pat
 
 
 def segment(options: argparse.Namespace) -> Path:
-    """For each image `<stem>.png` (class of each pixel) and `<stem>_colour.png`."""
+    """For each image `<stem>.png` (class of each pixel) and `<stem>_colour.png`.
+
+    A network trained on instances leaves most pixels to no class (255); `<stem>_instances.png` numbers what it found.
+    """
     from PIL import Image
 
     from autofocusformer.data.read import pictures
@@ -147,18 +153,22 @@ def segment(options: argparse.Namespace) -> Path:
         raise UserError(f"--out {options.out} is a file: give a folder for the pictures")
     if options.out.exists() and options.out.samefile(options.input):
         raise UserError(f"--out {options.out} is the folder of the images: choose another, they would be overwritten")
-    written = labels_and_colours(pictures(options.input), options.out)
-    loaded = load(options.ckpt, options.variant, options.sampling)
+    images = pictures(options.input)
+    loaded = load(options.ckpt, options.variant, options.sampling, options.average)
     if not loaded.segments:
         raise UserError(
             f"{options.ckpt} is a classifier: segmenting needs a network that was trained on labelled pixels"
         )
+    written = written_for(images, options.out, loaded.things)
     options.out.mkdir(parents=True, exist_ok=True)
-    for path, (plain, picture) in written.items():
+    for path, (plain, picture, *numbers) in written.items():
         image, x = prepared(path, options.size)
         h, w = image.shape[:2]
-        labels = loaded.scores(x)[0].argmax(0)[:h, :w].numpy().astype(np.uint8)
+        found = loaded.labels(x)
+        labels = found.classes[:h, :w].numpy().astype(np.uint8)
         Image.fromarray(labels).save(plain)
+        if found.instances is not None:
+            Image.fromarray(found.instances[:h, :w].numpy().astype(np.uint16)).save(numbers[0])
         Image.fromarray(coloured(labels, len(loaded.names))).save(picture)
         print(plain)
     (options.out / "classes.txt").write_text("\n".join(loaded.names) + "\n", encoding="utf-8")
@@ -170,7 +180,7 @@ def write_tokens(options: argparse.Namespace) -> Path:
     from autofocusformer.trained import load
 
     out = destination(options.out or options.input.with_suffix(".npz"))
-    loaded = load(options.ckpt, options.variant, options.sampling)
+    loaded = load(options.ckpt, options.variant, options.sampling, options.average)
     _, x = prepared(options.input, options.size)
     save_tokens(out, export_tokens(loaded.backbone, x)[0])
     return out
@@ -182,7 +192,7 @@ def write_network(options: argparse.Namespace) -> Path:
     from autofocusformer.trained import load
 
     if options.ckpt is not None:
-        model = load(options.ckpt, options.variant, options.sampling).backbone
+        model = load(options.ckpt, options.variant, options.sampling, options.average).backbone
         if not isinstance(model, AutoFocusFormer):
             raise UserError(f"{options.ckpt} is no classifier: only the classifier is exported")
     elif options.variant in VARIANTS:

@@ -9,6 +9,7 @@ weights. Nothing is remembered between calls: sizes and batches may change from 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -270,16 +271,36 @@ class AutoFocusFormer(Backbone):
 
 
 class Pyramid(Backbone):
-    """The backbone of segmentation heads: each level through its own LayerNorm (res2, res3, res4, res5)."""
+    """The backbone of segmentation heads: each level through its own LayerNorm (res2, res3, res4, res5).
 
-    def __init__(self, config: BackboneConfig) -> None:
+    Args:
+        config: one of `VARIANTS`, or your own.
+        read: the levels (0 to 3) whose features are used; those of the others are not normalised. All weights are there
+            in any case, under their published names; what no level that is read depends on is frozen.
+    """
+
+    def __init__(self, config: BackboneConfig, read: Sequence[int] = range(STAGES)) -> None:
         super().__init__(config)
+        self.read = set(read)
         for i, width in enumerate(config.widths):
             setattr(self, f"norm{i}", nn.LayerNorm(width))
         self._start()
+        for part in self._unread():  # DistributedDataParallel waits for a gradient of all that is not frozen
+            part.requires_grad_(False)
+
+    def _unread(self) -> Iterator[nn.Module]:
+        """Norms of levels that are not read, and whatever comes after the last level that is."""
+        last = max(self.read)
+        yield from (getattr(self, f"norm{i}") for i in range(STAGES) if i not in self.read)
+        yield from self._stages()[last + 1 :]
+        if last + 1 < STAGES:
+            yield from (self._stages()[last].prob_net, self._stages()[last].downsample)
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"], oracle: Float[Tensor, "batch h w"] | None = None
     ) -> list[Level]:
         levels = self.stages(images, oracle)
-        return [level._replace(features=getattr(self, f"norm{i}")(level.features)) for i, level in enumerate(levels)]
+        return [
+            level._replace(features=getattr(self, f"norm{i}")(level.features)) if i in self.read else level
+            for i, level in enumerate(levels)
+        ]

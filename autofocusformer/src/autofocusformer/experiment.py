@@ -33,12 +33,16 @@ NOTHING = {
 
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
-    """(hash, kind, what it is) of what `config` is measured on."""
+    """(hash, kind, what it is) of what `config` is measured on, and trained on where it trains."""
     for section, words in NOTHING.items():
         if section in config:
             return hashlib.sha256(section.encode()).hexdigest(), "exact", words
-    source = _images(config["data"]).source("test")
-    return source.fingerprint, source.kind, source.detail
+    images = _images(config["data"])
+    parts = [images.source(part) for part in (("train", "test") if "model" in config else ("test",))]
+    digest = parts[0].fingerprint
+    if len(parts) > 1:
+        digest = hashlib.sha256("".join(part.fingerprint for part in parts).encode()).hexdigest()
+    return digest, parts[-1].kind, "; ".join(dict.fromkeys(part.detail for part in parts))
 
 
 def _images(data: dict[str, Any]) -> Any:

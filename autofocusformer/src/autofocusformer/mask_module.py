@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from shared.errors import UserError
 from torch import Tensor
 
@@ -23,10 +23,11 @@ from autofocusformer.heads.mask2former import (
     semantic,
 )
 from autofocusformer.metrics import SegmentationScore
-from autofocusformer.module import LOG_EVERY, Trained, backbone_config
+from autofocusformer.module import Trained, backbone_config
 
 log = logging.getLogger(__name__)
 IGNORE = 255
+AP_NEEDS = "pycocotools and torchvision"  # torchmetrics asks for both
 
 
 def targets_of(batch: Scenes | Things) -> list[Targets]:
@@ -39,6 +40,14 @@ def targets_of(batch: Scenes | Things) -> list[Targets]:
         there = there[there != IGNORE]
         out.append(Targets(there, labels[None] == there[:, None, None]))
     return out
+
+
+def truth(classes: Int64[Tensor, " n"], masks: Bool[Tensor, "n h w"], crowds: Bool[Tensor, " n"]) -> dict[str, Tensor]:
+    """An image's instances for the mean average precision."""
+    if not len(classes):
+        # torchmetrics leaves out an image without any mask, and what was found in it: a crowd of no pixel keeps it in.
+        classes, masks, crowds = classes.new_zeros(1), masks.new_zeros(1, *masks.shape[1:]), crowds.new_ones(1)
+    return {"masks": masks, "labels": classes, "iscrowd": crowds.long()}
 
 
 class MaskSegmenter(Trained):
@@ -67,8 +76,9 @@ class MaskSegmenter(Trained):
         least: float = 0.0,
         start: float = 1e-3,
         weights: str | None = None,
+        average: bool = False,
     ) -> None:
-        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights)
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights, average)
         self.config = backbone_config(variant, backbone)
         if self.config.sampling == "oracle":
             raise UserError("sampling: oracle is for the light head: instances bring no importance")
@@ -96,7 +106,7 @@ class MaskSegmenter(Trained):
     def training_step(self, batch: Scenes | Things, index: int) -> Tensor:
         predictions, _ = self(batch.images)
         losses = mask2former_losses(predictions, targets_of(batch), self.points)
-        if self.global_step % LOG_EVERY == 0:
+        if self.due(index):
             self.note(
                 {
                     "loss": losses.total.item(),
@@ -118,8 +128,8 @@ class MaskSegmenter(Trained):
             self.precision = MeanAveragePrecision(iou_type="segm")
         except (ImportError, ModuleNotFoundError):
             if not getattr(self.trainer, "fast_dev_run", False):
-                raise UserError("mask AP needs pycocotools: pip install pycocotools") from None
-            log.warning("mask AP needs pycocotools, which is missing: this dry run goes on without it")
+                raise UserError(f"mask AP needs {AP_NEEDS}: pip install 'torchmetrics[detection]'") from None
+            log.warning("mask AP needs %s, which are not both there: this dry run goes on without it", AP_NEEDS)
 
     def test_step(self, batch: Scenes | Things, index: int) -> None:
         predictions, _ = self(batch.images)
@@ -131,7 +141,7 @@ class MaskSegmenter(Trained):
         if self.precision is not None:
             self.precision.update(
                 [{"masks": one.masks, "scores": one.scores, "labels": one.labels} for one in found],
-                [{"masks": masks, "labels": kinds} for kinds, masks in zip(batch.classes, batch.masks)],
+                [truth(*one) for one in zip(batch.classes, batch.masks, batch.crowds)],
             )
 
     def on_test_epoch_end(self) -> None:

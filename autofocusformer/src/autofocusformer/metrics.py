@@ -12,17 +12,18 @@ from torchmetrics import Metric
 IGNORE = 255
 
 
-def confusion(prediction: Int64[Tensor, ...], target: Int64[Tensor, ...], classes: int) -> Int64[Tensor, "c c"]:
-    """Pixels by (true, predicted) class; pixels whose target is 255 do not count."""
+def confusion(prediction: Int64[Tensor, ...], target: Int64[Tensor, ...], classes: int) -> Int64[Tensor, "c c1"]:
+    """Pixels by (true, predicted) class; last column: no prediction (255). Pixels whose target is 255 do not count."""
     counted = target != IGNORE
-    cells = target[counted] * classes + prediction[counted]
-    return torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+    said = prediction[counted]
+    cells = target[counted] * (classes + 1) + said.where(said != IGNORE, classes)
+    return torch.bincount(cells, minlength=classes * (classes + 1)).view(classes, classes + 1)
 
 
-def iou(matrix: Int64[Tensor, "c c"]) -> Float[Tensor, " c"]:
+def iou(matrix: Int64[Tensor, "c c1"]) -> Float[Tensor, " c"]:
     """Intersection over union of every class; NaN for a class that is neither there nor predicted."""
     hit = matrix.diagonal().double()
-    return hit / (matrix.sum(0) + matrix.sum(1) - matrix.diagonal())
+    return hit / (matrix[:, :-1].sum(0) + matrix.sum(1) - matrix.diagonal())
 
 
 class SegmentationScore(Metric):
@@ -42,7 +43,7 @@ class SegmentationScore(Metric):
         self.classes, self.small = classes, list(small)
         self.large = [c for c in range(classes) if c not in self.small]
         self.names = list(names) or [str(c) for c in range(classes)]
-        self.add_state("matrix", torch.zeros(classes, classes, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("matrix", torch.zeros(classes, classes + 1, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, prediction: Int64[Tensor, "b h w"], target: Int64[Tensor, "b h w"]) -> None:
         self.matrix += confusion(prediction, target, self.classes)

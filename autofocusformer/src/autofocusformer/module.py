@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -17,10 +18,11 @@ from shared.errors import UserError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autofocusformer.backbone import VARIANTS, AutoFocusFormer, BackboneConfig, Level, Pyramid
+from autofocusformer.backbone import PATCH, VARIANTS, AutoFocusFormer, BackboneConfig, Level, Pyramid
 from autofocusformer.checkpoint import load_weights, read_checkpoint, weights_of
 from autofocusformer.data.module import Images, Scenes
 from autofocusformer.heads.light import LightHead
+from autofocusformer.macs import points_by_stage
 from autofocusformer.metrics import Coverage, SegmentationScore
 from autofocusformer.sampling import grid_prior
 from autofocusformer.variants import STRIDES
@@ -28,6 +30,7 @@ from autofocusformer.variants import STRIDES
 LEVELS = ("res2", "res3", "res4", "res5")
 LOG_EVERY = 50
 NO_DECAY = ("blank_k", "blank_v", "level_embed", "query_feat", "query_embed")  # embeddings, beside norms and biases
+DROPS = 92_188, 81_945, 88_773  # steps of COCO's recipe, and those at which its rate drops; others in proportion
 REQUIRED = "required"  # of `weights`, in recipes that do not start from scratch
 
 log = logging.getLogger(__name__)
@@ -47,8 +50,8 @@ def backbone_config(variant: str, changes: dict[str, Any] | None) -> BackboneCon
         raise UserError(f"backbone: {str(error).split('.')[-1].replace('__init__() ', '')}") from None
 
 
-def start_from(backbone: nn.Module, path: str) -> None:
-    """The weights of a released file, or of a checkpoint of a run here, into a backbone.
+def start_from(backbone: nn.Module, path: str, average: bool = False) -> None:
+    """The weights of a released file (with `average` their average), or of a checkpoint of a run here, into a backbone.
 
     Heads and last norms differ between a classifier, another number of classes and a pyramid: those that do not fit are
     dropped, and the log says which. Everything else has to fit.
@@ -57,11 +60,11 @@ def start_from(backbone: nn.Module, path: str) -> None:
         UserError: no such file, or another network's weights.
     """
     found, within = read_checkpoint(path), "backbone."
-    if "autofocusformer" in found:
+    if "autofocusformer" in found and not average:
         state = found["state_dict"]
         weights = {name.removeprefix(within): value for name, value in state.items() if name.startswith(within)}
     else:
-        weights = weights_of(found, path=path)
+        weights = weights_of(found, average, path)
     own = backbone.state_dict()
     dropped = []
     for name in [name for name in {**own, **weights} if re.match(r"(head|norm\d?)\.", name)]:
@@ -106,7 +109,8 @@ def factor_at(step: int, steps: int, warm_up: int, schedule: str, least: float, 
     Args:
         steps: of the whole training.
         warm_up: steps of a linear rise from `start`.
-        schedule: `cosine` down to `least`, `poly` (power 0.9, to 0), `constant`, or `steps` (x 0.1 at 8/9 and 26/27).
+        schedule: `cosine` down to `least`, `poly` (power 0.9, to 0), `constant`, or `steps` (x 0.1 at each of `DROPS`,
+            counted from the start of the warm-up).
     """
     if step < warm_up:
         return start + (1 - start) * step / warm_up
@@ -116,7 +120,8 @@ def factor_at(step: int, steps: int, warm_up: int, schedule: str, least: float, 
     if schedule == "poly":
         return (1 - done) ** 0.9
     if schedule == "steps":
-        return 0.1 ** sum(done >= edge for edge in (8 / 9, 26 / 27))
+        whole, *edges = DROPS
+        return 0.1 ** sum(step * whole >= edge * steps for edge in edges)
     return 1.0
 
 
@@ -132,6 +137,7 @@ class Trained(L.LightningModule):
         warm_up, schedule, least, start: see `factor_at`.
         weights: a file that the backbone starts from (see `start_from`); `required`: the recipe does not say which, but
             is not meant to start from scratch; None: from scratch.
+        average: of a released file, the average of the weights over its training (`model_ema`) instead.
     """
 
     def __init__(
@@ -144,6 +150,7 @@ class Trained(L.LightningModule):
         least: float,
         start: float,
         weights: str | None = None,
+        average: bool = False,
     ) -> None:
         super().__init__()
         if not lr > 0 or weight_decay < 0 or warm_up < 0:
@@ -152,9 +159,13 @@ class Trained(L.LightningModule):
             raise UserError(f"schedule is {schedule!r}: choose {', '.join(SCHEDULES)}")
         self.lr, self.weight_decay, self.backbone_factor = lr, weight_decay, backbone_factor
         self.warm_up, self.schedule, self.least, self.start = warm_up, schedule, least, start
-        self.weights = weights
+        self.weights, self.average = weights, average
+        self.config: BackboneConfig
         self.settings: dict[str, Any] = {}
+        self.log_every = LOG_EVERY
         self.curves: dict[str, list[float]] = {}
+        self.tokens = 0
+        self.since: float | None = None
         self.final: dict[str, float] = {}
 
     @property
@@ -162,10 +173,12 @@ class Trained(L.LightningModule):
         return cast(Images, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def start_backbone(self, backbone: nn.Module) -> None:
-        """From `weights`, if there are any."""
+        """From `weights`, if there are any; not where a run goes on, or a trained network is tested."""
+        if self.trainer.ckpt_path is not None:
+            return  # about to be read, with all weights in it
         if self.weights != REQUIRED:
             if self.weights is not None:
-                start_from(backbone, self.weights)
+                start_from(backbone, self.weights, self.average)
         elif getattr(self.trainer, "fast_dev_run", False):
             log.warning("this recipe starts from weights: this dry run goes on without them")
         else:
@@ -184,17 +197,32 @@ class Trained(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
+    def due(self, index: int) -> bool:
+        """Whether the curves have a point here: at the first of the batches that a step accumulates, every so often."""
+        return self.global_step % self.log_every == 0 and index % self.trainer.accumulate_grad_batches == 0
+
     def note(self, values: dict[str, float]) -> None:
-        """A point of each curve, in the results and in the log."""
+        """A point of each curve, in the results and in the log; the speed since the last one in the log alone."""
         for name, value in values.items():
             self.curves.setdefault(name, []).append(value)
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
+        logged, now = {f"train/{name}": value for name, value in values.items()}, time.perf_counter()
+        if self.since is not None:
+            logged["train/tokens_per_second"] = self.tokens / (now - self.since)
+        self.tokens, self.since = 0, now
+        self.log_dict(logged, batch_size=1)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+        """Counts the tokens that went through this device's four stages."""
+        images = batch[0]
+        canvas = (-(-images.shape[2] // PATCH), -(-images.shape[3] // PATCH))
+        self.tokens += len(images) * sum(points_by_stage(self.config, canvas))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["curves"] = self.curves
         # What it takes to build the network again without the run's folder (see `trained.load`).
-        about = {"kind": type(self).__name__, "settings": self.settings}
-        checkpoint["autofocusformer"] = {**about, "names": list(self.data.names), "small": list(self.data.small)}
+        about: dict[str, Any] = {"kind": type(self).__name__, "settings": self.settings}
+        about |= {"names": list(self.data.names), "small": list(self.data.small), "things": self.data.things}
+        checkpoint["autofocusformer"] = about
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.curves = checkpoint["curves"]
@@ -246,8 +274,9 @@ class Segmenter(Trained):
         least: float = 0.01,
         start: float = 1e-3,
         weights: str | None = None,
+        average: bool = False,
     ) -> None:
-        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights)
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights, average)
         self.config = backbone_config(variant, backbone)
         self.levels = list(LEVELS) if levels is None else levels
         if not self.levels or set(self.levels) - set(LEVELS):
@@ -259,8 +288,8 @@ class Segmenter(Trained):
 
     def build(self, classes: int, small: Sequence[int] = (), names: Sequence[str] = ()) -> None:
         """The networks for so many classes; called with the data's own before training, by hand for inference."""
-        self.backbone = Pyramid(self.config)
         self.read = [LEVELS.index(name) for name in self.levels]
+        self.backbone = Pyramid(self.config, self.read)
         self.head = LightHead([self.config.widths[i] for i in self.read], classes, self.head_width)
         self.score, self.coverage = SegmentationScore(classes, small, names), Coverage(3)
         weight = torch.ones(classes)
@@ -289,7 +318,7 @@ class Segmenter(Trained):
     def training_step(self, batch: Scenes, index: int) -> Tensor:
         scores, levels = self(batch.images, batch.oracle)
         loss = self.loss(scores, batch.labels)
-        if self.global_step % self.log_every == 0:
+        if self.due(index):
             self.note({"loss": loss.item()} | self.looked_at(levels, batch))
         return loss
 
@@ -364,8 +393,9 @@ class Classifier(Trained):
         least: float = 0.01,
         start: float = 1e-3,
         weights: str | None = None,
+        average: bool = False,
     ) -> None:
-        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights)
+        super().__init__(lr, weight_decay, backbone_factor, warm_up, schedule, least, start, weights, average)
         self.config, self.smoothing = backbone_config(variant, backbone), smoothing
         self.settings = {"variant": variant, "backbone": backbone}
         if self.config.sampling == "oracle":
@@ -387,7 +417,7 @@ class Classifier(Trained):
         images, targets = batch
         smoothing = self.smoothing if targets.ndim == 1 else 0.0
         loss = F.cross_entropy(self(images).float(), targets, label_smoothing=smoothing)
-        if self.global_step % LOG_EVERY == 0:
+        if self.due(index):
             self.note({"loss": loss.item()})
         return loss
 

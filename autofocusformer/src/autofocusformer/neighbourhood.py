@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from autofocusformer.clustering import Clusters
+from autofocusformer.kernels.cluster_attention import members
 from autofocusformer.kernels.nearest_clusters import nearest_clusters
 
 __all__ = ["Neighbourhood", "members", "nearest_clusters", "neighbourhood", "neighbours_of"]
@@ -48,19 +49,6 @@ def neighbourhood(
     )
 
 
-def members(
-    near: Int[Tensor, "batch q nnc"], size: int, n: int
-) -> tuple[Int[Tensor, "batch q M"], Bool[Tensor, "batch q M"]]:
-    """Rows of the members of the listed clusters, M = nnc * size, and which of them are real.
-
-    The blank slots of the last cluster are row 0 and not valid.
-    """
-    row = near.long()[..., None] * size + torch.arange(size, device=near.device)
-    row = row.flatten(-2)
-    valid = row < n
-    return row.where(valid, 0), valid
-
-
 def neighbours_of(
     around: Neighbourhood, rows: Int[Tensor, "batch q"]
 ) -> tuple[Int[Tensor, "batch q M"], Bool[Tensor, "batch q M"]]:
@@ -70,4 +58,4 @@ def neighbours_of(
         everyone = torch.arange(n, device=rows.device).expand(batch, rows.shape[1], n)
         return everyone, torch.ones_like(everyone, dtype=torch.bool)
     nnc = around.near.shape[-1]
-    return members(around.near.gather(1, rows[..., None].expand(-1, -1, nnc).to(torch.int64)), around.size, n)
+    return members(around.near.gather(1, rows[..., None].expand(-1, -1, nnc)).long(), around.size, n)

@@ -1,11 +1,13 @@
 """Augmentation of the recipes (section 6), by kornia where it has it. All randomness is torch's global generator.
 
-What kornia lacks: RandAugment's random magnitude (std 0.5) and increasing variants (kornia draws a bin of magnitudes
-up to m), and random erasing by noise (it fills with a constant; here the mean colour).
+What kornia lacks: RandAugment's random magnitude (std 0.5), operations that are left out half of the time and colours
+that are weakened as well (kornia applies both of the drawn operations, and here strengthens), and random erasing by
+noise (it fills with a constant; here the mean colour).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORE = 255
+WHOLE = slice(None)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# RandAugment's operations, from the least to the largest magnitude. The recipe's m9 is of a scale of 0 to 10, kornia's
+# scale ends at 30: m = 27. The ranges are such that an operation then is as strong as the recipe's increasing m9.
+MAGNITUDE = 27
+SHEAR = math.atan(0.3) / math.pi  # of 180 degrees
+OPERATIONS = [
+    [("auto_contrast", 0, 1)],
+    [("equalize", 0, 1)],
+    [("invert", 0, 1)],
+    [("rotate", -30.0, 30.0)],  # degrees
+    [("posterize", 1.0, 4.0)],  # bits; fewer with m: 1 is left
+    [("solarize", 0.0, 1 / 9)],  # inverted above: 0.1
+    [("solarize_add", 0.0, 0.43)],
+    *([(name, 1.0, 1.9)] for name in ("color", "contrast", "brightness", "sharpness")),
+    *([(name, -SHEAR, SHEAR)] for name in ("shear_x", "shear_y")),
+    *([(name, -0.45, 0.45)] for name in ("translate_x", "translate_y")),  # of the side
+]
 
 
 def normalise(images: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
@@ -36,17 +56,24 @@ class Labelled:
     masks: Bool[Tensor, "n h w"] | None = None
 
 
-def resized(sample: Labelled, h: int, w: int) -> Labelled:
-    """Bilinear for the image (smoothed where it shrinks), the nearest pixel for labels and masks."""
+def nearest_rows(before: int, after: int, part: slice) -> Int64[Tensor, " rows"]:
+    """Which of `before` pixels is nearest to each of a part of the `after` that they become."""
+    return (2 * torch.arange(after)[part] + 1) * before // (2 * after)
+
+
+def resized(sample: Labelled, h: int, w: int, rows: slice = WHOLE, columns: slice = WHOLE) -> Labelled:
+    """Bilinear for the image (smoothed where it shrinks), the nearest pixel for labels and masks.
+
+    Args:
+        rows, columns: the part of the h x w pixels that is wanted: masks are never made larger than that.
+    """
     if sample.labels.shape == (h, w):
-        return sample
+        return cropped(sample, rows, columns)
     image = F.interpolate(sample.image[None], (h, w), mode="bilinear", antialias=True)[0].clamp(0, 1)
-    masks = sample.masks
-    if masks is not None:
-        found = F.interpolate(masks[None].float(), (h, w), mode="nearest-exact")[0].bool() if len(masks) else None
-        masks = masks.new_zeros(0, h, w) if found is None else found  # a picture without any instance
-    labels = F.interpolate(sample.labels[None, None].float(), (h, w), mode="nearest-exact")[0, 0].long()
-    return Labelled(image, labels, masks)
+    before = sample.labels.shape
+    y, x = nearest_rows(before[0], h, rows), nearest_rows(before[1], w, columns)
+    masks = None if sample.masks is None else sample.masks[:, y][:, :, x]
+    return Labelled(image[:, rows, columns], sample.labels[y][:, x], masks)
 
 
 def padded(sample: Labelled, h: int, w: int) -> Labelled:
@@ -59,8 +86,7 @@ def padded(sample: Labelled, h: int, w: int) -> Labelled:
     return Labelled(F.pad(sample.image - mean, more) + mean, F.pad(sample.labels, more, value=IGNORE), masks)
 
 
-def cropped(sample: Labelled, top: int, left: int, h: int, w: int) -> Labelled:
-    rows, columns = slice(top, top + h), slice(left, left + w)
+def cropped(sample: Labelled, rows: slice, columns: slice) -> Labelled:
     masks = None if sample.masks is None else sample.masks[:, rows, columns]
     return Labelled(sample.image[:, rows, columns], sample.labels[rows, columns], masks)
 
@@ -80,8 +106,10 @@ class SceneAugmentation:
 
     Args:
         crop: (h, w) of what comes out; padded where the image is smaller.
-        scale: least and largest scale; of the short side in units of `short_side`, or of the image where that is None.
-        short_side: in pixels.
+        scale: least and largest scale; of the short or long side in units of `short_side` or `long_side`, of the image
+            where both are None.
+        short_side, long_side: in pixels; one of them at most. Large scale jitter is by the long side: at a scale of 1
+            the whole image is in a square crop.
         flip: mirror half of the images.
         colour: strength of kornia's colour jitter; 1: brightness 1/8, contrast and saturation 1/2, hue 1/20.
     """
@@ -91,10 +119,12 @@ class SceneAugmentation:
         crop: tuple[int, int],
         scale: tuple[float, float] = (1.0, 1.0),
         short_side: int | None = None,
+        long_side: int | None = None,
         flip: bool = True,
         colour: float = 0.0,
     ) -> None:
-        self.crop, self.scale, self.short_side, self.flip = crop, scale, short_side, flip
+        self.crop, self.scale, self.flip = crop, scale, flip
+        self.short_side, self.long_side = short_side, long_side
         self.jitter: Any = None
         if colour:
             from kornia.augmentation import ColorJitter
@@ -103,12 +133,16 @@ class SceneAugmentation:
 
     def __call__(self, sample: Labelled) -> Labelled:
         h, w = sample.labels.shape
-        factor = uniform(*self.scale) * (self.short_side / min(h, w) if self.short_side else 1)
-        sample = resized(sample, max(1, round(h * factor)), max(1, round(w * factor)))
-        h, w = sample.labels.shape
+        factor = uniform(*self.scale)
+        if self.short_side:
+            factor *= self.short_side / min(h, w)
+        if self.long_side:
+            factor *= self.long_side / max(h, w)
+        h, w = max(1, round(h * factor)), max(1, round(w * factor))
         top = int(uniform(0, max(0, h - self.crop[0]) + 0.999))
         left = int(uniform(0, max(0, w - self.crop[1]) + 0.999))
-        sample = padded(cropped(sample, top, left, *self.crop), *self.crop)
+        rows, columns = slice(top, top + self.crop[0]), slice(left, left + self.crop[1])
+        sample = padded(resized(sample, h, w, rows, columns), *self.crop)
         if self.flip and torch.rand(()) < 0.5:
             sample = flipped(sample)
         if self.jitter is not None:
@@ -131,7 +165,7 @@ def imagenet_training(size: int) -> nn.Module:
     return AugmentationSequential(
         RandomResizedCrop((size, size), scale=(0.08, 1.0), resample="bicubic", cropping_mode="resample"),
         RandomHorizontalFlip(p=0.5),
-        RandAugment(n=2, m=9),  # type: ignore[arg-type]
+        RandAugment(n=2, m=MAGNITUDE, policy=OPERATIONS),  # type: ignore[arg-type]
         ColorJitter(0.4, 0.4, 0.4, p=1.0),
         Normalize(torch.tensor(MEAN), torch.tensor(STD)),
         RandomErasing(p=0.25, scale=(0.02, 1 / 3), ratio=(0.3, 3.3), value=0.0),

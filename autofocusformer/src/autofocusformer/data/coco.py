@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
@@ -20,12 +20,21 @@ from shared.data.root import DamagedData, MissingData
 from autofocusformer.data import read
 
 
+class Annotated(NamedTuple):
+    """An RGB image, and of each of its instances the class, the mask, and whether it is a crowd: many in one mask."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    classes: Int64[np.ndarray, " n"]
+    masks: Bool[np.ndarray, "n h w"]
+    crowds: Bool[np.ndarray, " n"]
+
+
 @dataclass(frozen=True)
 class Instances:
-    """`read(i)` is (RGB image, class of each instance, mask of each instance)."""
+    """`read(i)` is an image with its instances."""
 
     size: int
-    read: Callable[[int], tuple[UInt8[np.ndarray, "h w 3"], Int64[np.ndarray, " n"], Bool[np.ndarray, "n h w"]]]
+    read: Callable[[int], Annotated]
     names: tuple[str, ...]
     fingerprint: str
     detail: str
@@ -79,7 +88,10 @@ def mask_of(segmentation: Any, h: int, w: int) -> Bool[np.ndarray, "h w"]:
 
 
 def coco(part: Literal["train", "val", "test"], root: Path) -> Instances:
-    """The images of a part (test: val) that have objects; crowds are left out.
+    """The images of a part (test: val).
+
+    For training those that have objects, without the crowds. A test has all of them: what a network finds where nothing
+    is counts against it, and what it finds in a crowd neither for nor against it, as in COCO's own AP.
 
     Raises:
         UserError: missing or damaged files.
@@ -94,7 +106,7 @@ def coco(part: Literal["train", "val", "test"], root: Path) -> Instances:
         categories = sorted(content["categories"], key=lambda c: c["id"])
         by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for annotation in content["annotations"]:
-            if not annotation.get("iscrowd"):
+            if part != "train" or not annotation.get("iscrowd"):
                 by_image[annotation["image_id"]].append(annotation)
     except FileNotFoundError:
         raise MissingData(f"{file} is missing: COCO is expected as {layout}") from None
@@ -107,23 +119,26 @@ def coco(part: Literal["train", "val", "test"], root: Path) -> Instances:
             raise DamagedData(f"{which} has category {annotation.get('category_id')}, which the file does not list")
         if "segmentation" not in annotation:
             raise DamagedData(f"{which} has no segmentation: instances need one (boxes alone are of no use here)")
-    order = [images[i] for i in sorted(by_image) if i in images]
-    if not order:
-        raise MissingData(f"{file} has no annotation of any picture (crowds are left out)")
+    objects = [i for i in sorted(by_image) if i in images and not all(a.get("iscrowd") for a in by_image[i])]
+    order = [images[i] for i in (objects if part == "train" else sorted(images))]
+    if not objects:
+        raise MissingData(f"{file} has no annotation of any picture (crowds do not count)")
 
-    def one(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def one(i: int) -> Annotated:
         image = read.read_image(folder / order[i]["file_name"])
         h, w = image.shape[:2]
         if (h, w) != (order[i]["height"], order[i]["width"]):
             raise DamagedData(f"{folder / order[i]['file_name']} is {w} x {h}, {file.name} says otherwise")
-        found, masks = by_image[order[i]["id"]], []
-        for a in found:
+        found = by_image.get(order[i]["id"], [])
+        masks = np.zeros((len(found), h, w), dtype=bool)
+        for mask, a in zip(masks, found):
             try:
-                masks.append(mask_of(a["segmentation"], h, w))
+                mask[:] = mask_of(a["segmentation"], h, w)
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 raise DamagedData(f"{file}: annotation {a.get('id')} has no readable segmentation ({error})") from None
-        return image, np.array([number[a["category_id"]] for a in found]), np.stack(masks)
+        classes = np.array([number[a["category_id"]] for a in found], dtype=np.int64)
+        return Annotated(image, classes, masks, np.array([bool(a.get("iscrowd")) for a in found], dtype=bool))
 
     names = tuple(category["name"] for category in categories)
-    words = f"COCO 2017 instances, {where}: {len(order)} images with objects"
+    words = f"COCO 2017 instances, {where}: {len(order)} images, {len(objects)} with objects"
     return Instances(len(order), one, names, read.fingerprint([file], root, contents=True), words)

@@ -37,6 +37,7 @@ from autofocusformer.tokens_of_images import label_edges, object_tokens, pad_to_
 
 SEGMENTATION = ("synthetic_density", "camvid", "ade20k", "cityscapes")
 CLASSIFICATION = ("digits_canvas", "imagenet")
+MIXED = ("ade20k", "coco")  # images of these are of many sizes
 MULTIPLE = 32  # canvases of eight-fold sizes: all sampling modes keep as many tokens
 
 TEST_SCENES = 2**31 + 7  # of no training; settings were tried on scenes of seed 0, so results are on others
@@ -56,11 +57,19 @@ class Scenes(NamedTuple):
 
 
 class Things(NamedTuple):
-    """Normalised images, and the classes and masks of each image's instances."""
+    """Normalised images, classes and masks of each image's instances, and which of them are crowds."""
 
     images: Float[Tensor, "b 3 h4 w4"]
     classes: list[Int64[Tensor, " n"]]
     masks: list[Bool[Tensor, "n h4 w4"]]
+    crowds: list[Bool[Tensor, " n"]]
+
+
+class Kinds(NamedTuple):
+    """Of an image's instances: the classes, and which are crowds."""
+
+    classes: Int64[Tensor, " n"]
+    crowds: Bool[Tensor, " n"]
 
 
 class Batches:
@@ -117,10 +126,12 @@ class Images(L.LightningDataModule):
         dataset: see above.
         root: where it lies (default: the data root; see the readers for the layouts).
         batch_size: images of a batch, on each device.
+        test_batch_size: images of a batch of the test (default: `batch_size`; 1 where images are of many sizes, as what
+            a batch is padded to would be part of the result).
         iterations: batches of an epoch (default: as many as show every image once).
         resize: (h, w) of every image before anything else.
         crop: (h, w) of training images (default: none, they are padded to a multiple of 32).
-        scale, short_side, flip, colour: see `SceneAugmentation`.
+        scale, short_side, long_side, flip, colour: see `SceneAugmentation`.
         size, test_resize: of classification: pixels of an image, and of the short side before the middle is cut out
             (None: nothing is cut, the whole image is brought to the square).
         augment: of classification: RandAugment and what goes with it.
@@ -160,13 +171,15 @@ class Images(L.LightningDataModule):
         scene: SceneConfig | None = None,
         instances: bool = False,
         keep: bool = True,
+        long_side: int | None = None,
+        test_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         known = (*SEGMENTATION, "coco", *CLASSIFICATION)
         if dataset not in known:
             raise UserError(f"unknown data set {dataset!r}: there are {', '.join(known)}")
         counts = {"batch_size": batch_size, "iterations": iterations, "size": size}
-        counts |= {"train_images": train_images, "test_images": test_images}
+        counts |= {"train_images": train_images, "test_images": test_images, "test_batch_size": test_batch_size}
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise UserError(f"{name} is {count}: it has to be at least 1")
@@ -174,14 +187,18 @@ class Images(L.LightningDataModule):
             raise UserError(f"scale is {scale[0]}, {scale[1]}: give the least and the largest, both above 0")
         if not 0 <= smoothing < 1:
             raise UserError(f"smoothing is {smoothing}: it has to be in [0, 1)")
-        if (scale != (1.0, 1.0) or short_side) and crop is None:
-            raise UserError("scale and short_side need a crop: images of a batch have to be of one size")
+        if (scale != (1.0, 1.0) or short_side or long_side) and crop is None:
+            raise UserError("scale, short_side and long_side need a crop: images of a batch have to be of one size")
+        if short_side and long_side:
+            raise UserError(f"short_side is {short_side} and long_side {long_side}: scale by one of them")
         self.dataset, self.root, self.batch_size, self.iterations = dataset, root, batch_size, iterations
+        self.test_batch_size = test_batch_size or (1 if dataset in MIXED and not resize else batch_size)
         self.resize, self.crop, self.size, self.test_resize = resize, crop, size, test_resize
         self.counts = {"train": train_images, "test": test_images}
         self.scene, self.smoothing, self.keep = scene or SceneConfig(), smoothing, keep
         self.things = dataset == "coco" or (dataset == "cityscapes" and instances)
-        self.scene_options: dict[str, Any] = {"scale": scale, "short_side": short_side, "flip": flip, "colour": colour}
+        self.scene_options: dict[str, Any] = {"scale": scale, "flip": flip, "colour": colour}
+        self.scene_options |= {"short_side": short_side, "long_side": long_side}
         self.augmentation: Any = None
         self.class_augmentation = imagenet_training(size) if augment else None
         self.of_tokens = True  # a network that looks at labels of pixels alone sets this to False
@@ -239,12 +256,13 @@ class Images(L.LightningDataModule):
             self.kept[part, row] = out
         return out
 
-    def _scene(self, source: Any, row: int) -> tuple[Tensor | None, Labelled]:
-        """(classes of instances or None, the labelled image)."""
+    def _scene(self, source: Any, row: int) -> tuple[Kinds | None, Labelled]:
+        """(what instances are, where they are wanted, the labelled image)."""
         if self.dataset == "coco":
-            image, kinds, masks = source.read(row)
+            image, classes, masks, crowds = source.read(row)
             labels = torch.zeros(image.shape[:2], dtype=torch.long)
-            return torch.from_numpy(kinds), Labelled(_unit(image), labels, torch.from_numpy(masks))
+            kinds = Kinds(torch.from_numpy(classes), torch.from_numpy(crowds))
+            return kinds, Labelled(_unit(image), labels, torch.from_numpy(masks))
         image, labels = source.read(row)
         sample = Labelled(_unit(image), torch.from_numpy(labels.astype(np.int64)))
         if not self.things:
@@ -252,8 +270,8 @@ class Images(L.LightningDataModule):
         found = source.instances(row)
         numbers = np.unique(found[found > 0])
         sample.masks = torch.from_numpy(found[None] == numbers[:, None, None])
-        kinds = [sets.CITYSCAPES_THING_IDS.index(number // 1000) for number in numbers.tolist()]
-        return torch.tensor(kinds, dtype=torch.long), sample
+        ids = [sets.CITYSCAPES_THING_IDS.index(number // 1000) for number in numbers.tolist()]
+        return Kinds(torch.tensor(ids, dtype=torch.long), torch.zeros(len(ids), dtype=torch.bool)), sample
 
     # Batches -------------------------------------------------------------------------------------------------------
 
@@ -287,11 +305,12 @@ class Images(L.LightningDataModule):
         return self.augmentation(sample)
 
     @staticmethod
-    def _things(images: Tensor, kinds: list[Any], samples: list[Labelled]) -> Things:
+    def _things(images: Tensor, kinds: list[Kinds], samples: list[Labelled]) -> Things:
         """Instances of which something is left after the crop."""
         there = [sample.masks.flatten(1).any(1) for sample in samples if sample.masks is not None]
         masks = [sample.masks[keep] for sample, keep in zip(samples, there) if sample.masks is not None]
-        return Things(images, [kind[keep] for kind, keep in zip(kinds, there)], masks)
+        classes, crowds = ([kind[i][keep] for kind, keep in zip(kinds, there)] for i in (0, 1))
+        return Things(images, classes, masks, crowds)
 
     def _class_batch(self, read: list[tuple[Tensor, int]], training: bool) -> tuple[Tensor, Tensor]:
         images = [image.permute(2, 0, 1).float() / 255 for image, _ in read]
@@ -316,7 +335,7 @@ class Images(L.LightningDataModule):
         return Batches(size, self.batch_size, lambda rows: self.batch("train", rows), steps, seed, rank, world)
 
     def test_dataloader(self) -> Batches:
-        return Batches(self.amount("test"), self.batch_size, lambda rows: self.batch("test", rows))
+        return Batches(self.amount("test"), self.test_batch_size, lambda rows: self.batch("test", rows))
 
 
 def _unit(image: np.ndarray) -> Float[Tensor, "3 h w"]:

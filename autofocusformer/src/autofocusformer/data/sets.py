@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -192,8 +192,3 @@ def cityscapes(part: Part, root: Path) -> LabelledImages:
 READERS: dict[str, Callable[[Part, Path], LabelledImages]] = {
     "camvid": camvid, "ade20k": ade20k, "cityscapes": cityscapes,
 }  # fmt: skip
-
-
-def first(images: LabelledImages, count: int | None) -> LabelledImages:
-    """Only the first `count` images."""
-    return images if count is None else replace(images, size=min(count, images.size))

@@ -56,13 +56,6 @@ def weighted_rows(
     return nn.functional.embedding_bag(rows, v.flatten(0, 1), per_sample_weights=factor, mode="sum").view(batch, n, -1)
 
 
-def multi_sample(
-    idx: Int[Tensor, "b n m k"], w: Float[Tensor, "b n m k"], a: Float[Tensor, "b n m"], v: Float[Tensor, "b N e"]
-) -> Float[Tensor, "b n e"]:
-    """`out_i = sum_m a_im sum_k w_imk v_idx(i,m,k)`."""
-    return weighted_rows(idx.flatten(2), (a[..., None] * w).flatten(2), v)
-
-
 class PointDeformableAttention(nn.Module):
     """Each token's weighted sum over the places that it looks at.
 

@@ -82,7 +82,7 @@ def panoptic(
     """Each pixel goes to the confident query with the largest `p_q sigmoid(mask_q)`.
 
     A query keeps its pixels inside its own mask if they are `visible` of it; regions of one class that has no
-    instances are one segment.
+    instances are one segment. With all classes as `things`, it draws the instances of an image: `segment` writes these.
     """
     shares = prediction.classes.float().softmax(-1)
     none = shares.shape[-1] - 1

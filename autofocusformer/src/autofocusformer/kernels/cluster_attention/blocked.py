@@ -55,19 +55,21 @@ class Layout:
     def __init__(self, positions: Tensor, near: Tensor | None, size: int, dtype: torch.dtype) -> None:
         batch, n, _ = positions.shape
         self.batch, self.n, self.size, self.dtype = batch, n, size, dtype
+        self.device = positions.device
+        self.device = positions.device
         self.clusters = -(-n // size)
         self.tile = TILE if near is not None else min(n, 8 * TILE)
         self.tiles = -(-n // self.tile)
         if near is None:
-            union = torch.arange(self.clusters).expand(batch, self.tiles, -1)
+            union = torch.arange(self.clusters, device=self.device).expand(batch, self.tiles, -1)
             self.near = None
         else:
             union, count = unions(near, self.tile)
             union = union[..., : int(count.max())]
             self.near = self.tiled(near.transpose(1, 2)[..., None]).squeeze(-1).movedim(0, -1)  # [B tiles, T, nnc]
         self.union = union.flatten(0, 1)
-        image = torch.arange(batch).repeat_interleave(self.tiles)[:, None] * self.clusters
-        blank = torch.full((len(self.union), 1), batch * self.clusters)
+        image = torch.arange(batch, device=self.device).repeat_interleave(self.tiles)[:, None] * self.clusters
+        blank = torch.full((len(self.union), 1), batch * self.clusters, device=self.device)
         self.rows = torch.cat([self.union.clamp_min(0) + image, blank], 1)
         at = positions.to(dtype)
         self.at = self.tiled(at.transpose(1, 2)[..., None]).squeeze(-1)  # [2, B tiles, T]
@@ -103,7 +105,8 @@ class Layout:
         """Blocks of about `BLOCK` pairs."""
         step = max(1, BLOCK // (self.tile * self.keys))
         total = len(self.rows)
-        memory = torch.empty(ROWS * min(step, total) * self.tile * self.keys, dtype=self.dtype)
+        entries = ROWS * min(step, total) * self.tile * self.keys
+        memory = torch.empty(entries, dtype=self.dtype, device=self.device)
         for first in range(0, total, step):
             last = min(first + step, total)
             phi = memory[: ROWS * (last - first) * self.tile * self.keys]

@@ -49,6 +49,9 @@ CHECK = Check(
         {"B": 1, "n": 50, "H": 1, "e": 8, "m": 24, "nnc": 2},
         {"B": 1, "n": 19, "H": 2, "e": 16, "m": 8, "nnc": 0},  # global
         {"B": 1, "n": 3, "H": 1, "e": 16, "m": 8, "nnc": 1},
+        {"B": 1, "n": 21, "H": 1, "e": 32, "m": 8, "nnc": 2},
+        {"B": 1, "n": 19, "H": 1, "e": 32, "m": 24, "nnc": 0},
+        {"B": 1, "n": 60, "H": 1, "e": 16, "m": 48, "nnc": 1},  # windows
     ],
     # Tiny's four stages at 224 px, batch 64; stage 1 of a 512 x 1024 image.
     timed=[

@@ -372,8 +372,11 @@ def launch_backward(
 
 
 # Head widths, cluster sizes and numbers of clusters of all variants: Mini, Tiny, Small and Base (its 384-px form has
-# clusters of 24), Nano; 0 neighbours: a global stage.
-SHAPES = [(16, 8, 6), (24, 8, 6), (32, 8, 6), (32, 24, 6), (8, 8, 3), (16, 8, 3), (24, 8, 0), (32, 8, 0), (16, 8, 0)]
+# clusters of 24), Nano, and Mini in windows of 48; 0 neighbours: a global stage.
+SHAPES = [
+    (16, 8, 6), (24, 8, 6), (32, 8, 6), (32, 24, 6), (8, 8, 3), (16, 8, 3), (24, 8, 0), (32, 8, 0), (16, 8, 0),
+    (32, 24, 0), (16, 48, 1), (32, 48, 1), (24, 48, 1),
+]  # fmt: skip
 ARITHMETIC = (("fp32", "ieee"), ("fp32", "tf32"), ("bf16", "ieee"), ("fp16", "ieee"))
 STRIDES = tuple(f"{x}_{axis}" for x in "qkv" for axis in "bhn")
 
