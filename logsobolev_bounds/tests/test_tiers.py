@@ -30,6 +30,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def dry(config: dict[str, Any], toy_data: Path) -> dict[str, Any]:
     """One batch, few draws, on small files."""
     config = merge(config, {"trainer": {"fast_dev_run": True, "accelerator": "cpu"}})
+    if "device" in config.get("prior", {}):
+        config = merge(config, {"prior": {"device": "cpu"}})
     if "data" in config:
         config = merge(config, {"data": {"root": str(toy_data)}})
         if config["data"].get("dataset") == "cifar10":
@@ -103,6 +105,13 @@ def test_a_tier_expands_to_experiments_of_known_settings(tier: str) -> None:
             BayesClassifier(**config["model"])
         if "data" in config:
             Examples(**config["data"])
+
+
+def test_priors_are_compared_at_one_lambda() -> None:
+    """C5 is at lambda = m: the least over a grid would move lambda with sigma_p."""
+    runs = [each for name, each in plan("cpu").items() if name.startswith("c5_")]
+    assert len(runs) == 4
+    assert all(each.config["model"]["lambdas"] == [1.0] for each in runs)
 
 
 @pytest.mark.parametrize("claim", LEDGER.claims, ids=lambda claim: claim.id)
