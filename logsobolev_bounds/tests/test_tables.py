@@ -60,13 +60,15 @@ def prior(title: str, modes: tuple[str, ...] = MODES, largest: float = 1.0) -> E
     for i, mode in enumerate(modes):
         metrics |= {
             f"C/{mode}": 1.0, f"v/{mode}": 1e-3, f"c/{mode}": 1e-5, f"rms/{mode}": 0.01 + i, f"ess/{mode}": 5.0,
-            f"ratio_mean/{mode}": 0.05 + i, f"violated/{mode}": 0.2 * i,
+            f"ratio_mean/{mode}": 0.05 + i, f"ratio_worst/{mode}": 0.2 + i, f"violated/{mode}": 0.2 * i,
         }  # fmt: skip
         curves |= {
             f"curve/C_{mode}": [1e-3 * j**2 for j in range(1, 21)], f"curve/ess_{mode}": [50.0] * 10 + [3.0] * 10,
             f"ratio/{mode}": [0.05 + i, 0.2 + i],
         }  # fmt: skip
-    return experiment(title, {"prior": {"sigma_p": 0.1, "largest": largest}}, metrics, **curves)
+    return experiment(
+        title, {"prior": {"sigma_p": 0.1, "largest": largest}, "data": {"dataset": "digits"}}, metrics, **curves
+    )
 
 
 @pytest.fixture
@@ -133,6 +135,22 @@ def test_ratios_fits_and_coverage(some: Results) -> None:
     assert len(tables.fits(some).rows) == 2
 
 
+def test_ranges_over_all_priors_of_a_kind() -> None:
+    """By prior the means over seeds; the tightest single draw; what ends before alpha = 1 is not among them."""
+    wide, lenet = prior("wide"), prior("lenet")
+    for run in wide.runs:
+        run.metrics |= {"violated/total": 0.9, "ratio_mean/identity": 0.5}
+    lenet.config["prior"]["network"] = "lenet"
+    lenet.config["data"] = {"dataset": "mnist", "scale": "standardised"}
+    found = results(a=prior("narrow"), b=wide, c=lenet, d=prior("short", largest=0.04))
+    table = tables.inequality_in_short(found)
+    digits, total = table.rows[:2]
+    assert digits == ["digits, linear models and MLPs", "2", "Euclidean norm", "10 to 10", "2 to 6.7", "2.5"]
+    assert total[2:4] == ["total covariance", "30 to 90"]
+    assert [row[0] for row in table.rows[4:]] == ["mnist, standardised, LeNet"] * 4
+    assert tables.inequality_in_short(results()) is None
+
+
 def test_a_fit_of_one_mode_only_leaves_the_others_open() -> None:
     table = tables.fits(results(euclid=prior("Euclidean only", ("identity",))))
     assert table.rows[0][5:] == ["–", "–", "–"]
@@ -142,7 +160,7 @@ def test_a_fit_of_one_mode_only_leaves_the_others_open() -> None:
 
 
 def test_tables_are_those_whose_experiments_are_there(some: Results) -> None:
-    assert len(tables.tables(some)) == 4
+    assert len(tables.tables(some)) == 5
     assert tables.tables(results()) == []
     assert [t.title for t in tables.tables(results(a=some.experiments["simulate"]))] == [
         "How often a bound lies below the true risk, delta = 0.05"

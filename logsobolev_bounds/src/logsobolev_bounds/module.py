@@ -272,6 +272,8 @@ class BayesClassifier(L.LightningModule):
             self.final = {**about, "err_gibbs": about["test/gibbs"], "err_ensemble": about["test/ensemble"]}
             for name, sigma in (("grad/input_sq", None), ("grad/input_sq_sigma", covariance(self.data.x).to(x))):
                 self.final[name] = float(loss_and_gradient(self.net, stacked, x, y, sigma)[1].double().mean())
+            on_test = loss_and_gradient(self.net, stacked, self.data.x_test[:n], self.data.y_test[:n])[1]
+            self.final["grad/input_sq_test"] = float(on_test.double().mean())
         for _, key, loss, each in results:
             self.final |= {f"bound/{key}": each.value, f"certificate/{key}": float(each.kind == "certificate")}
             if loss == "nll":  # how far it lies above what it bounds, as far as test examples tell
