@@ -18,6 +18,7 @@ from logsobolev_bounds.complexity import grid, per_draw
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.models import BayesNet, build, one
 from logsobolev_bounds.module import BayesClassifier
+from logsobolev_bounds.streams import stream
 from shared.errors import UserError
 
 from logsobolev_bounds import bounds
@@ -105,12 +106,13 @@ def test_values_are_those_of_the_formulas() -> None:
     results = {each.key: each for each in listed}
     kl, m = float(net.kl().detach()), 1200
     assert (about["kl"], about["m"]) == (kl, m)
-    risks = posterior_risks(net, data.x, data.y, 7, p_min, 3)
+    risks = posterior_risks(net, data.x, data.y, 7, p_min, stream(3, "risk on S"))
     for name in ("nll", "clipped", "gibbs", "ensemble", "ece"):
         assert about[f"train/{name}"] == risks[name]
-    assert about["test/gibbs"] == posterior_risks(net, data.x_test, data.y_test, 7, p_min, 4)["gibbs"]
+    on_test = stream(3, "risk on test")
+    assert about["test/gibbs"] == posterior_risks(net, data.x_test, data.y_test, 7, p_min, on_test)["gibbs"]
     b, q, gibbs = math.log(1000), risks["clipped"], risks["gibbs"]
-    many = posterior_risks(net, data.x, data.y, 30, p_min, 5)["gibbs"]
+    many = posterior_risks(net, data.x, data.y, 30, p_min, stream(3, "inverted risk"))["gibbs"]
     expected = {
         "hoeffding_clip": bounds.alquier_optimal(q, kl, m, delta, b),
         "seeger_clip": b * bounds.seeger(q / b, kl, m, delta),
@@ -123,7 +125,7 @@ def test_values_are_those_of_the_formulas() -> None:
         "elbo": risks["nll"] + kl / m,
         "certificate01": bounds.seeger(bounds.kl_inverse_upper(many, math.log(2 / 0.01) / 30), kl, m, delta - 0.01),
     }
-    stacked = net.draws(6, torch.Generator().manual_seed(3), prior=True)
+    stacked = net.draws(6, stream(3, "prior draws"), prior=True)
     for key, mode in (("lsi", "total"), ("lsi_euclid", "identity"), ("lsi_corrected", "class_corrected")):
         draws = per_draw(net, stacked, data.x[:100], data.y[:100], grid(1.0, 33), mode)
         at = {lam: draws.complexity(lam * m, m)[0] for lam in lambdas}
@@ -147,8 +149,8 @@ def test_values_are_those_of_the_formulas() -> None:
 def test_risks_are_means_over_one_draw_for_all_examples() -> None:
     data = examples(m=50)
     net = network(data)
-    risks = posterior_risks(net, data.x, data.y, 5, 0.05, seed=1)
-    stacked = net.draws(5, torch.Generator().manual_seed(1))
+    risks = posterior_risks(net, data.x, data.y, 5, 0.05, stream(1, "risk on S"))
+    stacked = net.draws(5, stream(1, "risk on S"))
     logits = torch.stack([net.at(one(stacked, k), data.x) for k in range(5)])
     loss = -logits.log_softmax(2)[:, torch.arange(50), data.y]
     assert risks["nll"] == pytest.approx(loss.mean().item(), rel=1e-5)
@@ -156,8 +158,9 @@ def test_risks_are_means_over_one_draw_for_all_examples() -> None:
     assert risks["gibbs"] == pytest.approx((logits.argmax(2) != data.y).double().mean().item())
     assert risks["ensemble"] == pytest.approx((logits.softmax(2).mean(0).argmax(1) != data.y).double().mean().item())
     assert 0 <= risks["ece"] <= 1
-    assert gibbs_error(net, data.x, data.y, 5, seed=1) == risks["gibbs"]
-    assert posterior_risks(net, data.x, data.y, 5, 0.05, seed=1, budget=1) == pytest.approx(risks, rel=1e-5)
+    assert gibbs_error(net, data.x, data.y, 5, stream(1, "risk on S")) == risks["gibbs"]
+    again = posterior_risks(net, data.x, data.y, 5, 0.05, stream(1, "risk on S"), budget=1)
+    assert again == pytest.approx(risks, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +294,20 @@ def test_the_command_takes_the_settings_of_the_configuration(saved: Path, capsys
     assert written["0-1 kl-inverse, 9 draws inverted"]["kind"] == "certificate"
     assert not {"LSI, Euclidean norm", "LSI, class-corrected"} & written.keys()
     assert "m = 150" in capsys.readouterr().out
+
+
+def test_the_command_says_at_which_lambda(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the grid, as a multiple of m; a bound without lambda has none."""
+    assert main(["--ckpt", str(saved), "--prior-draws", "3", "--certificate-draws", "9", "--examples", "100"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.startswith("bound "))
+    assert header.split("kind")[0].split() == ["bound", "on", "value", "lambda/m"]
+    shown = {line[:38].strip(): line[header.index("lambda/m") : header.index("kind")].strip() for line in lines}
+    written = {each["title"]: each for each in json.loads(saved.with_name("bounds.json").read_text())["bounds"]}
+    for title in ("LSI, total covariance", "0-1 Catoni, lambda of the grid", "clipped Hoeffding, lambda of the grid"):
+        assert float(shown[title]) == written[title]["lam"] / 150
+        assert float(shown[title]) in (0.25, 0.5, 1, 2)
+    assert shown["0-1 kl-inverse"] == ""
 
 
 def test_the_command_draws_as_validate_does(saved: Path) -> None:

@@ -7,15 +7,27 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
-from logsobolev_bounds.complexity import ComplexityError, PerDraw, forward_chunk, grid, loss_and_gradient, per_draw
+from logsobolev_bounds.complexity import (
+    ComplexityError,
+    Mode,
+    PerDraw,
+    forward_chunk,
+    grid,
+    loss_and_gradient,
+    of_prior,
+    per_draw,
+)
 from logsobolev_bounds.data import BadData, class_covariances, covariance
 from logsobolev_bounds.errors import BoundError
 from logsobolev_bounds.layers import BayesLinear, LocalReparametrisation, Weights
 from logsobolev_bounds.models import BayesNet, build, one
+from shared.errors import UserError
 
 ALPHAS = grid(1.0, 17)
 
@@ -71,9 +83,13 @@ def test_c_is_that_of_the_formulas(small) -> None:
     assert c == pytest.approx(float(torch.logsumexp(H, 0)) - math.log(3), rel=1e-10)
     assert ess == pytest.approx(float(H.exp().sum() ** 2 / H.mul(2).exp().sum()), rel=1e-9)
     psi = tilt.mean(1).log() + ALPHAS * loss.mean(1, keepdim=True)
-    torch.testing.assert_close(found.ratio(1.0), psi[:, -1] / found.bound[:, -1], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.ratio(0.5), psi[:, 8] / found.bound[:, 8], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(found.loss, loss)
+    torch.testing.assert_close(found.ratio, psi[:, -1] / found.bound[:, -1], rtol=1e-9, atol=1e-12)
+    half = per_draw(net, stacked, x, y, ALPHAS, ratio_at=0.5).ratio
+    torch.testing.assert_close(half, psi[:, 8] / found.bound[:, 8], rtol=1e-9, atol=1e-12)
+    for outside in (1.1, 0.0):
+        with pytest.raises(UserError, match="is outside the grid, which goes from 0 to 1"):
+            per_draw(net, stacked, x, y, ALPHAS, ratio_at=outside)
+    torch.testing.assert_close(found.loss, loss.mean(1))
     torch.testing.assert_close(found.grad_sq, g.mean(1))
 
 
@@ -89,6 +105,73 @@ def test_neither_chunks_nor_the_order_of_draws_change_c(kind: str, mode: str) ->
         assert each == pytest.approx(values[0], rel=1e-6)
     turned = [Weights(w.weight.flip(0), None) for w in stacked]
     assert per_draw(net, turned, x, y, ALPHAS, mode).complexity(n, n) == pytest.approx(values[-1], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "lenet"])
+def test_draws_in_groups_are_those_at_once(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of two numbers of draws: bit for bit the same prior, whatever the budget; and from where a stopped run was."""
+    torch.manual_seed(3)
+    d, n = (784, 12) if kind == "lenet" else (20, 40)
+    net = build(kind, d, 3, sigma_p=0.1, depth=2, width=9)
+    x, y, modes = torch.rand(n, d), torch.arange(n) % 3, get_args(Mode)
+    groups: list[int] = []
+    original = BayesNet.draws
+    monkeypatch.setattr(
+        BayesNet, "draws", lambda self, k, *rest, **more: (groups.append(k), original(self, k, *rest, **more))[1]
+    )
+
+    def measured(draws: int, budget: int, kept: Path | None = None) -> dict:
+        groups.clear()
+        return of_prior(net, draws, torch.Generator().manual_seed(0), x, y, ALPHAS, modes, 0.5, budget, kept)
+
+    for draws in (3, 5):
+        whole = measured(draws, 2**28)
+        assert groups == [draws]
+        apart = measured(draws, 1)
+        assert groups == [1] * draws
+        for mode in modes:
+            each = per_draw(net, original(net, draws, torch.Generator().manual_seed(0), prior=True), x, y, ALPHAS, mode)
+            for name in ("bound", "loss", "grad_sq"):
+                torch.testing.assert_close(getattr(apart[mode], name), getattr(whole[mode], name), rtol=1e-5, atol=1e-9)
+                assert torch.equal(getattr(whole[mode], name), getattr(each, name))
+    kept = tmp_path / "draws.pt"
+
+    def stop_in_the_third(self: BayesNet, k: int, *rest: Any, **more: Any) -> Any:
+        if len(groups) == 2:
+            raise KeyboardInterrupt
+        groups.append(k)
+        return original(self, k, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BayesNet, "draws", stop_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            measured(5, 1, kept)
+    resumed = measured(5, 1, kept)
+    assert groups == [1] * 3
+    for mode in modes:
+        assert torch.equal(resumed[mode].bound, apart[mode].bound)
+        assert torch.equal(resumed[mode].ratio, apart[mode].ratio)
+    with pytest.raises(UserError, match="is of a run with other draws"):
+        measured(6, 1, kept)
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(UserError, match="is damaged: delete it"):
+        measured(5, 1, kept)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "lenet"])
+def test_one_gradient_serves_every_covariance_of_all_examples(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    d, n = (784, 12) if kind == "lenet" else (20, 40)
+    net = build(kind, d, 3, sigma_p=0.1, depth=2, width=9)
+    passes: list[int] = []
+    original = F.cross_entropy
+    monkeypatch.setattr(F, "cross_entropy", lambda *a, **k: (passes.append(1), original(*a, **k))[1])
+    counts = []
+    for modes in (("identity",), ("identity", "total", "within")):
+        passes.clear()
+        of_prior(net, 2, torch.Generator(), torch.rand(n, d), torch.arange(n) % 3, ALPHAS, modes)
+        counts.append(len(passes))
+    assert counts[0] == counts[1] > 0
 
 
 def test_the_class_corrected_bound_by_hand(small) -> None:
@@ -173,7 +256,7 @@ def test_grids_and_lambdas_that_do_not_fit(small) -> None:
 
 def test_c_grows_with_lambda_and_rests_on_fewer_draws() -> None:
     bound = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64) * ALPHAS.square()
-    found = PerDraw(ALPHAS, bound, bound, bound[:, 0], "total")
+    found = PerDraw(ALPHAS, bound, *[bound[:, 0]] * 3, "total")
     c, ess = zip(*(found.complexity(100 * float(a), 100) for a in ALPHAS[1:]))
     assert list(c) == sorted(c)
     assert list(ess) == sorted(ess, reverse=True)
@@ -208,19 +291,20 @@ import json
 from pathlib import Path
 import torch
 from logsobolev_bounds.certify import posterior_risks
-from logsobolev_bounds.complexity import grid, per_draw
+from logsobolev_bounds.complexity import grid, of_prior, per_draw
 from logsobolev_bounds.models import build
 torch.set_num_threads(1)
 torch.manual_seed(0)
 net = build({network!r}, 784, 10, sigma_p=0.1, depth=2, width=1000)
 x, y = torch.rand({n}, 784), torch.arange({n}) % 10
 stacked = net.draws(2, torch.Generator().manual_seed(0), prior=True)
+many = build("linear", 784, 10, sigma_p=0.1)
 def peak():  # in MB, since it was asked for last
     hwm = next(int(line.split()[1]) for line in Path("/proc/self/status").open() if "VmHWM" in line) / 1024
     Path("/proc/self/clear_refs").write_text("5")
     return hwm
 per_draw(net, stacked, x[:20], y[:20], grid(1.0, 17), "identity")
-posterior_risks(net, x[:20], y[:20], 2, 1e-4)
+posterior_risks(net, x[:20], y[:20], 2, 1e-4, torch.Generator())
 def taken(call):
     peak()
     before = peak()
@@ -228,9 +312,12 @@ def taken(call):
     return peak() - before, value
 out = []
 for budget in (2**20, 2**33):
-    out.append(taken(lambda: posterior_risks(net, x, y, 2, 1e-4, budget=budget)["nll"]))
+    out.append(taken(lambda: posterior_risks(net, x, y, 2, 1e-4, torch.Generator(), budget)["nll"]))
     c = lambda: per_draw(net, stacked, x, y, grid(1.0, 17), "identity", budget=budget).complexity(100.0, 100)[0]
     out.append(taken(c))
+for draws in (100, 400):
+    def c(): return of_prior(many, draws, torch.Generator(), x[:20], y[:20], grid(1.0, 17), ("identity",), budget=2**20)
+    out.append(taken(lambda: float(c()["identity"].bound.sum())))
 print(json.dumps(out))
 """
 
@@ -252,7 +339,9 @@ def test_memory_is_bounded_by_the_budget(network: str, n: int, own: float, layer
         env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
     )  # fmt: skip
     found = json.loads(done.stdout)
-    for (small, value), (large, again) in zip(found[:2], found[2:]):
+    for grown, _ in found[4:]:  # 400 draws of 7,840 weights are 12.5 MB, and five copies 63
+        assert grown < 1 + 8
+    for (small, value), (large, again) in zip(found[:2], found[2:4]):
         assert small < 1 + own + 8
         assert large > small + layer
         assert again == pytest.approx(value, rel=1e-6)

@@ -80,6 +80,25 @@ def test_labels_are_replaced_by_random_ones(toy_data: Path) -> None:
     assert torch.equal(ready().y, clean.y)  # and what is kept in memory is not touched
 
 
+def test_a_run_draws_by_its_own_seed() -> None:
+    """Random labels and synthetic examples are drawn anew for each seed of an experiment; a file's images are not."""
+    noisy, drawn = {"label_noise": 1.0}, {"dataset": "synthetic_logistic", "m": 60, "center": "none"}
+
+    def of(seed: int, settings: dict) -> Examples:
+        torch.manual_seed(seed)
+        torch.rand(seed + 1)  # what was drawn since plays no part
+        return ready(**settings)
+
+    for settings in (noisy, drawn):
+        first, again, other = (of(seed, settings) for seed in (1, 1, 2))
+        assert first.fingerprint == again.fingerprint != other.fingerprint
+        assert torch.equal(first.y, ready(**settings, seed=1).y)
+    assert not torch.equal(of(1, drawn).x, of(2, drawn).x)
+    assert not torch.equal(of(1, drawn).x_test, of(2, drawn).x_test)
+    assert torch.equal(of(1, noisy).x, of(2, noisy).x)
+    assert not torch.equal(of(1, noisy).y, of(2, noisy).y)
+
+
 def test_a_part_is_set_aside_for_the_prior() -> None:
     data = ready(prior_fraction=0.25, m=400)
     assert (len(data.y_prior), data.m) == (100, 300)

@@ -15,6 +15,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 from logsobolev_bounds.bounds.kl import gaussian_divergence
+from logsobolev_bounds.certify import certificates
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.experiment import run
 from logsobolev_bounds.module import BayesClassifier, BoundLogger
@@ -326,6 +327,20 @@ def test_the_covariances_that_were_asked_for_are_those_of_the_bounds() -> None:
     (found,) = trainer.validate(module, datamodule=Examples(m=200), verbose=False)
     assert {"bound/lsi_within", "C/lsi_within", "ess/lsi_within"} <= found.keys()
     assert not {"bound/lsi", "bound/lsi_euclid", "bound/C"} & found.keys()
+
+
+def test_validate_moves_the_examples_before_it_looks_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint's network is on the device by then; the first bound would meet examples that are not."""
+    events: list[str] = []
+    moved, bounded = Examples.to_device, certificates
+    monkeypatch.setattr(Examples, "to_device", lambda self, device: (events.append("moved"), moved(self, device)))
+    monkeypatch.setattr(
+        "logsobolev_bounds.module.certificates", lambda *a, **k: (events.append("bounds"), bounded(*a, **k))[1]
+    )
+    module = BayesClassifier(prior_draws=5, posterior_draws=3, certificate_draws=4, covariances=["total"])
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.validate(module, datamodule=Examples(m=200), verbose=False)
+    assert events == ["moved", "bounds"]
 
 
 def test_validate_asks_for_every_bound_of_a_checkpoint() -> None:

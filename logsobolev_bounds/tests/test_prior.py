@@ -50,7 +50,8 @@ def test_one_prior_has_no_prefix_and_nothing_is_trained() -> None:
     [
         ({"sigma_p": [0.1, 0.0]}, "sigma_p"), ({"sigma_p": []}, "at least one"), ({"depth": [-1]}, "depth"),
         ({"draws": 0}, "draws"), ({"examples": 0}, "examples"), ({"modes": ["euclid"]}, "euclid"),
-        ({"points": 16}, "17"), ({"largest": 0.0}, "> 0"),
+        ({"points": 16}, "17"), ({"points": 65}, r"points is 65: .* has to be a multiple of 20: take 21, 41, 61, 81"),
+        ({"largest": 0.0}, "> 0"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_refused_before_anything_runs(wrong: dict, says: str) -> None:

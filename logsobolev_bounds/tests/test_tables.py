@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from shared.claims.results import DataUsed, ExperimentResult, Results, RunResult
+from shared.errors import UserError
 
 from logsobolev_bounds import figures, tables
 
@@ -15,11 +16,14 @@ MODES = ("identity", "total", "within", "class_corrected")
 KEYS = ("lsi", "lsi_euclid", "lsi_corrected", "hoeffding_clip", "seeger_clip", "seeger01", "certificate01")
 
 
+FLAGS = ("certificate/", "valid/", "lambda", "ratio_alpha", "m")
+
+
 def experiment(title: str, config: dict[str, Any], metrics: dict[str, float], **more: Any) -> ExperimentResult:
     """Three seeds; a metric is larger by 0.1 with every seed, a flag is not."""
     runs = []
     for seed in range(3):
-        own = {k: v if k.startswith(("certificate/", "valid/", "m")) else v + 0.1 * seed for k, v in metrics.items()}
+        own = {k: v if k.startswith(FLAGS) else v + 0.1 * seed for k, v in metrics.items()}
         runs.append(
             RunResult(
                 seed=seed, key=f"{title}{seed}", metrics=own, curves=more, wall_seconds=1, device="CPU",
@@ -36,10 +40,13 @@ def results(**experiments: ExperimentResult) -> Results:
     )
 
 
-def trained(title: str, sigma_p: float = 0.3, certified: bool = False, **more: float) -> ExperimentResult:
+def trained(
+    title: str, sigma_p: float = 0.3, certified: bool = False, lam: float = 1.0, **more: float
+) -> ExperimentResult:
     metrics = {
         "train/nll": 0.48, "test/nll": 0.47, "test/gibbs": 0.083, "test/ensemble": 0.058, "kl": 392.0, "ess/lsi": 1.2,
         "term/risk": 0.5, "term/KL_over_lambda": 0.3, "term/confidence_over_lambda": 0.01, "term/C_over_lambda": 0.2,
+        "lambda_over_m/lsi": lam,
         **{f"bound/{key}": 1.0 + i for i, key in enumerate(KEYS)},
         **{f"certificate/{key}": 0.0 for key in KEYS},
         "certificate/certificate01": float(certified), **more,
@@ -48,18 +55,20 @@ def trained(title: str, sigma_p: float = 0.3, certified: bool = False, **more: f
 
 
 def prior(title: str, modes: tuple[str, ...] = MODES, largest: float = 1.0) -> ExperimentResult:
-    metrics: dict[str, float] = {"m": 1200.0}
+    metrics: dict[str, float] = {"m": 1200.0, "ratio_alpha": min(1.0, largest)}
     curves: dict[str, list[float]] = {}
     for i, mode in enumerate(modes):
         metrics |= {
             f"C/{mode}": 1.0, f"v/{mode}": 1e-3, f"c/{mode}": 1e-5, f"rms/{mode}": 0.01 + i, f"ess/{mode}": 5.0,
-            f"ratio_mean/{mode}": 0.05 + i, f"violated/{mode}": 0.2 * i,
+            f"ratio_mean/{mode}": 0.05 + i, f"ratio_worst/{mode}": 0.2 + i, f"violated/{mode}": 0.2 * i,
         }  # fmt: skip
         curves |= {
             f"curve/C_{mode}": [1e-3 * j**2 for j in range(1, 21)], f"curve/ess_{mode}": [50.0] * 10 + [3.0] * 10,
             f"ratio/{mode}": [0.05 + i, 0.2 + i],
         }  # fmt: skip
-    return experiment(title, {"prior": {"sigma_p": 0.1, "largest": largest}}, metrics, **curves)
+    return experiment(
+        title, {"prior": {"sigma_p": 0.1, "largest": largest}, "data": {"dataset": "digits"}}, metrics, **curves
+    )
 
 
 @pytest.fixture
@@ -91,6 +100,7 @@ def test_a_bound_is_marked_only_where_every_seed_certifies(some: Results) -> Non
     assert marked == [("linear, held-out mean", "0-1, inverted draws")]
     assert rows["linear"]["LSI total"] == "1.10 ± 0.10"
     assert rows["linear"]["KL"] == "392 ± 0"
+    assert rows["linear"]["lambda / m"] == "1"
     assert rows["linear"]["ESS"] == "1.3 ± 0.1"
     assert "n/a" in table.note
     assert "estimate" in table.note
@@ -112,6 +122,9 @@ def test_ratios_fits_and_coverage(some: Results) -> None:
     assert table.columns[1:] == ["Euclidean norm", "total covariance", "within-class covariance", "class-corrected"]
     assert table.rows[0] == ["digits, depth 0", "0.15 (10 %)", "1.15 (30 %)", "2.15 (50 %)", "3.15 (70 %)"]
     assert table.rows[-1][3:] == ["–", "–"]
+    some.experiments["prior_part"] = prior("short", largest=0.0408)
+    assert tables.inequality(some).rows[-1][0] == "short (at alpha = 0.0408)"
+    some.experiments["prior_part"] = prior("two modes", ("identity", "total"))
     assert tables.fits(some).rows[0][3:5] == ["0.110 ± 0.100", "5.1 ± 0.1"]
     assert tables.fits(some).rows[0][5:] == ["1.0e-01 ± 1.0e-01", "1.110 ± 0.100", "5.1 ± 0.1"]
     assert tables.simulations(some).rows == [
@@ -120,6 +133,22 @@ def test_ratios_fits_and_coverage(some: Results) -> None:
     ]
     del some.experiments["prior_part"].runs[:]
     assert len(tables.fits(some).rows) == 2
+
+
+def test_ranges_over_all_priors_of_a_kind() -> None:
+    """By prior the means over seeds; the tightest single draw; what ends before alpha = 1 is not among them."""
+    wide, lenet = prior("wide"), prior("lenet")
+    for run in wide.runs:
+        run.metrics |= {"violated/total": 0.9, "ratio_mean/identity": 0.5}
+    lenet.config["prior"]["network"] = "lenet"
+    lenet.config["data"] = {"dataset": "mnist", "scale": "standardised"}
+    found = results(a=prior("narrow"), b=wide, c=lenet, d=prior("short", largest=0.04))
+    table = tables.inequality_in_short(found)
+    digits, total = table.rows[:2]
+    assert digits == ["digits, linear models and MLPs", "2", "Euclidean norm", "10 to 10", "2 to 6.7", "2.5"]
+    assert total[2:4] == ["total covariance", "30 to 90"]
+    assert [row[0] for row in table.rows[4:]] == ["mnist, standardised, LeNet"] * 4
+    assert tables.inequality_in_short(results()) is None
 
 
 def test_a_fit_of_one_mode_only_leaves_the_others_open() -> None:
@@ -131,7 +160,7 @@ def test_a_fit_of_one_mode_only_leaves_the_others_open() -> None:
 
 
 def test_tables_are_those_whose_experiments_are_there(some: Results) -> None:
-    assert len(tables.tables(some)) == 4
+    assert len(tables.tables(some)) == 5
     assert tables.tables(results()) == []
     assert [t.title for t in tables.tables(results(a=some.experiments["simulate"]))] == [
         "How often a bound lies below the true risk, delta = 0.05"
@@ -158,6 +187,16 @@ def test_figures_are_drawn_where_their_experiments_are(some: Results, tmp_path: 
     assert figures.draw(results(), tmp_path) == []
     del some.experiments["c5_s1"]
     assert figures.terms(some, tmp_path) is None  # one deviation makes no U
+
+
+def test_the_terms_of_a_bound_are_stacked_at_one_lambda(some: Results, tmp_path: Path) -> None:
+    some.experiments["c5_s1"] = trained("narrow", 0.1, lam=2.0)
+    with pytest.raises(UserError, match=r"fig4 .* at one lambda, these are at lambda / m = 1, 2: give model.lambdas"):
+        figures.terms(some, tmp_path)
+    mixed = tables.bounds(some)
+    assert [row[mixed.columns.index("lambda / m")] for row in mixed.rows] == ["1", "1", "1", "2"]
+    some.experiments["c5_s1"].runs[0].metrics["lambda_over_m/lsi"] = 0.25  # where the grid is searched seed by seed
+    assert [row[mixed.columns.index("lambda / m")] for row in tables.bounds(some).rows][-1] == "0.25, 2"
 
 
 def test_a_narrower_lambda_and_a_single_mode_are_drawn(tmp_path: Path) -> None:

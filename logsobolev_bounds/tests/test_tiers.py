@@ -30,6 +30,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def dry(config: dict[str, Any], toy_data: Path) -> dict[str, Any]:
     """One batch, few draws, on small files."""
     config = merge(config, {"trainer": {"fast_dev_run": True, "accelerator": "cpu"}})
+    if "device" in config.get("prior", {}):
+        config = merge(config, {"prior": {"device": "cpu"}})
     if "data" in config:
         config = merge(config, {"data": {"root": str(toy_data)}})
         if config["data"].get("dataset") == "cifar10":
@@ -105,6 +107,13 @@ def test_a_tier_expands_to_experiments_of_known_settings(tier: str) -> None:
             Examples(**config["data"])
 
 
+def test_priors_are_compared_at_one_lambda() -> None:
+    """C5 is at lambda = m: the least over a grid would move lambda with sigma_p."""
+    runs = [each for name, each in plan("cpu").items() if name.startswith("c5_")]
+    assert len(runs) == 4
+    assert all(each.config["model"]["lambdas"] == [1.0] for each in runs)
+
+
 @pytest.mark.parametrize("claim", LEDGER.claims, ids=lambda claim: claim.id)
 def test_a_claim_finds_its_experiments_and_enough_seeds(claim: Any) -> None:
     assert {value.value for value in claim.paper.values() if hasattr(value, "value")} <= {None}
@@ -135,7 +144,8 @@ def test_every_configuration_takes_a_step(path: Path, tmp_path: Path, toy_data: 
     found = stepped(config, tmp_path)
     assert len(found) > 10
     if "model" in config:
-        assert found["m"] == (500 if path.stem == "synthetic_logistic" else found["m"])
+        training = {"digits": 1200, "synthetic_logistic": 500, "cifar10": 100}.get(config["data"]["dataset"], 300)
+        assert found["m"] == training  # 300 images in the small files of MNIST's format
         assert found["certificate/lsi"] == 0
         certified = config["data"]["center"] in ("heldout", "none")
         assert found["certificate/certificate01"] == certified

@@ -41,13 +41,14 @@ from logsobolev_bounds.bounds import (
     seeger,
     seeger_clipped,
 )
-from logsobolev_bounds.complexity import BUDGET, Mode, PerDraw, forward_chunk, grid, per_draw
+from logsobolev_bounds.complexity import BUDGET, Mode, PerDraw, draws_at_once, forward_chunk, grid, of_prior
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.errors import Number
 from logsobolev_bounds.layers import explicit_weights_only
 from logsobolev_bounds.losses import clipped_nll, nll, zero_one
 from logsobolev_bounds.mgf import log_c, subgamma_fit
 from logsobolev_bounds.models import BayesNet, one
+from logsobolev_bounds.streams import run_seed, stream
 
 MODES: tuple[Mode, ...] = ("total", "identity", "class_corrected")
 LAMBDAS = (0.25, 0.5, 1.0, 2.0)  # as multiples of m
@@ -78,11 +79,10 @@ class Bound(NamedTuple):
 
 @torch.no_grad()
 def logits_of_draws(
-    net: BayesNet, x: Tensor, draws: int, seed: int = 0, group: int = 50, budget: int = BUDGET
+    net: BayesNet, x: Tensor, draws: int, generator: torch.Generator, budget: int = BUDGET
 ) -> Iterator[Tensor]:
     """Logits of all examples for one explicit posterior draw after another; `budget` bounds the bytes of a chunk."""
-    size = forward_chunk(net, x, budget)
-    generator = torch.Generator().manual_seed(seed)
+    size, group = forward_chunk(net, x, budget), draws_at_once(net, 0, budget)
     for start in range(0, draws, group):
         stacked = net.draws(min(group, draws - start), generator)
         for k in range(len(stacked[0].weight)):
@@ -97,7 +97,7 @@ def posterior_risks(
     y: Tensor,
     draws: int,
     p_min: float,
-    seed: int = 0,
+    generator: torch.Generator,
     budget: int = BUDGET,
 ) -> dict[str, float]:
     """Means over explicit posterior draws: NLL, clipped NLL, error of the draws (Gibbs), of their mean, calibration.
@@ -106,7 +106,7 @@ def posterior_risks(
     """
     totals = dict.fromkeys(("nll", "clipped", "gibbs"), 0.0)
     mean = torch.zeros(len(y), 1, device=x.device)
-    for logits in logits_of_draws(net, x, draws, seed, budget=budget):
+    for logits in logits_of_draws(net, x, draws, generator, budget=budget):
         wide = logits.double()  # in float32 a loss that is clipped at B may lie above B
         totals["nll"] += float(nll(wide, y).mean())
         totals["clipped"] += float(clipped_nll(wide, y, p_min).mean())
@@ -118,10 +118,12 @@ def posterior_risks(
     return out
 
 
-def gibbs_error(net: BayesNet, x: Tensor, y: Tensor, draws: int, seed: int = 0, budget: int = BUDGET) -> float:
-    """The error alone, of the same draws: what an inverted risk takes a thousand of."""
-    errors = [float(zero_one(logits, y).double().mean()) for logits in logits_of_draws(net, x, draws, seed, 50, budget)]
-    return sum(errors) / draws
+def gibbs_error(
+    net: BayesNet, x: Tensor, y: Tensor, draws: int, generator: torch.Generator, budget: int = BUDGET
+) -> float:
+    """The error alone: what an inverted risk takes a thousand draws of."""
+    every = logits_of_draws(net, x, draws, generator, budget=budget)
+    return sum(float(zero_one(logits, y).double().mean()) for logits in every) / draws
 
 
 def calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15) -> float:
@@ -157,6 +159,7 @@ def certificates(
         posterior_draws: of the plugged-in risks. certificate_draws: of the inverted one.
         prior_fixed: whether sigma_p was chosen without the training set.
         selected_over: what this network is the best of, chosen by its bound ("3 seeds"); "" for none.
+        seed: of the draws; C, each risk and the inverted one have draws of their own.
     """
     for name, number in {
         "prior_draws": prior_draws, "posterior_draws": posterior_draws, "certificate_draws": certificate_draws,
@@ -166,20 +169,22 @@ def certificates(
             raise UserError(f"{name} is {number}: it has to be at least 1")
     if not DELTA_MC < delta < 1:
         raise UserError(f"delta is {delta}: it lies below 1, and a certificate spends {DELTA_MC} of it on Monte Carlo")
-    m, generator = data.m, torch.Generator().manual_seed(seed)
+    m = data.m
     kl = float(net.kl().detach())
-    risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, seed, budget=budget)
-    test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, seed + 1, budget=budget)
+    risks = posterior_risks(net, data.x, data.y, posterior_draws, p_min, stream(seed, "risk on S"), budget)
+    on_test = stream(seed, "risk on test")
+    test = posterior_risks(net, data.x_test, data.y_test, posterior_draws, p_min, on_test, budget)
     n = m if examples is None else min(examples, m)
     facts = Facts(
         prior_fixed, lambda_fixed=True, preprocessing_free=not data.preprocessing_uses_s, risk="plug_in",
         selected_over=selected_over, complexity_from="the sample" if n == m else f"{n} of the sample's {m} examples",
     )  # fmt: skip
-    stacked = net.draws(prior_draws, generator, prior=True)
+    drawn = stream(seed, "prior draws")
+    alphas = grid(max(lambdas), points)
+    measured = of_prior(net, prior_draws, drawn, data.x[:n], data.y[:n], alphas, modes, budget=budget)
     lams = torch.tensor([multiple * m for multiple in lambdas], dtype=torch.float64)
     out, about = [], {"m": float(m), "kl": kl}
-    for mode in modes:
-        found = per_draw(net, stacked, data.x[:n], data.y[:n], grid(max(lambdas), points), mode, budget=budget)
+    for mode, found in measured.items():
         if mode == "total":
             about |= subgamma(found, m)
         pairs = [found.complexity(float(lam), m) for lam in lams]
@@ -193,9 +198,10 @@ def certificates(
         out.append(Bound(TITLES[mode], KEYS[mode], "nll", result))
     b, gibbs, clipped, each_delta = -math.log(p_min), risks["gibbs"], risks["clipped"], delta / len(lams)
     optimistic = replace(facts, lambda_fixed=False)
-    by_alquier = alquier_bounded(clipped, kl, m, each_delta, lams, b).min()
+    by_alquier, at_alquier = alquier_bounded(clipped, kl, m, each_delta, lams, b).min(0)
     by_lambda = lambda_bound(gibbs, kl, m, delta, best_t(gibbs, kl, m, delta))
-    by_catoni = catoni(gibbs, kl, m, each_delta, lams).min()
+    by_catoni, at_catoni = catoni(gibbs, kl, m, each_delta, lams).min(0)
+    chosen: dict[str, Number] = {"alquier_bounded": lams[at_alquier], "catoni": lams[at_catoni], "elbo": float(m)}
     for key, title, loss, value, how in (
         ("alquier_optimal", "clipped Hoeffding", "clipped nll", alquier_optimal(clipped, kl, m, delta, b), optimistic),
         ("alquier_bounded", "clipped Hoeffding, lambda of the grid", "clipped nll", by_alquier, facts),
@@ -208,9 +214,9 @@ def certificates(
         ("elbo", "ELBO at lambda = m", "nll", elbo(risks["nll"], kl, m), facts),
     ):
         risk = gibbs if loss == "0-1" else risks["clipped" if "clipped" in loss else "nll"]
-        result = assemble(key, value, how, {"risk": risk, "KL/n": kl / m})
+        result = assemble(key, value, how, {"risk": risk, "KL/n": kl / m}, lam=chosen.get(key))
         out.append(Bound(title, KEYS[key], loss, result))
-    many = gibbs_error(net, data.x, data.y, certificate_draws, seed + 2, budget)
+    many = gibbs_error(net, data.x, data.y, certificate_draws, stream(seed, "inverted risk"), budget)
     inverted = monte_carlo_risk(many, certificate_draws, DELTA_MC)
     value = seeger(inverted, kl, m, delta - DELTA_MC)
     terms: dict[str, Number] = {"risk": many, "risk after Monte Carlo": inverted, "KL/n": kl / m}
@@ -270,17 +276,19 @@ def show(results: Sequence[Bound], about: dict[str, float]) -> None:
         f"test; 0-1 {about['train/gibbs']:.3f} on S, {about['test/gibbs']:.3f} on test (of single draws)"
     )
     table = Table(box=None, pad_edge=False)
-    for column in ("bound", "on", "value", "kind", "ESS", "why"):
-        table.add_column(column, justify="right" if column in ("value", "ESS") else "left")
+    for column in ("bound", "on", "value", "lambda/m", "kind", "ESS", "why"):
+        table.add_column(column, justify="right" if column in ("value", "lambda/m", "ESS") else "left")
     # Bounds share their reasons: each is said once, below.
     numbers: dict[str, int] = {}
     for title, _, loss, each in results:
         own = [r for r in each.reasons if not r.startswith("unreliable")]
         marks = [str(numbers.setdefault(reason, len(numbers) + 1)) for reason in own]
         kind = "[green]certificate[/]" if each.kind == "certificate" else "estimate"
+        lam = "" if each.lam is None else f"{each.lam / about['m']:g}"
         ess = "" if each.ess is None else f"{each.ess:.1f}"
         warning = "unreliable" if each.unreliable else ""
-        table.add_row(title, loss, f"{each.value:.3f}", kind, ess, ", ".join([*marks, *([warning] if warning else [])]))
+        why = ", ".join([*marks, *([warning] if warning else [])])
+        table.add_row(title, loss, f"{each.value:.3f}", lam, kind, ess, why)
     console.print(table)
     for reason, number in numbers.items():
         console.print(f"{number}  {reason}", soft_wrap=True)
@@ -311,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.net, data, args.delta, module.lambdas, prior_draws=args.prior_draws, examples=args.examples,
         points=module.points, modes=module.covariances, posterior_draws=module.posterior_draws,
         certificate_draws=args.certificate_draws, p_min=module.p_min, prior_fixed=not args.prior_not_fixed,
-        selected_over=args.selected_over, seed=torch.initial_seed() % 2**31, budget=args.budget_mb * 2**20,
+        selected_over=args.selected_over, seed=run_seed(), budget=args.budget_mb * 2**20,
     )  # fmt: skip
     show(results, about)
     target = args.ckpt.with_name("bounds.json")

@@ -24,6 +24,7 @@ from shared.data.images import fingerprint, load_images
 from shared.errors import UserError
 from torch import Tensor
 
+from logsobolev_bounds.streams import run_seed, seed_for, stream
 from logsobolev_bounds.synthetic import SyntheticLogistic
 
 Dataset = Literal["digits", "mnist", "fashion_mnist", "cifar10", "synthetic_logistic"]
@@ -76,7 +77,8 @@ class Examples(L.LightningDataModule):
         label_noise: share of the training labels that are replaced by random ones (1.0: all of them).
         prior_fraction: share of the training examples that a prior is learnt on; the bound is on the rest.
         batch_size: of training.
-        seed: of label noise and of synthetic examples.
+        seed: of label noise and of synthetic examples (default: the run's, so that every seed of an experiment draws
+            its own). The images of a file are the same for every seed.
 
     Raises:
         UserError: a value out of its range or an unknown name (the known are listed); missing or damaged files.
@@ -101,7 +103,7 @@ class Examples(L.LightningDataModule):
         label_noise: float = 0.0,
         prior_fraction: float = 0.0,
         batch_size: int = 100,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         names = (("data set", dataset, Dataset), ("scale", scale, Scale), ("center", center, Center))
@@ -131,11 +133,12 @@ class Examples(L.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         if hasattr(self, "x"):
             return
+        seed = run_seed() if self.seed is None else self.seed
         if self.dataset == "synthetic_logistic":
             recipe = SyntheticLogistic()
-            x, y = recipe.sample(self.limit or 1000, self.seed)
-            x_test, y_test = recipe.sample(10_000, self.seed + 1_000_003)
-            self.classes, source = 2, f"drawn with seed {self.seed}"
+            x, y = recipe.sample(self.limit or 1000, seed_for(seed, "examples"))
+            x_test, y_test = recipe.sample(10_000, seed_for(seed, "test examples"))
+            self.classes, source = 2, f"drawn with seed {seed}"
         else:
             x, y, x_test, y_test, self.classes, source, *_ = read(self.dataset, Path(self.root) if self.root else None)
         check(x, y, self.classes)
@@ -144,7 +147,7 @@ class Examples(L.LightningDataModule):
             raise BadData(f"m is {self.limit}: {self.dataset} has {len(y)} training examples")
         x, y = x[: self.limit], y[: self.limit].clone()
         if self.label_noise:
-            generator = torch.Generator().manual_seed(self.seed)
+            generator = stream(seed, "labels")
             wrong = torch.rand(len(y), generator=generator) < self.label_noise
             y[wrong] = torch.randint(self.classes, (int(wrong.sum()),), generator=generator)
         if self.scale == "standardised":
@@ -228,14 +231,13 @@ class Batches:
 
     def __init__(self, data: Examples) -> None:
         self.data = data
-        self.run_seed = torch.initial_seed() % 2**31
 
     def __len__(self) -> int:
         return -(-self.data.m // self.data.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         data = self.data
-        generator = torch.Generator().manual_seed(self.run_seed * 1_000_003 + data.epoch)
+        generator = torch.Generator().manual_seed(run_seed() * 1_000_003 + data.epoch)
         data.epoch += 1
         for rows in torch.randperm(data.m, generator=generator).to(data.x.device).split(data.batch_size):
             yield data.x[rows], data.y[rows]

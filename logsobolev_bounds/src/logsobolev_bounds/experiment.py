@@ -18,6 +18,7 @@ from shared.errors import UserError
 
 PRIOR = {
     "depths", "network", "depth", "width", "bias", "norm", "sigma_p", "draws", "examples", "largest", "points", "modes",
+    "device",
 }  # fmt: skip
 SIMULATE = {"pairs", "replications"}
 SECTIONS = {"prior", "simulate", "theory", "model", "data", "trainer", "seed_everything"}
@@ -50,7 +51,7 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
         _section(config, "theory", set())
         return derived_again()
     if "prior" in config:
-        out = prior_metrics(_section(config, "prior", PRIOR), dict(config["data"]), seed, dry)
+        out = prior_metrics(_section(config, "prior", PRIOR), dict(config["data"]), seed, dry, run_dir / "draws.pt")
         _log(out, config, run_dir, experiment, tier)
         return out
     from shared.cli import train_and_test
@@ -64,9 +65,9 @@ def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "run
 
 
 def prior_metrics(
-    section: dict[str, Any], data_settings: dict[str, Any], seed: int, dry: bool = False
+    section: dict[str, Any], data_settings: dict[str, Any], seed: int, dry: bool = False, kept: Path | None = None
 ) -> dict[str, Any]:
-    """C1 to C3 of one prior, as `prior.measure` does it."""
+    """C1 to C3 of one prior, as `prior.measure` does it; goes on from the draws that `kept` has."""
     from logsobolev_bounds.data import Examples
     from logsobolev_bounds.prior import measure
 
@@ -79,7 +80,7 @@ def prior_metrics(
     for key in data_settings:
         if key not in known:
             raise UserError(f"configuration: unknown key 'data.{key}'; it has: {', '.join(sorted(known))}")
-    data = Examples(**data_settings)
+    data = Examples(**{"seed": seed, **data_settings})
     data.setup()
     n = min(int(section.get("examples") or data.m), data.m)
     draws = 3 if dry else int(section.get("draws", 100))
@@ -87,8 +88,9 @@ def prior_metrics(
     sigma_p, depth, width = float(section["sigma_p"]), int(section.get("depth", 0)), int(section.get("width", 64))
     if "depths" in section:
         return slope_metrics(data, sigma_p, width, [int(d) for d in section["depths"]], draws, n, seed)
-    chosen = {key: section[key] for key in ("network", "bias", "norm", "largest", "points", "modes") if key in section}
-    return measure(data, seed, sigma_p, depth=depth, width=width, draws=draws, examples=n, **chosen)
+    names = ("network", "bias", "norm", "largest", "points", "modes", "device")
+    chosen = {key: section[key] for key in names if key in section}
+    return measure(data, seed, sigma_p, depth=depth, width=width, draws=draws, examples=n, kept=kept, **chosen)
 
 
 def slope_metrics(
@@ -96,17 +98,17 @@ def slope_metrics(
 ) -> dict[str, Any]:
     """C2: the log of E|grad_x l|^2 against depth, its slope, and ln(h sigma_p^2 / 2), which section 3.10 predicts."""
     import numpy as np
-    import torch
 
     from logsobolev_bounds.complexity import loss_and_gradient
     from logsobolev_bounds.models import build
+    from logsobolev_bounds.streams import stream
     from logsobolev_bounds.theory import relu_prior_loss_grad_sq
 
     found, predicted = [], []
     for depth in depths:
         name = "mlp" if depth else "linear"
         net = build(name, data.inputs, data.classes, sigma_p, max(1, depth), width)  # type: ignore[arg-type]
-        stacked = net.draws(draws, torch.Generator().manual_seed(1000 * seed + depth), prior=True)
+        stacked = net.draws(draws, stream(seed, "prior draws", depth), prior=True)
         g = loss_and_gradient(net, stacked, data.x[:examples], data.y[:examples])[1]
         found.append(float(g.double().mean()))
         predicted.append(relu_prior_loss_grad_sq(data.inputs, width, depth, sigma_p, data.classes))
@@ -119,13 +121,12 @@ def slope_metrics(
 
 
 def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str, Any]:
-    """C6: the exponent identity, how often bounds fail; the variational formula; a linear model's C."""
+    """C6: the exponent identity, how often bounds fail; the variational formula."""
     from logsobolev_bounds.simulate import (
         donsker_varadhan,
         exponent_identity,
         flat_classes,
         label_noise,
-        linear_model,
         logistic,
     )
 
@@ -141,7 +142,6 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
     above = [(out[f"identity/{k}"] - 1) / out[f"identity_se/{k}"] for k in lsi]
     out |= {"identity_worst_z": max(exact), "identity_lsi_above_one_z": max(above)}
     out |= {f"variational/{k}": v for k, v in donsker_varadhan(seed=seed)._asdict().items()}
-    out |= {f"linear_model/{k}": v for k, v in linear_model()._asdict().items()}  # the same for every seed
     for cover in (
         *flat_classes(replications, seed),
         *label_noise(replications, seed),
@@ -156,7 +156,11 @@ def simulated(section: dict[str, Any], seed: int, dry: bool = False) -> dict[str
 
 
 def derived_again() -> dict[str, float]:
-    """The theory table: every closed form beside what another road gives, and whether the bounds keep their order."""
+    """The theory table: every closed form beside what another road gives, and whether the bounds keep their order.
+
+    With it the binary linear model's C, exact by quadrature, and its sub-gamma fit.
+    """
+    from logsobolev_bounds.simulate import linear_model
     from logsobolev_bounds.solved import least_slack, solved_cases
 
     out: dict[str, float] = {}
@@ -164,6 +168,7 @@ def derived_again() -> dict[str, float]:
         name = f"{case.what}; {case.at}"
         out |= {f"closed/{name}": case.closed, f"derived/{name}": case.derived, f"error/{name}": case.error}
     errors = [value for key, value in out.items() if key.startswith("error/")]
+    out |= {f"linear_model/{k}": v for k, v in linear_model()._asdict().items()}
     return out | {"theory_worst_error": max(errors), "theory_least_slack": least_slack()}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from shared.claims.results import ExperimentResult, Results
+from shared.errors import UserError
 from shared.figures import COLOURS, Figure, finish, use_house_style
 from shared.runs.store import write_atomic
 
@@ -142,6 +143,13 @@ def terms(results: Results, folder: Path) -> Figure | None:
     found = _found(results, "c5_s", "term/risk")
     if len(found) < 2:
         return None
+    lambdas = sorted({run.metrics["lambda_over_m/lsi"] for _, e in found for run in e.runs})
+    if len(lambdas) > 1:  # terms over different lambdas do not make one curve
+        shown = ", ".join(f"{each:g}" for each in lambdas)
+        raise UserError(
+            f"fig4 stacks terms at one lambda, these are at lambda / m = {shown}: give model.lambdas of c5_* "
+            "the same single value"
+        )
     found.sort(key=lambda pair: pair[1].config["model"]["sigma_p"])
     x = np.array([e.config["model"]["sigma_p"] for _, e in found])
     parts = {
@@ -161,9 +169,8 @@ def terms(results: Results, folder: Path) -> Figure | None:
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return finish(
         figure, folder, "fig4_terms.svg",
-        "A narrow prior cannot fit, a wide one is complex: the bound (total covariance, an estimate) is U-shaped in "
-        "the prior's "
-        "deviation (mean over seeds).",
+        f"A narrow prior cannot fit, a wide one is complex: the bound at lambda = {lambdas[0]:g} m (total covariance, "
+        "an estimate) is U-shaped in the prior's deviation (mean over seeds).",
         "Stacked terms of the bound against the prior's standard deviation",
     )  # fmt: skip
 

@@ -40,8 +40,20 @@ class BayesNet(nn.Module):
         return torch.stack([layer.kl(wide).double() for layer in self.layers]).sum()
 
     def draws(self, k: int, generator: torch.Generator, prior: bool = False) -> list[Weights]:
-        """k explicit draws from the posterior (or the prior): of every layer stacked weights [k, ...]."""
-        return [layer.prior_draws(k, generator) if prior else layer.draws(k, generator) for layer in self.layers]
+        """k explicit draws from the posterior (or the prior): of every layer stacked weights [k, ...].
+
+        A draw takes all its numbers before the next one does: k draws at once are the same as in several calls.
+        """
+        each = [
+            [layer.prior_draws(1, generator) if prior else layer.draws(1, generator) for layer in self.layers]
+            for _ in range(k)
+        ]
+        return [
+            Weights(torch.cat([w.weight for w in layer]), torch.cat([w.bias for w in layer if w.bias is not None]))
+            if layer[0].bias is not None
+            else Weights(torch.cat([w.weight for w in layer]), None)
+            for layer in zip(*each)
+        ]
 
     def weights(self) -> int:
         """How many weights have a posterior."""

@@ -19,6 +19,7 @@ from logsobolev_bounds.certify import DELTA_MC, LAMBDAS, MODES, certificates, po
 from logsobolev_bounds.complexity import Mode, grid, loss_and_gradient
 from logsobolev_bounds.data import Examples, covariance
 from logsobolev_bounds.models import BayesNet, Name, build
+from logsobolev_bounds.streams import run_seed, stream
 
 Objective = Literal["elbo", "quadratic", "lambda", "maurer"]
 MadeWith = dict[str, float | str]  # what a checkpoint has to have in common with a configuration
@@ -182,6 +183,9 @@ class BayesClassifier(L.LightningModule):
         if self.prior_mode == "learnt_split" and not self.curves and not bool(self.net.layers[0].prior_mu.any()):
             self.learn_prior()
 
+    def on_validation_start(self) -> None:
+        self.data.to_device(self.device)
+
     def on_test_start(self) -> None:
         self.data.to_device(self.device)
 
@@ -189,7 +193,7 @@ class BayesClassifier(L.LightningModule):
         """Means of the prior from examples that the bound is not on; the posterior starts there."""
         optimiser = torch.optim.Adam(self.net.parameters(), self.lr)
         x, y = self.data.x_prior, self.data.y_prior
-        generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)
+        generator = stream(run_seed(), "learnt prior")
         for _ in range(self.prior_epochs):
             for rows in torch.randperm(len(y), generator=generator).split(self.data.batch_size):
                 loss = F.cross_entropy(self.net(x[rows]), y[rows]) + self.net.kl() / max(1, len(y))
@@ -231,8 +235,9 @@ class BayesClassifier(L.LightningModule):
         """Risks on test examples; `train.py validate` (a checkpoint of its own) asks for every bound, too."""
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self.test_step(batch, batch_idx)
-        self.data.to_device(self.device)
-        found = posterior_risks(self.net, self.data.x_test, self.data.y_test, LOOK_DRAWS, self.p_min)
+        found = posterior_risks(
+            self.net, self.data.x_test, self.data.y_test, LOOK_DRAWS, self.p_min, stream(run_seed(), "look")
+        )
         values = {
             "val/nll": found["nll"], "val/err_gibbs": found["gibbs"], "val/err_ensemble": found["ensemble"],
             "val/ece": found["ece"], "train/kl": float(self.net.kl().detach()),
@@ -258,15 +263,17 @@ class BayesClassifier(L.LightningModule):
                 self.delta,
                 self.lambdas,
                 p_min=self.p_min,
-                seed=torch.initial_seed() % 2**31,
+                seed=run_seed(),
                 **settings,
             )
             n = min(LOOK_EXAMPLES, self.data.m)
-            stacked = self.net.draws(LOOK_DRAWS, torch.Generator().manual_seed(0))
+            stacked = self.net.draws(LOOK_DRAWS, stream(run_seed(), "gradient norm"))
             x, y = self.data.x[:n], self.data.y[:n]
             self.final = {**about, "err_gibbs": about["test/gibbs"], "err_ensemble": about["test/ensemble"]}
             for name, sigma in (("grad/input_sq", None), ("grad/input_sq_sigma", covariance(self.data.x).to(x))):
                 self.final[name] = float(loss_and_gradient(self.net, stacked, x, y, sigma)[1].double().mean())
+            on_test = loss_and_gradient(self.net, stacked, self.data.x_test[:n], self.data.y_test[:n])[1]
+            self.final["grad/input_sq_test"] = float(on_test.double().mean())
         for _, key, loss, each in results:
             self.final |= {f"bound/{key}": each.value, f"certificate/{key}": float(each.kind == "certificate")}
             if loss == "nll":  # how far it lies above what it bounds, as far as test examples tell
@@ -274,6 +281,7 @@ class BayesClassifier(L.LightningModule):
             if each.C is not None and each.ess is not None:
                 self.final |= {
                     f"ess/{key}": each.ess, f"C/{key}": each.C, f"C_over_lambda/{key}": each.terms["C/lambda"],
+                    f"lambda_over_m/{key}": float(each.lam or 0) / self.data.m,
                 }  # fmt: skip
             if key == "lsi":
                 self.final |= {f"term/{TERMS[name]}": value for name, value in each.terms.items()}
@@ -317,7 +325,7 @@ class BoundLogger(L.Callback):
             found, about = certificates(
                 pl_module.net, pl_module.data, pl_module.delta, pl_module.lambdas, self.prior_draws, self.examples,
                 pl_module.points, modes=("total",), posterior_draws=LOOK_DRAWS, certificate_draws=100,
-                p_min=pl_module.p_min,
+                p_min=pl_module.p_min, seed=run_seed(),
             )  # fmt: skip
         values = {name: value for name, value in about.items() if name.startswith("subgamma/")}
         for _, key, _, each in found:

@@ -5,19 +5,38 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import pytorch_lightning as L
 import torch
+from jaxtyping import Float
 from shared.errors import UserError
+from torch import Tensor
 
-from logsobolev_bounds.complexity import Mode, grid, per_draw
+from logsobolev_bounds.complexity import ComplexityError, Mode, grid, of_prior
 from logsobolev_bounds.data import Examples
 from logsobolev_bounds.mgf import subgamma_fit
 from logsobolev_bounds.models import Name, build
+from logsobolev_bounds.streams import stream
 from logsobolev_bounds.theory import relu_prior_loss_grad_sq
 
 FIT_POINTS = 20  # lambdas of the sub-gamma fit
+
+
+def fit_grid(largest: float, points: int) -> Float[Tensor, " T"]:
+    """alpha from 0 to `largest`; the lambdas of the fit are points of it.
+
+    Raises:
+        ComplexityError (a ValueError): fewer than 17 points, or a number of them that the fit's lambdas are not among.
+    """
+    alphas = grid(largest, points)
+    if (points - 1) % FIT_POINTS:
+        raise ComplexityError(
+            f"points is {points}: the fit takes {FIT_POINTS} lambdas from the grid, so points - 1 has to be a multiple "
+            f"of {FIT_POINTS}: take 21, 41, 61, 81, ..."
+        )
+    return alphas
 
 
 def measure(
@@ -34,28 +53,39 @@ def measure(
     largest: float = 1.0,
     points: int = 81,
     modes: Sequence[Mode] = get_args(Mode),
+    device: str = "cpu",
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """For every covariance mode the gradient norm, C and its fit, and the inequality's ratio.
 
-    `ratio/<mode>` is psi / bound at alpha = 1 of every draw: above 1 the inequality does not hold for that draw.
+    `ratio/<mode>` is psi / bound of every draw at alpha = 1, or at `largest` where the grid ends before (`ratio_alpha`
+    says which): above 1 the inequality does not hold for that draw.
 
     Args:
         data: after its `setup`. seed: of the draws, and of which examples are looked at.
         network, depth, width, bias, norm: see `models.build` (default: linear, or an MLP of that depth).
         draws: K. examples: N of them (default: all).
-        largest: largest lambda as a multiple of m. points: T, of the grid up to it.
+        largest: largest lambda as a multiple of m. points: T, of the grid up to it, see `fit_grid`.
+        device: of the networks, `cpu` or `cuda`; draws come from the CPU's generator and are the same on both.
+        kept: a file that a run which was stopped goes on from, see `complexity.of_prior`.
+
+    Raises:
+        ComplexityError (a ValueError): what `fit_grid` refuses.
+        UserError: `device` is not there, `kept` is damaged.
     """
+    alphas = fit_grid(largest, points)
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"prior.device is {device}: PyTorch sees no GPU here, set it to cpu")
     m, n = data.m, min(examples or data.m, data.m)
     name: Name = network or ("mlp" if depth else "linear")
     net = build(name, data.inputs, data.classes, sigma_p, depth, width, bias, norm=norm)
-    stacked = net.draws(draws, torch.Generator().manual_seed(seed), prior=True)
     # Another part of the training set for each seed, where not all of it is looked at.
-    rows = torch.randperm(m, generator=torch.Generator().manual_seed(seed))[:n]
-    x, y = data.x[rows], data.y[rows]
-    alphas = grid(largest, points)
-    out: dict[str, Any] = {}
-    for mode in modes:
-        found = per_draw(net, stacked, x, y, alphas, mode)
+    rows = torch.randperm(m, generator=stream(seed, "images"))[:n]
+    x, y = data.x[rows].to(device), data.y[rows].to(device)
+    at = min(1.0, largest)
+    out: dict[str, Any] = {"ratio_alpha": at}
+    measured = of_prior(net.to(device), draws, stream(seed, "prior draws"), x, y, alphas, modes, at, kept=kept)
+    for mode, found in measured.items():
         lams = [largest * m * (j + 1) / FIT_POINTS for j in range(FIT_POINTS)]
         pairs = [found.complexity(lam, m) for lam in lams]
         c = torch.tensor([value for value, _ in pairs], dtype=torch.float64)
@@ -65,7 +95,7 @@ def measure(
             out |= {f"v/{mode}": fit.v, f"c/{mode}": fit.c, f"rms/{mode}": fit.rms}
         out[f"curve/C_{mode}"] = c.tolist()
         out[f"curve/ess_{mode}"] = [ess for _, ess in pairs]
-        ratio = found.ratio(1.0)
+        ratio = found.ratio
         out |= {
             f"ratio_mean/{mode}": float(ratio.mean()), f"violated/{mode}": float((ratio > 1).double().mean()),
             f"ratio_worst/{mode}": float(ratio.max()), f"ratio/{mode}": [float(f"{v:.5g}") for v in ratio.tolist()],
@@ -128,7 +158,7 @@ class PriorComplexity(L.LightningModule):
         for mode in modes:
             if mode not in get_args(Mode):
                 raise UserError(f"unknown covariance {mode!r}: there are {', '.join(get_args(Mode))}")
-        grid(largest, points)
+        fit_grid(largest, points)
         self.seed = seed
         self.settings: dict[str, Any] = {
             "network": network, "width": width, "bias": bias, "norm": norm, "draws": draws, "examples": examples,

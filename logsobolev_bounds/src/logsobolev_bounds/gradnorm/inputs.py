@@ -61,6 +61,26 @@ def input_grad_sq(
 ) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]]:
     """`(l, g)` of every draw and example: the cross-entropy, and |Sigma^{1/2} grad_x l|^2.
 
+    Args:
+        Sigma: covariance of the (flattened) input; None: the identity.
+        model_draws, x, y, chunk: see `input_grad_sqs`, which takes several covariances.
+
+    Raises:
+        ValueError: what `input_grad_sqs` refuses.
+    """
+    loss, (g,) = input_grad_sqs(model_draws, x, y, (Sigma,), chunk)
+    return loss, g
+
+
+def input_grad_sqs(
+    model_draws: MLPDraws | Sequence[Draw] | nn.ModuleList | Draw,
+    x: Float[Tensor, "n ..."],
+    y: Int[Tensor, " n"],
+    Sigmas: Sequence[Float[Tensor, "d d"] | None],
+    chunk: int | None = None,
+) -> tuple[Float[Tensor, "k n"], list[Float[Tensor, "k n"]]]:
+    """`(l, [g, ...])`: the cross-entropy, and |Sigma^{1/2} grad_x l|^2 for each Sigma, all from one gradient.
+
     Functions take a single backward pass of the summed loss for each draw and chunk: an example's loss is a function of
     its own input. Networks of linear layers given as `MLPDraws` need no autograd, and form no gradient by the input
     where A = W Sigma W' of the first layer is cheaper. Results do not depend on the chunk beyond rounding. Nothing is
@@ -70,7 +90,7 @@ def input_grad_sq(
         model_draws: weights of a ReLU network, functions of x to logits (one for each draw), or one of them.
         x: inputs; d is the number of entries of one.
         y: labels.
-        Sigma: covariance of the (flattened) input; None: the identity.
+        Sigmas: covariances of the (flattened) input, at least one; None: the identity.
         chunk: examples of a backward pass (default 1,024); for `MLPDraws`, pairs of draw and example held at once
             (default 16,384).
 
@@ -84,30 +104,32 @@ def input_grad_sq(
         raise ValueError(f"x is {x.dtype}: a gradient is by real numbers")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}: at least 1")
-    if Sigma is not None:
-        check_covariance(Sigma, x[0].numel())
-        Sigma = Sigma.detach().to(x)
+    for Sigma in Sigmas:
+        if Sigma is not None:
+            check_covariance(Sigma, x[0].numel())
+    Sigmas = [None if Sigma is None else Sigma.detach().to(x) for Sigma in Sigmas]
     with recording(), explicit_weights_only():
         x, y = usable(x), usable(y)
         if isinstance(model_draws, MLPDraws):
             with torch.no_grad():
-                return of_mlps(model_draws, x.flatten(1), y, Sigma, chunk or CHUNK_OF_MLPS)
+                return of_mlps(model_draws, x.flatten(1), y, Sigmas, chunk or CHUNK_OF_MLPS)
         many = isinstance(model_draws, (Sequence, nn.ModuleList))
         draws: Sequence[Draw] = list(model_draws) if many else [model_draws]  # type: ignore[arg-type, list-item]
         if not draws:
             raise ValueError("no draws of the weights")
-        rows = [of_function(draw, k, x, y, Sigma, chunk or CHUNK_OF_FUNCTIONS) for k, draw in enumerate(draws)]
-    loss, g = zip(*rows)
-    return torch.stack(loss), torch.stack(g)
+        rows = [of_function(draw, k, x, y, Sigmas, chunk or CHUNK_OF_FUNCTIONS) for k, draw in enumerate(draws)]
+    loss, norms = zip(*rows)
+    return torch.stack(loss), [torch.stack(g) for g in zip(*norms)]
 
 
 def of_function(
-    draw: Draw, k: int, x: Tensor, y: Tensor, Sigma: Tensor | None, chunk: int
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Losses and squared norms of one draw."""
+    draw: Draw, k: int, x: Tensor, y: Tensor, Sigmas: Sequence[Tensor | None], chunk: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Losses of one draw, and its squared norms for each Sigma."""
     if isinstance(draw, nn.Module):
         refuse_coupling(draw, noise=False)
-    losses, norms = [], []
+    losses: list[Tensor] = []
+    norms: list[list[Tensor]] = [[] for _ in Sigmas]
     for part, labels in zip(x.split(chunk), y.split(chunk)):
         part = part.clone().requires_grad_()
         logits = draw(part)
@@ -118,8 +140,9 @@ def of_function(
         if gradient is None:
             raise ValueError(f"draw {k}: autograd finds no way from logits to x (a detach, or no_grad, in between?)")
         losses.append(loss.detach())
-        norms.append(squared(gradient.flatten(1)[None], Sigma)[0])
-    return torch.cat(losses), torch.cat(norms)
+        for own, Sigma in zip(norms, Sigmas):
+            own.append(squared(gradient.flatten(1)[None], Sigma)[0])
+    return torch.cat(losses), [torch.cat(own) for own in norms]
 
 
 def squared(gradient: Tensor, Sigma: Tensor | None) -> Tensor:
@@ -140,8 +163,10 @@ def blocks(total: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, total))
 
 
-def of_mlps(draws: MLPDraws, x: Tensor, y: Tensor, Sigma: Tensor | None, chunk: int) -> tuple[Tensor, Tensor]:
-    """Losses and squared norms of all draws, `chunk` pairs of draw and example at a time."""
+def of_mlps(
+    draws: MLPDraws, x: Tensor, y: Tensor, Sigmas: Sequence[Tensor | None], chunk: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Losses and, for each Sigma, squared norms of all draws, `chunk` pairs of draw and example at a time."""
     first, last = draws.weights[0], draws.weights[-1]
     K, N, d = len(draws), *x.shape
     if not K:
@@ -149,17 +174,24 @@ def of_mlps(draws: MLPDraws, x: Tensor, y: Tensor, Sigma: Tensor | None, chunk: 
     if first.shape[2] != d:
         raise ValueError(f"weights of layer 0 have shape {tuple(first.shape)}: inputs have {d} entries")
     check_labels(y, last.shape[1])
-    gram = gram_is_cheaper(N, first.shape[1], d, Sigma is not None)
+    gram = [gram_is_cheaper(N, first.shape[1], d, Sigma is not None) for Sigma in Sigmas]
     examples = min(N, chunk)
-    loss, g = x.new_empty(K, N), x.new_empty(K, N)
+    loss, norms = x.new_empty(K, N), [x.new_empty(K, N) for _ in Sigmas]
     for k in blocks(K, max(1, chunk // examples)):
         weights = [w[k].detach() for w in draws.weights]
         biases = None if draws.biases is None else [b[k].detach() for b in draws.biases]
-        A = gram_of_first_layer(weights[0], Sigma) if gram else None
+        forms = [gram_of_first_layer(weights[0], Sigma) if small else None for Sigma, small in zip(Sigmas, gram)]
         for n in blocks(N, examples):
             loss[k, n], delta = first_layer_gradient(weights, biases, x[n], y[n])
-            g[k, n] = squared(delta @ weights[0], Sigma) if A is None else quadratic_rows(delta, A)
-    return loss, g
+            # One gradient by the input for all covariances that need it.
+            gradient = None if all(gram) else delta @ weights[0]
+            for g, Sigma, A in zip(norms, Sigmas, forms):
+                if A is None:
+                    assert gradient is not None
+                    g[k, n] = squared(gradient, Sigma)
+                else:
+                    g[k, n] = quadratic_rows(delta, A)
+    return loss, norms
 
 
 def first_layer_gradient(
