@@ -94,7 +94,9 @@ def prepare(plan: Plan, store: RunStore) -> list[Prepared]:
     found: dict[str, Data | str] = {}
     out = []
     for experiment in plan.experiments:
-        name = canonical(experiment.config.get("data") or {})
+        # Many experiments share their data; one without a `data` section says elsewhere what it is measured on.
+        section = experiment.config.get("data")
+        name = canonical({"data": section} if section else experiment.config)
         if name not in found:
             try:
                 found[name] = fingerprint(experiment.config)
