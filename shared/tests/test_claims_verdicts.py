@@ -132,8 +132,23 @@ def test_a_metric_that_one_run_does_not_report_is_not_run() -> None:
     assert (outcome.verdict, outcome.why) == ("not run", "a does not report error")
 
 
-def test_a_tier_that_says_not_run_is_not_run() -> None:
+def test_a_tier_that_says_not_run_is_not_run_until_it_has_been() -> None:
     it = claim(ORDER, True, not_run="needs eight GPUs")
+    ours, base = experiment([2, 2, 2]), experiment([3, 3, 3])
+    nothing = experiment([], failed=("the data are not here",))
+    for found in (None, results(), results(a=ours), results(b=base), results(a=ours, b=nothing)):
+        outcome = judge(it, found, "cpu")
+        assert (outcome.verdict, outcome.why) == ("not run", "needs eight GPUs")
+    assert judge(it, results(a=ours, b=base), "cpu").verdict == "reproduced"
+    assert judge(it, results(a=base, b=ours), "cpu").verdict == "not reproduced"
+    outcome = judge(it, results(a=experiment([2]), b=base), "cpu")
+    assert (outcome.verdict, outcome.why) == ("not run", "a has 1 of 3 seeds")
+    outcome = judge(it, results(a=experiment([2, 2], failed=("seed 2: diverged",)), b=base), "cpu")
+    assert (outcome.verdict, outcome.why) == ("not run", "a failed: seed 2: diverged")
+
+
+def test_a_tier_that_names_no_experiment_stays_not_run() -> None:
+    it = claim(ORDER, True, not_run="needs eight GPUs", experiments={})
     outcome = judge(it, results(a=experiment([2, 2, 2]), b=experiment([3, 3, 3])), "cpu")
     assert (outcome.verdict, outcome.why) == ("not run", "needs eight GPUs")
 

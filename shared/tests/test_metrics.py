@@ -37,10 +37,33 @@ def test_frechet_distance_of_gaussians_is_the_closed_form() -> None:
     assert distances.frechet_distance(full, turned) == pytest.approx(exact.item(), rel=1e-8)
 
 
-def test_frechet_distance_of_singular_covariances() -> None:
+@pytest.mark.parametrize("shared_axes", [0, 2, 4])
+def test_frechet_distance_of_singular_covariances_is_the_closed_form(shared_axes: int) -> None:
+    """Covariances of rank 4 in 40 dimensions whose axes coincide in some directions and are orthogonal in the others.
+
+    Along a common axis with deviations s and t the traces give (s - t)^2, along any other s^2 or t^2.
+    """
+    turn = torch.linalg.qr(torch.randn(40, 40, generator=torch.Generator().manual_seed(4), dtype=torch.float64))[0]
+    s, t = torch.tensor([1.0, 2.0, 3.0, 4.0]).double(), torch.tensor([5.0, 0.5, 3.0, 1.0]).double()
+    a = gaussian(9, 0.0, 1.0, 2) * s @ turn[:4]
+    first = 4 - shared_axes
+    b = gaussian(12, 0.0, 1.0, 3) * t @ turn[first : first + 4] + turn[39] * 0.7
+    common = torch.dot(s[first:], t[:shared_axes])
+    exact = 0.7**2 + s.square().sum() + t.square().sum() - 2 * common
+    assert distances.frechet_distance(a, b) == pytest.approx(exact.item(), rel=1e-6)
+    assert distances.frechet_distance(b, a) == pytest.approx(exact.item(), rel=1e-6)
+    assert distances.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_frechet_distance_of_fewer_samples_than_features_and_of_constant_ones() -> None:
     a = torch.cat([gaussian(40, 0.0, 1.0, 2), torch.ones(40, 3, dtype=torch.float64)], 1)  # three constant features
     b = torch.cat([gaussian(40, 1.0, 1.0, 3), torch.ones(40, 3, dtype=torch.float64)], 1)
     assert distances.frechet_distance(a, b) == pytest.approx(4, abs=1e-6)
+    rng = torch.Generator().manual_seed(5)
+    few, others = torch.randn(2, 64, generator=rng), torch.randn(3, 64, generator=rng)
+    assert 0 < distances.frechet_distance(few, others) < math.inf
+    one = distances.frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0]]))  # one feature
+    assert one == pytest.approx((3 - 1) ** 2 + (math.sqrt(8) - math.sqrt(2)) ** 2)
 
 
 def test_kernel_distance_is_the_unbiased_estimate() -> None:

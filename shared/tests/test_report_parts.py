@@ -117,7 +117,7 @@ def test_durations(seconds: float, written: str) -> None:
 def test_the_terminal_shows_what_the_tier_tests_and_counts_the_rest() -> None:
     from rich.console import Console
     from shared.claims.results import ClaimOutcome, Results
-    from shared.runs.reproduce import verdict_table
+    from shared.runs.terminal import verdict_table
 
     claims = {
         "a": ClaimOutcome(verdict="trend reproduced", why="it holds", ours={}),

@@ -168,6 +168,16 @@ def test_failed_and_missing_experiments_are_named_and_the_rest_is_run(toy: Path)
     assert "best" not in results.experiments  # never chosen from a part of its candidates
 
 
+def test_experiments_without_a_data_section_have_data_of_their_own(toy: Path) -> None:
+    """Two kinds of measurement that read no file: neither takes the other's fingerprint, and so its run's key."""
+    (toy / "configs" / "base.yaml").write_text("model: {work: 1}\ntrainer: {max_epochs: 1}\n")
+    edit(toy / "configs" / "tiers" / "quick.yaml", "low: {model.gain: 0.1}", "low: {model.gain: 0.1, cost.size: 4}")
+    reproduce(toy)
+    results = load_results(toy / "results" / "quick" / "results.json")
+    told = {name: results.experiments[name].data.detail for name in ("gain_low", "gain_high")}
+    assert told == {"gain_low": "no data: cost, model, trainer", "gain_high": "no data: model, trainer"}
+
+
 def test_a_full_disk(toy: Path) -> None:
     reproduce(toy, "--only", "gain_low")
     file = toy / "results" / "quick" / "results.json"

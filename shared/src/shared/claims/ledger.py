@@ -137,7 +137,10 @@ Rule = Annotated[Within | Order | Shape | Ratio, Field(discriminator="kind")]
 
 
 class TierTest(Strict):
-    """How a tier tests a claim: the experiment of each role, or why it is not run there."""
+    """How a tier tests a claim: the experiment of each role, and why it was not run there.
+
+    `not_run` is the reason while a result is missing; once all that is named has been run, the rule decides.
+    """
 
     experiments: dict[Name, Text] = Field(default_factory=dict)
     metric: Text | None = None

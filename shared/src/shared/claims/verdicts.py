@@ -3,7 +3,8 @@
 reproduced        the rule holds, on the paper's data (real, drawn by its recipe, or none), at the paper's setting
 trend reproduced  the rule holds (order, shape) in a setting of ours
 not reproduced    it was measured with enough seeds, and the rule does not hold
-not run           no result, a failed run, too few seeds, or a rule that needs the paper's setting
+not run           no result (the ledger's `not_run` says why), a failed run, too few seeds, or a rule that needs the
+                  paper's setting
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def _missing(
 ) -> str:
     """Why there is nothing to judge; empty where there is."""
     test, rule = claim.tiers[tier], claim.rule
-    if test.not_run is not None:
+    # The ledger's reason holds until what the claim names was run; then its rule is applied, whatever is written there.
+    named = {*rule.roles, *test.experiments}
+    if test.not_run is not None and not all(role in used and used[role].runs for role in named):
         return test.not_run
     if results is None or results.tier != tier:
         return f"the {tier} tier has not been run"

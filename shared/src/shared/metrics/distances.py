@@ -1,4 +1,4 @@
-"""Distances between two sets of features (torchmetrics' forms, fed with features), and the inception score."""
+"""Distances between two sets of features, and the inception score (torchmetrics' forms, fed with features)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -54,15 +53,23 @@ def frechet_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> 
     """|mu - mu'|^2 + tr(C + C' - 2 (C C')^1/2) of two Gaussians fitted to the features, in float64.
 
     With features of Inception this is the FID (Heusel et al. 2017); with any others it is not comparable to one.
+    Finite for any number of samples: C C' has the eigenvalues of C^1/2 C' C^1/2, which is symmetric and has none below
+    zero but for rounding, where a general decomposition of C C' gives complex ones as soon as C is singular.
 
     Raises:
         UserError: fewer than 2 samples, features of unequal width or not finite.
     """
     _check(real, fake, 2)
-    metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).set_dtype(torch.float64)
-    metric.update(real.double(), real=True)
-    metric.update(fake.double(), real=False)
-    return float(metric.compute())
+    (mean, cov), (other_mean, other_cov) = ((x.mean(0), _covariance(x)) for x in (real.double(), fake.double()))
+    values, vectors = torch.linalg.eigh(cov)
+    root = vectors * values.clamp(min=0).sqrt()  # C^1/2 up to a rotation, which changes no eigenvalue below
+    cross = torch.linalg.eigvalsh(root.T @ other_cov @ root).clamp(min=0).sqrt().sum()
+    return float((mean - other_mean).square().sum() + cov.trace() + other_cov.trace() - 2 * cross)
+
+
+def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
+    """Unbiased; a matrix for a single feature too."""
+    return torch.atleast_2d(x.T.cov())
 
 
 def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "n d"]) -> float:

@@ -38,6 +38,7 @@ NOT_IN_A_RUN = (
     "runs/plan.py",
     "runs/reproduce.py",
     "runs/reproduce_all.py",
+    "runs/terminal.py",
 )
 KERNEL_SOURCES = (".cu", ".cuh", ".cpp", ".h")
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from shared.errors import UserError, one_line_errors
 from shared.runs.job import Job, Outcome, commit, cores, machine, versions
@@ -30,6 +29,7 @@ from shared.runs.key import canonical, run_key
 from shared.runs.launch import Launcher, run_jobs
 from shared.runs.plan import Experiment, Plan, Selection, load_plan, merge
 from shared.runs.store import RunDir, RunStore
+from shared.runs.terminal import estimates_table, plan_table, show, show_paper_tables, verdict_table
 
 if TYPE_CHECKING:
     from shared.claims.ledger import Ledger
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 Data = tuple[str, "Kind", str]  # fingerprint, kind, detail
 RUNS_FAILED = 3  # exit status: some runs failed, the others' results are written (1 is a crash, 2 bad input)
-MARKS = {"reproduced": "green", "trend reproduced": "cyan", "not reproduced": "red", "not run": "bright_black"}
 
 
 @dataclass
@@ -94,7 +93,9 @@ def prepare(plan: Plan, store: RunStore) -> list[Prepared]:
     found: dict[str, Data | str] = {}
     out = []
     for experiment in plan.experiments:
-        name = canonical(experiment.config.get("data") or {})
+        # Many experiments share their data; one without a `data` section says elsewhere what it is measured on.
+        section = experiment.config.get("data")
+        name = canonical({"data": section} if section else experiment.config)
         if name not in found:
             try:
                 found[name] = fingerprint(experiment.config)
@@ -290,41 +291,13 @@ def tabulated(results: Results) -> Results:
     return results.model_copy(update={"tables": importlib.import_module(f"{results.paper}.tables").tables(results)})
 
 
-def printed_tables(results: Results) -> list[Table]:
-    out = []
-    for each in results.tables:
-        table = Table(title=each.title, caption=each.note, title_justify="left", caption_justify="left", box=None)
-        for number, column in enumerate(each.columns):
-            table.add_column(column, overflow="fold", justify="right" if number else "left")
-        for row in each.rows:
-            table.add_row(*row)
-        out.append(table)
-    return out
-
-
-def verdict_table(results: Results) -> Table:
-    table = Table(title=f"{results.paper}, tier {results.tier}", title_justify="left", box=None, pad_edge=False)
-    for column in ("claim", "verdict", "why"):
-        table.add_column(column, overflow="fold")
-    untested = f"the {results.tier} tier does not test it"
-    shown = {name: outcome for name, outcome in results.claims.items() if outcome.why != untested}
-    for name, outcome in shown.items():
-        colour = MARKS.get(outcome.verdict, "")
-        table.add_row(name, f"[{colour}]{outcome.verdict}[/]" if colour else outcome.verdict, outcome.why)
-    if others := len(results.claims) - len(shown):
-        table.add_row(f"{others} more", "not run", untested)
-    return table
-
-
 def print_plan(prepared: list[Prepared], console: Console) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in ("experiment", "seeds", "to run", "data"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for each in prepared:
+        seeds = len(each.experiment.seeds)
         where = f"{each.data[1]}: {each.data[2]}" if each.data else f"missing ({each.missing})"
-        to_run = len(each.unfinished) if each.data else len(each.experiment.seeds)
-        table.add_row(each.experiment.name, str(len(each.experiment.seeds)), str(to_run), where)
-    console.print(table)
+        rows.append((each.experiment.name, seeds, len(each.unfinished) if each.data else seeds, where))
+    show(console, plan_table(rows))
 
 
 def dry_run(plan: Plan, prepared: list[Prepared], options: argparse.Namespace, console: Console) -> int:
@@ -339,25 +312,10 @@ def dry_run(plan: Plan, prepared: list[Prepared], options: argparse.Namespace, c
                 config = merge(each.experiment.config, {"trainer": {"fast_dev_run": True}})
                 jobs.append(Job(plan.paper, name, seed, config, Path(scratch, name), dry=True, tier=plan.tier))
         outcomes = run_all(plan, jobs, 0, options, console)
-        print_estimates(jobs, outcomes, console)
+        estimates = estimates_table({job.experiment: outcomes[job.run_dir].metrics or {} for job in jobs})
+        if estimates is not None:
+            show(console, estimates)
         return report_failures(jobs, outcomes)
-
-
-def print_estimates(jobs: list[Job], outcomes: dict[Path, Outcome], console: Console) -> None:
-    """What the runs said of the whole: metrics named `plan/...`, where there are some."""
-    found = {job.experiment: outcomes[job.run_dir].metrics or {} for job in jobs}
-    columns = sorted({name for metrics in found.values() for name in metrics if name.startswith("plan/")}, reverse=True)
-    if not columns:
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in ("experiment", *(name.removeprefix("plan/") for name in columns)):
-        table.add_column(column, overflow="fold", justify="left" if column == "experiment" else "right")
-    for experiment, metrics in found.items():
-        cells = [
-            f"{metrics[name]:,.{0 if metrics[name] >= 100 else 2}f}" if name in metrics else "–" for name in columns
-        ]
-        table.add_row(experiment, *cells)
-    console.print(table)
 
 
 def report_failures(jobs: list[Job], outcomes: dict[Path, Outcome]) -> int:
@@ -406,10 +364,9 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     if with_figures.figures != results.figures:
         save(with_figures, folder / "results.json")
     if not options.brief:
-        for table in printed_tables(results):
-            console.print(table)
+        show_paper_tables(console, results)
     if not options.brief and results.claims:
-        console.print(verdict_table(results))
+        show(console, verdict_table(results))
     for each in wanted:
         if each.missing:
             print(f"not run: {each.experiment.name}: {each.missing}", file=sys.stderr)

@@ -13,6 +13,9 @@ from shared.runs.store import RunDir, write_atomic
 
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
+    if "data" not in config:
+        sections = ", ".join(sorted(config))
+        return sections.encode().hex(), "exact", f"no data: {sections}"
     if config["data"]["dataset"] == "absent":
         raise UserError("the data set `absent` is not here: get it from nowhere")
     return "f" * 64, "synthetic", "random matrices"
