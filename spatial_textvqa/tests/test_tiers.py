@@ -20,7 +20,7 @@ from spatial_textvqa.experiment import data_fingerprint, run
 from spatial_textvqa.model import SAM4C, parameter_counts
 from spatial_textvqa.module import SpatialTextVQA, network_config
 
-from spatial_textvqa import checkpoint
+from spatial_textvqa import checkpoint, figures
 
 HERE = Path(__file__).resolve().parent.parent
 TIERS = ("quick", "cpu", "gpu", "paper")
@@ -67,6 +67,29 @@ def test_ours_and_the_baseline_differ_in_one_setting() -> None:
             ours, full = found[f"c3_{look}"].config, found[f"full_{look}"].config
             assert merge(ours, {"model": {"layers": "nnn"}}) == full
             assert ours["data"]["ocr_appearance"] == look
+
+
+def test_full_attention_is_tuned_alike_in_both_settings_to_both_sides_of_its_rate() -> None:
+    """Chosen among the same rates and numbers of scenes, the usual ones among them, with a rate above and one below."""
+    plan = load_plan(HERE, "cpu")
+    planned = {experiment.name: experiment for experiment in plan.experiments}
+    chosen = {selection.name: selection for selection in plan.selections}
+    for look, name in (("none", "full_tuned"), ("object", "full_tuned_object")):
+        among = [planned[each].config for each in chosen[name].among]
+        assert {(c["model"]["lr"], c["data"]["train_samples"]) for c in among} == {
+            (2e-3, 6000), (4e-3, 6000), (1e-3, 18000), (2e-3, 18000),
+        }  # fmt: skip
+        assert {(c["model"]["layers"], c["data"]["ocr_appearance"]) for c in among} == {("nnn", look)}
+        assert {tuple(planned[each].seeds) for each in chosen[name].among} == {(0, 1, 2)}
+        assert chosen[name].by == "val/spatial"
+
+
+def test_every_control_that_is_drawn_is_planned_and_the_other_way_round() -> None:
+    planned = load_plan(HERE, "cpu").experiments
+    without_appearance = {
+        e.name for e in planned if e.config["data"].get("ocr_appearance") == "none" and "sentences" not in e.name
+    }
+    assert set(figures.CONTROLS) == without_appearance
 
 
 def test_every_axis_of_the_ablation_is_planned() -> None:

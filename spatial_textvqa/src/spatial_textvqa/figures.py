@@ -22,7 +22,7 @@ STYLE: dict[str, dict[str, Any]] = {
 NAMES = {"c3": "spatial, c = 3", "full": "full attention"}
 CONTROLS = (
     "c3_none", "c1_none", "c5_none", "c9_none", "no_boxes_none", "full_bias_none", "random_none", "full_none",
-    "full_lr5e-4", "full_lr1e-3", "full_long_lr1e-3",
+    "full_lr4e-3", "full_long_lr1e-3", "full_long",
 )  # fmt: skip
 
 
