@@ -112,7 +112,7 @@ def _controls(found: dict[str, ExperimentResult], folder: Path) -> Figure:
 
 
 def _looked(experiment: ExperimentResult, name: str, folder: Path) -> Figure:
-    """One scene with the strongest edges of the last layer."""
+    """One scene with the strongest edges of the last spatial layer (of full attention: the last)."""
     curves = experiment.runs[0].curves
     boxes, tokens = (_rows(curves[f"picture/{what}"], 4) for what in ("boxes", "token_boxes"))
     looks, edges = _rows(curves["picture/look"], 2), _rows(curves["picture/edges"], 4)
@@ -144,8 +144,9 @@ def _looked(experiment: ExperimentResult, name: str, folder: Path) -> Figure:
     answer = words[said] if 0 <= said < len(words) else "a fixed word"
     axes.set_title(f"{question}?  {answer}", loc="left", fontsize=8)
     caption = (
-        f"{experiment.title}: the strongest attention of the last layer, largest over heads, from the answer's token "
-        "and the reference (red box) to what they look at; the first spatial question of the test scenes, right or not."
+        f"{experiment.title}: the strongest attention of the last layer, largest over heads, from the right answer's "
+        "token and the reference (red box) to what they look at; the first spatial question of the test scenes, right "
+        "or not."
     )
     return finish(figure, folder, f"attention_{name}.svg", caption, f"A scene with attention edges, {experiment.title}")
 

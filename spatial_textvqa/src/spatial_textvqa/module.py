@@ -40,7 +40,7 @@ class SpatialTextVQA(L.LightningModule):
 
     Args:
         dim, heads, ffn, layers, context, text_layers, dropout, masked_quadrants, relation_bias, attention, top_k, init:
-            see `SAM4CConfig`.
+            see `SAM4CConfig`. `context` is c, or a list with a c for each spatial layer.
         text_weights: local file of BERT's weights for the text encoder.
         lr, eps: of Adam; text_lr: factor of the text encoder's rate when it has BERT's weights.
         warmup, warmup_from, drops, drop_by: see `schedule.factor`.
