@@ -123,6 +123,34 @@ def test_conversion_gives_what_the_reader_takes(tmp_path: Path) -> None:
         custom.convert(asked, *folders)
 
 
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"answers": "exit"}], "asked.jsonl, line 1 .*`answers` has to be a list of texts"),
+        ([{"answers": [1]}], "asked.jsonl, line 1 .*`answers` has to be a list of texts"),
+        ([{"question_id": "q"}, {"question_id": "q"}], "asked.jsonl, line 2: question_id 'q' is that of line 1"),
+        ([{}, {"question_id": "1"}], "asked.jsonl, line 2: question_id '1' is that of line 1"),
+    ],
+)
+def test_what_conversion_would_not_read_again_is_not_written(tmp_path: Path, rows: list[dict], says: str) -> None:
+    (tmp_path / "street.json").write_text(json.dumps({"width": 100, "height": 50, "ocr": [EXIT]}))
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("\n".join(json.dumps({"image_id": "street", "question": "what?"} | row) for row in rows))
+    with pytest.raises(UserError, match=says):
+        custom.convert(asked, tmp_path, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_conversion_says_what_was_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    blank = {"text": " ", "box": [1, 2, 3, 4]}
+    (tmp_path / "street.json").write_text(json.dumps({"width": 100, "height": 50, "ocr": [EXIT, blank]}))
+    asked = tmp_path / "asked.jsonl"
+    line = json.dumps({"image_id": "street", "question": "what?"})
+    asked.write_text(f"{line}\n{line}")
+    assert custom.convert(asked, tmp_path, tmp_path / "out.jsonl") == 2
+    assert caplog.text.count("street.json: 1 of 2 words are blank or padding, and left out") == 1
+
+
 def test_statistics_by_hand(tmp_path: Path) -> None:
     other = {"image_id": "park", "ocr": [], "objects": [], "question": "what brand is it"}
     long = SECOND | {"question": "w " * 21, "answers": ["open exit"]}

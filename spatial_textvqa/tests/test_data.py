@@ -210,6 +210,32 @@ def test_an_epoch_shows_every_question_once_and_another_order_next_time() -> Non
     assert not torch.equal(orders[0], orders[2])
 
 
+def test_processes_share_an_epoch_in_equal_parts() -> None:
+    """Every question is in one process's part; 70 of three processes are filled up to 72 by the first of the order."""
+    data = TextVQAData(**SMALL)
+    data.setup()
+    whole = torch.cat([b["rows"] for b in Batches(data.train, 8, torch.Generator().manual_seed(0))])
+    parts = [Batches(data.train, 8, torch.Generator().manual_seed(0), rank, 3) for rank in range(3)]
+    rows = [[b["rows"] for b in part] for part in parts]
+    assert [len(part) for part in parts] == [len(each) for each in rows] == [3, 3, 3]
+    together = torch.stack([torch.cat(each) for each in rows], 1).flatten()
+    assert torch.equal(together, torch.cat([whole, whole[:2]]))
+    states = {bytes(part.generator.get_state().tolist()) for part in parts if part.generator}
+    assert len(states) == 1  # the order goes on alike in all of them
+
+
+def test_features_are_made_in_pieces_of_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = S.draw(S.Settings(two_tokens=True), 5, range(10))
+    whole = S.features(scenes, 5, 16, "object")
+    asked = []
+    normal = S.draws.normal
+    monkeypatch.setattr(S.draws, "normal", lambda *a: asked.append(len(a[1])) or normal(*a))
+    monkeypatch.setattr(S, "AT_ONCE", 4)
+    pieces = S.features(scenes, 5, 16, "object")
+    assert all((one == other).all() for one, other in zip(whole, pieces))
+    assert max(asked) == 4
+
+
 def test_parts_have_no_scene_in_common_and_follow_the_seed() -> None:
     torch.manual_seed(3)
     data = TextVQAData(**SMALL)

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from spatial_textvqa.evalai import CONTRACTIONS, normalise
+from spatial_textvqa.vocabulary import Vocabulary
 
 from spatial_textvqa import metrics
 
@@ -101,17 +102,57 @@ def test_grounding_looks_at_valid_tokens_and_counts_answers_in_the_image() -> No
     assert float(made.compute()) == 0.5
 
 
-def test_a_whole_answer_is_right_at_every_step_that_counts() -> None:
-    targets = torch.zeros(3, 2, 4)
-    targets[:, 0, 1] = 1
-    targets[:, 1, 2] = 1
-    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
-    found = metrics.whole_answer(torch.tensor([[1, 3], [1, 3], [1, 2]]), targets, mask)
-    assert found.tolist() == [False, True, False]
-    added_up = metrics.WholeAnswerAccuracy()
-    added_up.update(torch.tensor([[1, 3], [1, 3], [1, 2]]), targets, mask)
-    assert float(added_up.compute()) == 0.5  # the third has no answer: it is neither right nor wrong
+@pytest.mark.parametrize(
+    ("indices", "right"),
+    [
+        ((8, 9, 2), True),  # main st
+        ((8, 11, 2), True),  # the other st: whichever of the two was drawn to train on
+        ((10, 9, 2), False),  # exit st
+        ((8, 2, 9), False),  # main
+        ((8, 9, 0), False),  # main st <pad>: it does not end
+        ((8, 12, 2), False),  # a slot without a token
+        ((4, 2, 0), False),  # red: said by too few
+    ],
+)
+def test_a_whole_answer_is_right_word_for_word_by_whichever_token(indices: tuple[int, ...], right: bool) -> None:
+    vocabulary = Vocabulary.of(["red", "five", "six", "seven"])  # V = 8
+    tokens, answers = ["Main", "st", "exit", "St,"], ["main st"] * 9 + ["red"]
+    assert metrics.whole_answer(indices, tokens, answers, vocabulary) == right
+
+
+def test_an_answer_longer_than_the_steps_is_right_as_far_as_it_goes() -> None:
+    vocabulary = Vocabulary.of(["a", "b", "c"])
+    assert metrics.whole_answer([4, 5], [], ["a b c"] * 10, vocabulary)
+    assert not metrics.whole_answer([4, 2], [], ["a b c"] * 10, vocabulary)
+    assert not metrics.whole_answer([2, 2], [], ["?"] * 10, vocabulary)
+
+
+def test_whole_answers_leave_out_the_unanswered() -> None:
+    vocabulary, made = Vocabulary.of(["a"]), metrics.WholeAnswerAccuracy()
+    made.update(torch.tensor([[4, 2], [4, 2], [4, 2]]), [[], [], []], [["a"] * 10, ["b"] * 10, []], vocabulary)
+    assert float(made.compute()) == 0.5
+
+
+def test_kinds_have_shares_of_their_own() -> None:
+    found = torch.tensor([False, True, False])
     assert metrics.by_kind(found, torch.tensor([0, 0, 2]), ["on", "left", "right"]) == {"on": 0.5, "right": 0.0}
+
+
+def test_flips_count_changed_texts_and_both_right() -> None:
+    made = metrics.FlipConsistency()
+    made.update(["a", "b"], ["a", "c"], torch.tensor([True, True]), torch.tensor([False, True]))
+    made.update(["x", "y"], ["z", "y"], torch.tensor([False, False]), torch.tensor([True, False]))
+    assert {name: float(value) for name, value in made.compute().items()} == {
+        "accuracy": 0.5, "changed": 0.5, "both": 0.25,
+    }  # fmt: skip
+
+
+def test_mean_degree_is_added_up_over_graphs() -> None:
+    made = metrics.MeanDegree()
+    graphs = torch.tensor([[[12, 4], [8, 12]], [[12, 0], [0, 12]], [[12, 1], [2, 12]]], dtype=torch.uint8)
+    made.update(graphs[:2])
+    made.update(graphs[2:])
+    assert float(made.compute()) == pytest.approx(2 / 3)
 
 
 def test_uniform_attention_is_one_times_uniform() -> None:
@@ -121,3 +162,8 @@ def test_uniform_attention_is_one_times_uniform() -> None:
     assert metrics.reference_attention(attention, 1, 2, visible) == pytest.approx(1)
     attention[:, 1] = torch.tensor([0.0, 0.5, 0.5, 0.0, 0.0])
     assert metrics.reference_attention(attention, 1, 2, visible) == pytest.approx(2)
+    added_up = metrics.ReferenceAttention()
+    one = torch.tensor([1])
+    added_up.update(attention[None], one, torch.tensor([2]), visible[None])
+    added_up.update(attention[None], one, torch.tensor([0]), visible[None])
+    assert float(added_up.compute()) == pytest.approx(1)

@@ -97,7 +97,7 @@ def test_only_berts_own_weights_learn_slowly() -> None:
     module.net = torch.nn.Module()
     module.net.question = torch.nn.Module()
     module.net.question.bert, module.net.question.out = torch.nn.Linear(2, 3), torch.nn.Linear(3, 4)
-    module._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    module._trainer = SimpleNamespace(estimated_stepping_batches=10, precision="32-true")
     fast, slow = module.configure_optimizers()["optimizer"].param_groups
     assert [p.shape for p in slow["params"]] == [(3, 2), (3,)]
     assert [p.shape for p in fast["params"]] == [(4, 3), (4,)]

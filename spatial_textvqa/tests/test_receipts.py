@@ -1,7 +1,9 @@
 """Receipts in the layout of SROIE, made up here: lines to words, questions, parts, and what is wrong with a file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +136,22 @@ def test_questions_whose_answer_was_cut_are_told_from_the_others(tmp_path: Path)
 
 def said(data: TensorSet) -> list[bool]:
     return [bool(answer.any()) for answer in data.batch(torch.arange(len(data)))["targets"]]
+
+
+@pytest.mark.parametrize("most", [1, 5, 7, 11, 50])
+def test_a_part_has_as_many_questions_as_were_asked_for_spread_evenly(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(tmp_path / "sroie")
+    options: dict[str, Any] = {"max_objects": 0, "question_length": 8, "question": "words", "feature_width": 1}
+    whole = TextVQAData("receipts", str(tmp_path / "sroie"), test_samples=None, **options)
+    part = TextVQAData("receipts", str(tmp_path / "sroie"), test_samples=most, **options)
+    one = R.read(tmp_path / "sroie", "test")[0]
+    monkeypatch.setattr(R, "read", lambda *_: [replace(one, image_id=str(n), sample_id=str(n)) for n in range(11)])
+    for each in (whole, part):
+        each.setup()
+    assert len(whole.test) == 11
+    assert len(part.test) == min(most, 11)
 
 
 def test_the_readme_has_the_measured_ceiling() -> None:

@@ -145,6 +145,27 @@ def test_a_pickle_can_bring_no_code(tmp_path: Path) -> None:
     assert plain_pickle(pickle.dumps({"a": np.float32(2), "b": np.ones(2)}), "x")["a"] == 2
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_plain_pickles_of_every_protocol_are_read(protocol: int) -> None:
+    whole = {"features": np.arange(6, dtype=np.float32).reshape(2, 3), "image_h": np.int64(7), "tokens": ["a"]}
+    read = plain_pickle(pickle.dumps(whole, protocol), "x")
+    assert (read["features"] == whole["features"]).all()
+    assert read["features"].dtype == np.float32
+    assert (read["image_h"], read["tokens"]) == (7, ["a"])
+    listed = np.array([HEADER, {"tokens": np.array(["stop"])}], dtype=object)
+    assert plain_pickle(pickle.dumps(listed, protocol), "x")[1]["tokens"].tolist() == ["stop"]
+
+
+@pytest.mark.parametrize("call", [("_codecs", "encode", ("abc", "zip")), ("_codecs", "decode", (b"abc", "utf-8"))])
+def test_a_pickle_can_call_no_codec_but_latin1(call: tuple[str, str, tuple]) -> None:
+    class Coded:
+        def __reduce__(self) -> tuple:
+            return getattr(__import__(call[0]), call[1]), call[2]
+
+    with pytest.raises(UserError, match=r"no pickle|more than plain data"):
+        plain_pickle(pickle.dumps(Coded(), 2), "x")
+
+
 def test_files_that_are_no_imdb(tmp_path: Path) -> None:
     (tmp_path / "imdb").mkdir()
     with pytest.raises(UserError, match=r"has no \*train\*\.npy or \.json"):

@@ -20,7 +20,7 @@ from spatial_textvqa.experiment import data_fingerprint, run
 from spatial_textvqa.model import SAM4C, parameter_counts
 from spatial_textvqa.module import SpatialTextVQA, network_config
 
-from spatial_textvqa import checkpoint
+from spatial_textvqa import checkpoint, figures
 
 HERE = Path(__file__).resolve().parent.parent
 TIERS = ("quick", "cpu", "gpu", "paper")
@@ -69,6 +69,29 @@ def test_ours_and_the_baseline_differ_in_one_setting() -> None:
             assert ours["data"]["ocr_appearance"] == look
 
 
+def test_full_attention_is_tuned_alike_in_both_settings_to_both_sides_of_its_rate() -> None:
+    """Chosen among the same rates and numbers of scenes, the usual ones among them, with a rate above and one below."""
+    plan = load_plan(HERE, "cpu")
+    planned = {experiment.name: experiment for experiment in plan.experiments}
+    chosen = {selection.name: selection for selection in plan.selections}
+    for look, name in (("none", "full_tuned"), ("object", "full_tuned_object")):
+        among = [planned[each].config for each in chosen[name].among]
+        assert {(c["model"]["lr"], c["data"]["train_samples"]) for c in among} == {
+            (2e-3, 6000), (4e-3, 6000), (1e-3, 18000), (2e-3, 18000),
+        }  # fmt: skip
+        assert {(c["model"]["layers"], c["data"]["ocr_appearance"]) for c in among} == {("nnn", look)}
+        assert {tuple(planned[each].seeds) for each in chosen[name].among} == {(0, 1, 2)}
+        assert chosen[name].by == "val/spatial"
+
+
+def test_every_control_that_is_drawn_is_planned_and_the_other_way_round() -> None:
+    planned = load_plan(HERE, "cpu").experiments
+    without_appearance = {
+        e.name for e in planned if e.config["data"].get("ocr_appearance") == "none" and "sentences" not in e.name
+    }
+    assert set(figures.CONTROLS) == without_appearance
+
+
 def test_every_axis_of_the_ablation_is_planned() -> None:
     plan = {experiment.name: experiment.config for experiment in load_plan(HERE, "paper").experiments}
     base = plan["textvqa_c3"]
@@ -96,7 +119,7 @@ def test_one_batch_of_scenes(files: tuple[str, ...], tmp_path: Path) -> None:
 def test_one_batch_of_the_full_size_scenes_with_a_narrower_network(tmp_path: Path) -> None:
     few = {"train_samples": 8, "val_samples": 4, "test_samples": 4, "batch_size": 4, "feature_width": 32}
     narrow = {"dim": 48, "ffn": 48}
-    trainer = {"fast_dev_run": True, "accelerator": "cpu", "precision": "32-true"}
+    trainer = {"fast_dev_run": True, "accelerator": "cpu"}  # its precision stays bf16-mixed, with clipped gradients
     out = run(config("quick.yaml", "full_size.yaml", data=few, model=narrow, trainer=trainer), 0, tmp_path)
     assert 0 <= out["test/accuracy"] <= 1
 

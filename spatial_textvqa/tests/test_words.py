@@ -12,7 +12,7 @@ import pytest
 import torch
 from shared.errors import UserError
 from spatial_textvqa.data.encode import Words
-from spatial_textvqa.word_vectors import FastText, HashVectors, fnv, grams, read_header
+from spatial_textvqa.word_vectors import FastText, HashVectors, fnv, grams, parse_header, read_header
 from spatial_textvqa.wordpiece import WordPiece
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,6 +70,39 @@ def test_a_cache_replaces_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyP
         FastText(MODEL, cache)
     with pytest.raises(UserError, match="no cache to save"):
         FastText(MODEL).save()
+
+
+def test_a_cache_of_a_model_that_was_trained_on_is_stale(tmp_path: Path) -> None:
+    """Same words, same size, another matrix: the cache would give the vectors of before."""
+    model, cache = tmp_path / "model.bin", tmp_path / "words.npz"
+    model.write_bytes(MODEL.read_bytes())
+    first = FastText(model, cache)
+    first(["stop"])
+    first.save()
+    content = bytearray(MODEL.read_bytes())
+    content[-first.memory :] = bytes(first.memory)
+    model.write_bytes(content)
+    with pytest.raises(UserError, match="holds the vectors of another file"):
+        FastText(model, cache)
+
+
+def test_a_model_without_subwords_gives_unknown_words_zeros(tmp_path: Path) -> None:
+    data, model = MODEL.read_bytes(), tmp_path / "model.bin"
+    with MODEL.open("rb") as file:
+        header, _ = parse_header(file, MODEL)
+        start = file.tell()
+    numbers = list(struct.unpack_from("<12i", data, 8))
+    numbers[8] = 0  # buckets
+    words, after = 4 * header.words * header.dim, start + 4 * header.rows * header.dim
+    model.write_bytes(
+        data[:8] + struct.pack("<12i", *numbers) + data[56 : start - 16] + struct.pack("<2q", header.words, header.dim)
+        + data[start : start + words] + data[after:]
+    )  # fmt: skip
+    vectors = FastText(model)
+    known, unknown, both = vectors(["stop", "unheardof", "stop unheardof"])
+    assert known.any()
+    assert not unknown.any()
+    torch.testing.assert_close(both, known / 2)
 
 
 def test_the_words_of_a_data_set_are_looked_up_once(

@@ -12,6 +12,7 @@ missing. `features` is a file in the data file's folder, or below it, with `obje
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from spatial_textvqa.metrics import is_spatial
 from spatial_textvqa.ocr_files import checked_picture, read_picture, with_features
 from spatial_textvqa.picture import OnBadBox, Picture, Thing, Word, is_unicode, opened_image, parsed_json, read_text
 from spatial_textvqa.spatial_graph import mean_degree, pairs_that_differ, relations
+
+log = logging.getLogger(__name__)
 
 KEYS = {"question_id", "image_id", "question", "answers", "width", "height", "ocr", "objects", "features"}
 MOST_CHARACTERS = 1000  # of a question
@@ -83,9 +86,7 @@ def validate(path: Path, on_bad_box: OnBadBox = "error") -> Checked:
     for number, text in lines(path):
         try:
             question = _question(parsed_json(text, f"{path}, line {number}"), path, number, on_bad_box)
-            first = seen.setdefault(question.question_id, number)
-            if first != number:
-                raise UserError(f"{path}, line {number}: question_id {question.question_id!r} is that of line {first}")
+            _once(question.question_id, seen, number, path)
             known = (question.picture.words, question.picture.objects, question.picture.width, question.picture.height)
             first, before = images.setdefault(question.image_id, (number, known))
             if before != known:
@@ -98,6 +99,12 @@ def validate(path: Path, on_bad_box: OnBadBox = "error") -> Checked:
         else:
             questions.append(question)
     return Checked(questions, wrong)
+
+
+def _once(question_id: str, seen: dict[str, int], number: int, path: Path) -> None:
+    first = seen.setdefault(question_id, number)
+    if first != number:
+        raise UserError(f"{path}, line {number}: question_id {question_id!r} is that of line {first}")
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -224,12 +231,13 @@ def convert(
         images: folder with `<image_id>.png`, `.jpg` or `.jpeg`, for OCR files that do not say the size.
 
     Returns:
-        How many questions it wrote.
+        How many questions it wrote; what was left out of an OCR file is logged once.
 
     Raises:
-        UserError: a line, an OCR file or an image that is wrong or missing.
+        UserError: a line, an OCR file or an image that is wrong or missing; nothing is written then.
     """
     pictures: dict[str, Picture] = {}
+    seen: dict[str, int] = {}
     written = []
     for number, text in lines(questions):
         where = f"{questions}, line {number}"
@@ -241,17 +249,22 @@ def convert(
         image = _identifier(row, "image_id", where)
         if image not in pictures:
             pictures[image] = _converted(image, where, ocr, objects, images, on_bad_box)
+            for note in pictures[image].notes:
+                log.warning("%s", note)
         picture = pictures[image]
-        written.append({
+        made = {
             "question_id": _identifier({"question_id": str(number)} | row, "question_id", where),
             "image_id": image,
-            "question": checked_question(row.get("question"), where),
+            "question": row.get("question"),
             "answers": row.get("answers", []),
             "width": picture.width,
             "height": picture.height,
             "ocr": [{"text": word.text, "box": word.box} for word in picture.words],
             "objects": [{"box": thing.box, "label": thing.label} for thing in picture.objects],
-        })  # fmt: skip
+        }
+        made["question"] = _question(made, questions, number, on_bad_box).question
+        _once(made["question_id"], seen, number, questions)
+        written.append(made)
     partial = out.with_name(f"{out.name}.part")
     partial.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in written), encoding="utf-8")
     partial.replace(out)

@@ -14,16 +14,17 @@ from spatial_textvqa.data.module import TextVQAData
 from spatial_textvqa.data.scenes import SPATIAL
 from spatial_textvqa.data.tensors import Batches, TensorSet
 from spatial_textvqa.metrics import (
+    FlipConsistency,
     GroundingAccuracy,
+    MeanDegree,
+    ReferenceAttention,
     anls,
     by_kind,
-    reference_attention,
     stvqa_accuracy,
     textvqa_accuracy,
     whole_answer,
 )
 from spatial_textvqa.model import SAM4C
-from spatial_textvqa.spatial_graph import mean_degree
 from spatial_textvqa.vocabulary import Vocabulary
 
 ATTENDED = 256  # samples whose attention is looked at
@@ -38,7 +39,7 @@ class Answered:
     pointer: Float[Tensor, "n token"]
 
 
-def answer(model: SAM4C, data: TensorSet, size: int = 500, beam: int = 1) -> Answered:
+def answer(model: SAM4C, vocabulary: Vocabulary, data: TensorSet, size: int = 500, beam: int = 1) -> Answered:
     """Every question of a set, in eval mode."""
     was_training = model.training
     model.eval()
@@ -48,9 +49,10 @@ def answer(model: SAM4C, data: TensorSet, size: int = 500, beam: int = 1) -> Ans
         for batch in Batches(data, size):
             on_device = {k: t.to(device) if isinstance(t, Tensor) else t for k, t in batch.items()}
             decoded = model.decode(on_device, beam=beam)
-            indices = decoded.indices.cpu()
-            right = whole_answer(indices, batch["targets"], batch["loss_mask"])
-            parts.append((indices, right, decoded.scores[:, 0, v:].float().cpu()))
+            indices, rows = decoded.indices.cpu(), batch["rows"].tolist()
+            each = zip(indices.tolist(), rows)
+            right = [whole_answer(said, data.tokens[row], data.answers[row], vocabulary) for said, row in each]
+            parts.append((indices, torch.tensor(right), decoded.scores[:, 0, v:].float().cpu()))
     model.train(was_training)
     return Answered(*(torch.cat(each) for each in zip(*parts)))
 
@@ -73,7 +75,7 @@ def mean(values: Sequence[float] | Tensor) -> float:
 
 def measure(model: SAM4C, vocabulary: Vocabulary, data: TensorSet, beam: int = 1) -> dict[str, float]:
     """Accuracies of a set: whole answers (all, spatial kinds, each kind), the challenges', and grounding."""
-    found = answer(model, data, beam=beam)
+    found = answer(model, vocabulary, data, beam=beam)
     texts = said(vocabulary, found.indices, data.tokens)
     out = {"accuracy": mean(found.right.double())}
     spatial = spatial_rows(data)
@@ -97,59 +99,63 @@ def answerable(data: TensorSet) -> float:
     return mean((data.table.mask[ways] > 0).any(1).double())
 
 
-def attended(model: SAM4C, data: TensorSet) -> float:
-    """Mean attention, in the last layer, from the answer's OCR token to the reference object, relative to uniform.
+def looking_layer(layers: str) -> int:
+    """The last spatial layer, whose attention is looked at; the last one of a network that has none."""
+    return layers.rfind("s") if "s" in layers else len(layers) - 1
 
-    Over the first questions that have both; nan where there are none.
+
+def attended(model: SAM4C, data: TensorSet) -> float:
+    """Mean attention, in the `looking_layer`, from the answered OCR token to the reference object, relative to uniform.
+
+    Answered is the token that the pointer holds for the best at the first step, right or not, as in
+    `GroundingAccuracy`. Over the first questions of a relation; nan where there are none.
     """
-    rows = torch.nonzero((data.reference >= 0) & data.wanted.any(1) & spatial_rows(data))[:ATTENDED, 0]
+    rows = torch.nonzero((data.reference >= 0) & spatial_rows(data))[:ATTENDED, 0]
     if not len(rows):
         return float("nan")
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     batch = {k: t.to(device) if isinstance(t, Tensor) else t for k, t in data.batch(rows).items()}
     with torch.no_grad():
-        last = model.attention_maps(batch)[-1].float().cpu()
+        maps = model.attention_maps(batch)[looking_layer(model.transformer.kinds)].float().cpu()
+        pointed = model.decode(batch).scores[:, 0, model.config.vocab_size :].argmax(1).cpu()
     model.train(was_training)
     words, objects = batch["question_mask"].shape[1], batch["obj_mask"].shape[1]
     visible = torch.cat([batch["question_mask"], batch["obj_mask"], batch["ocr_mask"]], 1).cpu()
-    token = words + objects + data.wanted[rows].int().argmax(1)
-    reference = words + data.reference[rows]
-    size = visible.shape[1]
-    each = [
-        reference_attention(last[b, :, :, :size], int(token[b]), int(reference[b]), visible[b])
-        for b in range(len(rows))
-    ]
-    return mean(each)
+    found = ReferenceAttention()
+    found.update(maps[..., : visible.shape[1]], words + objects + pointed, words + data.reference[rows], visible)
+    return float(found.compute())
 
 
 def sparsity(data: TensorSet, most: int = 500) -> float:
     """Mean degree of the graphs: edges of an entity to others."""
-    return mean([mean_degree(graph) for graph in data.images["relations"][:most]])
+    found = MeanDegree()
+    found.update(data.images["relations"][:most])
+    return float(found.compute())
 
 
 def flips(model: SAM4C, data: TextVQAData) -> dict[str, float]:
-    """`flipped/changed`: in how many scenes the answer changes when the spatial word is turned round, right or wrong;
-    `flipped/both`: in how many both answers are right.
-    """
+    """`FlipConsistency` of the test scenes whose question has an answer turned round, too; none where none has."""
     drawn = data.drawn("test", len(data.test))  # type: ignore[arg-type]
     asked = torch.from_numpy(drawn.flipped_target >= 0)
     if not asked.any():
         return {}
     assert isinstance(data.test, TensorSet)
-    first, second = answer(model, data.test), answer(model, data.encoded(drawn.flipped(), "test"))
-    changed = (first.indices[asked] != second.indices).any(1)
-    return {
-        "flipped/changed": mean(changed.double()),
-        "flipped/both": mean((first.right[asked] & second.right).double()),
-    }
+    turned = data.encoded(drawn.flipped(), "test")
+    first, second = (answer(model, data.vocabulary, each) for each in (data.test, turned))
+    before, after = (
+        said(data.vocabulary, indices, turned.tokens) for indices in (first.indices[asked], second.indices)
+    )
+    found = FlipConsistency()
+    found.update(before, after, first.right[asked], second.right)
+    return {f"flipped/{name}": float(value) for name, value in found.compute().items()}
 
 
 def picture(model: SAM4C, data: TextVQAData, edges: int = 10) -> dict[str, list[float]]:
-    """The first test scene with a question of a relation: boxes, looks, and the last layer's strongest edges.
+    """The first test scene with a question of a relation: boxes, looks, and the strongest edges of the `looking_layer`.
 
     An edge is [query, key, relation, attention]: entities by number (objects, then OCR tokens), attention as the
-    largest over heads; from the answer's token and from the reference object. Numbers only, for `figures`.
+    largest over heads; from the right answer's token and from the reference object. Numbers only, for `figures`.
     """
     assert isinstance(data.test, TensorSet)
     rows = torch.nonzero((data.test.reference >= 0) & spatial_rows(data.test))[:1, 0]
@@ -161,7 +167,7 @@ def picture(model: SAM4C, data: TextVQAData, edges: int = 10) -> dict[str, list[
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        maps = model.attention_maps(batch)[-1][0].float().cpu()
+        maps = model.attention_maps(batch)[looking_layer(model.transformer.kinds)][0].float().cpu()
         found = model.decode(batch).indices[0].tolist()
     model.train(was_training)
     words, objects, tokens = (batch[n].shape[1] for n in ("question_mask", "obj_mask", "ocr_mask"))

@@ -22,7 +22,7 @@ STYLE: dict[str, dict[str, Any]] = {
 NAMES = {"c3": "spatial, c = 3", "full": "full attention"}
 CONTROLS = (
     "c3_none", "c1_none", "c5_none", "c9_none", "no_boxes_none", "full_bias_none", "random_none", "full_none",
-    "full_lr5e-4", "full_lr1e-3", "full_long_lr1e-3",
+    "full_lr4e-3", "full_long_lr1e-3", "full_long",
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def _controls(found: dict[str, ExperimentResult], folder: Path) -> Figure:
 
 
 def _looked(experiment: ExperimentResult, name: str, folder: Path) -> Figure:
-    """One scene with the strongest edges of the last layer."""
+    """One scene with the strongest edges of the last spatial layer (of full attention: the last)."""
     curves = experiment.runs[0].curves
     boxes, tokens = (_rows(curves[f"picture/{what}"], 4) for what in ("boxes", "token_boxes"))
     looks, edges = _rows(curves["picture/look"], 2), _rows(curves["picture/edges"], 4)
@@ -144,8 +144,9 @@ def _looked(experiment: ExperimentResult, name: str, folder: Path) -> Figure:
     answer = words[said] if 0 <= said < len(words) else "a fixed word"
     axes.set_title(f"{question}?  {answer}", loc="left", fontsize=8)
     caption = (
-        f"{experiment.title}: the strongest attention of the last layer, largest over heads, from the answer's token "
-        "and the reference (red box) to what they look at; the first spatial question of the test scenes, right or not."
+        f"{experiment.title}: the strongest attention of the last layer, largest over heads, from the right answer's "
+        "token and the reference (red box) to what they look at; the first spatial question of the test scenes, right "
+        "or not."
     )
     return finish(figure, folder, f"attention_{name}.svg", caption, f"A scene with attention edges, {experiment.title}")
 

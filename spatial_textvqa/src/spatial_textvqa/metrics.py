@@ -10,13 +10,15 @@ import re
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torchmetrics import Metric
 
 from spatial_textvqa.answers import clean, soft_scores
 from spatial_textvqa.evalai import normalise
+from spatial_textvqa.spatial_graph import mean_degree
+from spatial_textvqa.vocabulary import Vocabulary
 
 FLIPS = {"north": "south", "east": "west", "up": "down", "right": "left"}
 FLIPS |= {"bottom": "top", "under": "over", "below": "above"}
@@ -42,6 +44,31 @@ def anls(prediction: str, answers: Sequence[str]) -> float:
     said = prediction.lower().strip()
     best = max((Levenshtein.normalized_similarity(said, a.lower().strip()) for a in answers), default=0.0)
     return best if best >= ANLS_THRESHOLD else 0.0
+
+
+def whole_answer(
+    indices: Sequence[int], ocr_tokens: Sequence[str], answers: Sequence[str], vocabulary: Vocabulary
+) -> bool:
+    """Whether decoded indices say, up to `</s>`, a whole answer whose soft score is at least a half.
+
+    Words are compared, not indices: every token and fixed word that spells the word is right, at any step. An answer
+    of more words than steps has to be right as far as the steps go.
+
+    Args:
+        indices: (S,) decoded.
+        ocr_tokens: of the image.
+        answers: usually ten.
+    """
+    words: list[str] = []
+    for index in indices:
+        token = index - len(vocabulary)
+        if index == vocabulary.end:
+            break
+        if token >= len(ocr_tokens):  # a slot without a token
+            return False
+        words.append(clean(ocr_tokens[token]) if token >= 0 else vocabulary.words[index])
+    scores = soft_scores([clean(answer) for answer in answers])
+    return bool(words) and any(s >= 0.5 and words == answer.split()[: len(indices)] for answer, s in scores.items())
 
 
 def is_spatial(question: str) -> bool:
@@ -153,28 +180,71 @@ class GroundingAccuracy(_Mean):
 
 
 class WholeAnswerAccuracy(_Mean):
-    """Share of samples decoded right to the last index, `</s>` included: each step's index is one of the right ones.
-
-    A sample without answers, of which no step counts, is left out.
-    """
+    """Mean of `whole_answer` over samples that have answers."""
 
     def update(
         self,
         indices: Int64[Tensor, "batch step"],
-        targets: Float[Tensor, "batch step index"],
-        mask: Float[Tensor, "batch step"],
+        ocr_tokens: Sequence[Sequence[str]],
+        answers: Sequence[Sequence[str]],
+        vocabulary: Vocabulary,
     ) -> None:
-        self.add(whole_answer(indices, targets, mask)[(mask > 0).any(1)].double().tolist())
+        each = zip(indices.tolist(), ocr_tokens, answers, strict=True)
+        self.add([float(whole_answer(row, t, a, vocabulary)) for row, t, a in each if a])
 
 
-def whole_answer(
-    indices: Int64[Tensor, "batch step"],
-    targets: Float[Tensor, "batch step index"],
-    mask: Float[Tensor, "batch step"],
-) -> Bool[Tensor, " batch"]:
-    """Whether every step that counts has an index whose target is at least a half; False where no step counts."""
-    good = targets.gather(2, indices[..., None])[..., 0] >= 0.5
-    return (good | (mask == 0)).all(1) & (mask > 0).any(1)
+class FlipConsistency(Metric):
+    """Questions whose spatial word is turned round (section 9): the share that is then answered right (`accuracy`),
+    whose answer changes, right or wrong (`changed`), and where both answers are right (`both`).
+    """
+
+    full_state_update = False
+    accuracy: Tensor
+    changed: Tensor
+    both: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("accuracy", "changed", "both", "count"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        before: Sequence[str],
+        after: Sequence[str],
+        right_before: Bool[Tensor, " batch"],
+        right_after: Bool[Tensor, " batch"],
+    ) -> None:
+        """Answers to the questions as they are and turned round, as texts, and whether they are right."""
+        self.accuracy += int(right_after.sum())
+        self.changed += sum(one != other for one, other in zip(before, after, strict=True))
+        self.both += int((right_before & right_after).sum())
+        self.count += len(before)
+
+    def compute(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name).double() / self.count for name in ("accuracy", "changed", "both")}
+
+
+class ReferenceAttention(_Mean):
+    """Mean of `reference_attention` over samples."""
+
+    def update(
+        self,
+        attention: Float[Tensor, "batch head query key"],
+        token: Int64[Tensor, " batch"],
+        reference: Int64[Tensor, " batch"],
+        visible: Bool[Tensor, "batch key"],
+    ) -> None:
+        each = zip(attention, token.tolist(), reference.tolist(), visible, strict=True)
+        self.add([reference_attention(*of_one) for of_one in each])
+
+
+class MeanDegree(_Mean):
+    """Sparsity of graphs: the mean over images of `mean_degree`, edges of an entity to others."""
+
+    def update(self, relations: UInt8[Tensor, "batch n n"]) -> None:
+        self.add([mean_degree(graph) for graph in relations])
 
 
 def by_kind(right: Bool[Tensor, " n"], kinds: Int[Tensor, " n"], names: Sequence[str]) -> dict[str, float]:

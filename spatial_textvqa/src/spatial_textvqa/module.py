@@ -40,7 +40,7 @@ class SpatialTextVQA(L.LightningModule):
 
     Args:
         dim, heads, ffn, layers, context, text_layers, dropout, masked_quadrants, relation_bias, attention, top_k, init:
-            see `SAM4CConfig`.
+            see `SAM4CConfig`. `context` is c, or a list with a c for each spatial layer.
         text_weights: local file of BERT's weights for the text encoder.
         lr, eps: of Adam; text_lr: factor of the text encoder's rate when it has BERT's weights.
         warmup, warmup_from, drops, drop_by: see `schedule.factor`.
@@ -134,7 +134,9 @@ class SpatialTextVQA(L.LightningModule):
             {"params": [p for p in self.net.parameters() if id(p) not in slow], "lr": self.lr},
             {"params": [p for p in self.net.parameters() if id(p) in slow], "lr": self.lr * self.text_lr},
         ]
-        optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=self.lr, eps=self.eps, fused=True)
+        # Lightning refuses to clip gradients of a fused optimiser in mixed precision.
+        fused = self.trainer.precision == "32-true"
+        optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=self.lr, eps=self.eps, fused=fused)
         iterations = int(self.trainer.estimated_stepping_batches)
         rate = factor(iterations, self.warmup, self.warmup_from, self.drops, self.drop_by)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
@@ -168,16 +170,16 @@ class SpatialTextVQA(L.LightningModule):
 
     def _look(self, batch: dict[str, Any], data: Any) -> list[str]:
         indices = self.net.decode(batch, beam=self.beam).indices
-        told = (indices, batch["targets"], batch["loss_mask"])
-        self.looks["accuracy"].update(*told)  # type: ignore[operator]
         if "samples" in batch:
             tokens = [sample.ocr_tokens for sample in batch["samples"]]
             answers = [sample.answers for sample in batch["samples"]]
         else:
             rows = batch["rows"].tolist()
             tokens, answers = [data.tokens[row] for row in rows], [data.answers[row] for row in rows]
-            among = spatial_rows(data)[rows].to(indices.device)
-            self.looks["spatial"].update(*(each[among] for each in told))  # type: ignore[operator]
+            among = torch.nonzero(spatial_rows(data)[rows])[:, 0].tolist()
+            spatial = (indices[among], [tokens[n] for n in among], [answers[n] for n in among])
+            self.looks["spatial"].update(*spatial, self.data.vocabulary)  # type: ignore[operator]
+        self.looks["accuracy"].update(indices, tokens, answers, self.data.vocabulary)  # type: ignore[operator]
         texts = said(self.data.vocabulary, indices, tokens)
         for metric in self.challenge.values():
             metric.update(texts, answers)  # type: ignore[operator]

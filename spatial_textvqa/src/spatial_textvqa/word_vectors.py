@@ -116,7 +116,8 @@ class FastText(Vectors):
         self.path, self.cache = Path(path), None if cache is None else Path(cache)
         self.header, digest = read_header(self.path)
         super().__init__(self.header.dim)
-        self.source = f"{digest}-{self.path.stat().st_size}"
+        about = self.path.stat()  # header and dictionary stay the same when a model is trained on
+        self.source = f"{digest}-{about.st_size}-{about.st_mtime_ns}"
         self.model: Any = None
         if self.cache is not None and self.cache.exists():
             self.known |= self.cached(self.cache)
@@ -133,12 +134,16 @@ class FastText(Vectors):
         except Exception as error:  # a damaged archive fails in many ways
             raise UserError(f"{path} is no cache of word vectors ({type(error).__name__}): delete it") from None
         if source != self.source or vectors.shape[1:] != (self.dim,):
-            raise UserError(f"{path} holds the vectors of another file than {self.path}: delete it, or name another")
+            raise UserError(
+                f"{path} holds the vectors of another file than {self.path} is now: delete it, or name another"
+            )
         return dict(zip(words.tolist(), vectors))
 
     def of(self, word: str) -> NDArray[np.float32]:
         if self.model is None:
             self.model = self.load()
+        if word not in self.model.key_to_index and not self.model.bucket:  # a model without subwords
+            return np.zeros(self.dim, np.float32)
         return np.asarray(self.model.get_vector(word), np.float32)
 
     def load(self) -> Any:

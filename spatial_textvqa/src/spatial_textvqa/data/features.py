@@ -19,18 +19,30 @@ from shared.data.root import DamagedData, MissingData
 from shared.errors import UserError
 
 KEYS = ("features", "boxes", "image_h", "image_w")
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Bytes as Python 3 writes them in protocols below 3; the codec is that one only."""
+    if encoding != "latin1":
+        raise _NotPlain(f"text in {encoding!r} is neither an array nor a plain value")
+    return text.encode("latin1")
+
+
+class _NotPlain(Exception):
+    pass
+
+
 _PLAIN = {
+    ("_codecs", "encode"): _latin1,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     ("numpy.core.multiarray", "scalar"): np._core.multiarray.scalar,  # type: ignore[attr-defined]
     ("numpy._core.multiarray", "scalar"): np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    ("numpy.core.numeric", "_frombuffer"): np._core.numeric._frombuffer,  # type: ignore[attr-defined]
+    ("numpy._core.numeric", "_frombuffer"): np._core.numeric._frombuffer,  # type: ignore[attr-defined]
 }
-
-
-class _NotPlain(Exception):
-    pass
 
 
 class _PlainUnpickler(pickle.Unpickler):

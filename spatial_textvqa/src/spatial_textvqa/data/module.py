@@ -190,8 +190,8 @@ class TextVQAData(L.LightningDataModule):
 
             read = receipts.read(self.folder("sroie"), part, self.encoding.max_ocr)
             # A part of them, evenly: the first ones would be of few receipts.
-            every = max(1, -(-len(read) // most)) if most else 1
-            return encoded(read[::every], self.encoder)
+            count = min(most or len(read), len(read))
+            return encoded([read[n * len(read) // count] for n in range(count)], self.encoder)
         from spatial_textvqa.data.textvqa import QuestionsOnDisk
 
         names = self.dataset.split("+") if part == "train" else self.dataset.split("+")[:1]
@@ -218,7 +218,8 @@ class TextVQAData(L.LightningDataModule):
         self.order = torch.Generator().manual_seed(torch.initial_seed() * 1_000_003 % 2**63)
         if self.order_state is not None:
             self.order.set_state(self.order_state)
-        return Batches(self.train, self.batch_size, self.order)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return Batches(self.train, self.batch_size, self.order, rank, world)
 
     def val_dataloader(self) -> Any:
         return self._evaluated(self.val)
@@ -227,6 +228,7 @@ class TextVQAData(L.LightningDataModule):
         return self._evaluated(self.test)
 
     def _evaluated(self, data: TensorSet | Dataset) -> Any:
+        # Sets in memory are small: every process looks at all of them, and a look's numbers do not hang on how many.
         return Batches(data, EVALUATED_AT_ONCE) if isinstance(data, TensorSet) else self._loader(data)
 
     def state_dict(self) -> dict[str, Any]:

@@ -50,6 +50,7 @@ CONTENT = ("on", *RELATIONS, "top", "bottom", "furthest", "there", "many", "colo
 NEAR, MARGIN = 0.7, 0.05  # farthest neighbour; how much nearer than the second, or further out
 TWO_TOKENS = 0.2  # share of scenes with texts of two tokens, where there are any
 ATTEMPTS = 1000
+AT_ONCE = 500  # scenes whose features are made at once: what is between takes little memory beside the features
 # Streams of random numbers; attempt a of a layout is stream _LAYOUT + a.
 _QUESTION, _TEXT, _SECOND_TEXT, _OBJECT_NOISE, _OCR_NOISE, _LAYOUT = 1, 2, 3, 4, 5, 16
 
@@ -387,17 +388,24 @@ def features(
         raise UserError(f"ocr_appearance is {ocr_appearance!r}: choose none or object")
     rows = draws.normal(0, np.zeros(1, dtype=np.int64), 0, (len(COLOURS) + len(SHAPES)) * width)  # for every seed
     rows = rows.reshape(-1, width)
-    own = rows[scenes.colour] + rows[len(COLOURS) + scenes.shape]
     n, k, t = len(scenes), scenes.settings.objects, scenes.word.shape[1]
+    objects = np.empty((n, k, width), dtype=np.float32)
+    tokens = np.empty((n, t, width), dtype=np.float32) if ocr_appearance == "object" else None
+    for first in range(0, n, AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        index, word = scenes.index[some], scenes.word[some]
+        own = rows[scenes.colour[some]] + rows[len(COLOURS) + scenes.shape[some]]
 
-    def noise(stream: int, count: int) -> Float32[np.ndarray, "n count width"]:
-        return np.float32(sigma) * draws.normal(seed, scenes.index, stream, count * width).reshape(n, count, width)
+        def noise(
+            stream: int, count: int, index: Int64[np.ndarray, " m"] = index
+        ) -> Float32[np.ndarray, "m count width"]:
+            return np.float32(sigma) * draws.normal(seed, index, stream, count * width).reshape(-1, count, width)
 
-    objects = own + noise(_OBJECT_NOISE, k)
-    if ocr_appearance == "none":
-        return objects, None
-    carried = np.take_along_axis(own, np.maximum(scenes.carrier, 0)[..., None], 1) + noise(_OCR_NOISE, t)
-    return objects, np.where((scenes.word >= 0)[..., None], carried, np.float32(0))
+        objects[some] = own + noise(_OBJECT_NOISE, k)
+        if tokens is not None:
+            carried = np.take_along_axis(own, np.maximum(scenes.carrier[some], 0)[..., None], 1) + noise(_OCR_NOISE, t)
+            tokens[some] = np.where((word >= 0)[..., None], carried, np.float32(0))
+    return objects, tokens
 
 
 def question_words(content: bool = False) -> tuple[str, ...]:

@@ -120,18 +120,33 @@ class TensorSet:
 
 
 class Batches:
-    """Minibatches of a `TensorSet`; with a generator in random order, without one as they lie."""
+    """Minibatches of a `TensorSet`; with a generator in random order, without one as they lie.
 
-    def __init__(self, data: TensorSet, size: int, generator: torch.Generator | None = None) -> None:
-        self.data, self.size, self.generator = data, size, generator
+    Of several processes, whose generators have one state, each takes every `world`-th question of one order from its
+    `rank` on. All have as many: the last turn of the processes is filled up by the first questions of the order.
+
+    Args:
+        size: questions of a batch of this process.
+    """
+
+    def __init__(
+        self, data: TensorSet, size: int, generator: torch.Generator | None = None, rank: int = 0, world: int = 1
+    ) -> None:
+        self.data, self.size, self.generator, self.rank, self.world = data, size, generator, rank, world
+
+    @property
+    def own(self) -> int:
+        """Questions of this process."""
+        return -(-len(self.data) // self.world)
 
     def __len__(self) -> int:
-        return -(-len(self.data) // self.size)
+        return -(-self.own // self.size)
 
     def __iter__(self) -> Iterator[Batch]:
         n = len(self.data)
         order = torch.arange(n) if self.generator is None else torch.randperm(n, generator=self.generator)
-        for rows in order.split(self.size):
+        of_all = order.repeat(-(-self.own * self.world // n))[: self.own * self.world] if n else order
+        for rows in of_all[self.rank :: self.world].split(self.size):
             yield self.data.batch(rows, self.generator)
 
 
