@@ -123,6 +123,11 @@ def seeds() -> dict[str, list[bytes]]:
         "trigger_time": "2017-08-17T12:41:06Z", "ra": 176.8, "dec": -39.8, "ra_dec_error": 11.6, "far": 1e-6,
         "containment_probability": 0.68,
     }  # fmt: skip
+    guano = {
+        "$schema": "https://gcn.nasa.gov/schema/v6.1.0/gcn/notices/swift/bat/guano.schema.json", "mission": "SWIFT",
+        "instrument": "BAT-GUANO", "id": ["1"], "alert_datetime": "2017-08-17T12:41:20Z", "alert_type": "initial",
+        "trigger_time": "2017-08-17T12:41:06Z", "far": 1e-5,
+    }  # fmt: skip
     neutrinos = {
         "type": "IceCube LVK Alert Nu Track Search", "ref_ID": "S170817a", "alert_datetime": "2017-08-17T12:50:00Z",
         "trigger_time": "2017-08-17T12:41:04Z", "id": "1",
@@ -154,7 +159,12 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "voevent": voevents,
         "vtp": [vtp.frame(voevents[0]), vtp.frame(vtp.transport("iamalive", "ivo://a/b"))],
-        "external": [json.dumps(burst).encode(), json.dumps(neutrinos).encode(), voevents[0]],
+        "external": [
+            json.dumps(burst).encode(),
+            json.dumps(neutrinos).encode(),
+            voevents[0],
+            json.dumps(guano).encode(),
+        ],
         "notice": [notice_of(located, CREATED).to_json()],
         "unified": [unified_of(located, CREATED).to_json()],
         "survey": [*small, json.dumps(packet).encode()],

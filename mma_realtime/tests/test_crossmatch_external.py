@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.util
 import itertools
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,13 @@ from hypothesis import strategies as st
 from mma_realtime.crossmatch.external import ExternalEvent, Externals, read_notice, spot
 from mma_realtime.crossmatch.joint import overlap, ranges
 from mma_realtime.errors import CrossMatchError
+
+spec = importlib.util.spec_from_file_location("external_inputs", Path(__file__).with_name("external_inputs.py"))
+assert spec is not None
+assert spec.loader is not None
+inputs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(inputs)
+voevent = inputs.voevent
 
 GW170817 = 1187008882.43
 GBM: dict[str, Any] = {
@@ -32,29 +41,6 @@ ICECUBE: dict[str, Any] = {
          "localization": {"ra": 13.8, "dec": 18.7, "ra_dec_error": 0.7}},
     ],
 }  # fmt: skip
-
-
-VOEVENT = """<?xml version="1.0" encoding="UTF-8"?>
-<voe:VOEvent xmlns:voe="http://www.ivoa.net/xml/VOEvent/v2.0" version="2.0" role="{role}" ivorn="{ivorn}">
-  <Who><AuthorIVORN>ivo://nasa.gsfc.tan/gcn</AuthorIVORN><Date>2017-08-17T12:41:20</Date></Who>
-  <What>{params}</What>
-  <WhereWhen><ObsDataLocation><ObservatoryLocation id="GEOLUN"/><ObservationLocation>
-    <AstroCoordSystem id="UTC-FK5-GEO"/>
-    <AstroCoords coord_system_id="UTC-FK5-GEO">
-      <Time unit="s"><TimeInstant><ISOTime>2017-08-17T12:41:06.47</ISOTime></TimeInstant></Time>
-      <Position2D unit="deg"><Name1>RA</Name1><Name2>Dec</Name2>
-        <Value2><C1>176.8</C1><C2>-39.8</C2></Value2><Error2Radius>{radius}</Error2Radius></Position2D>
-    </AstroCoords></ObservationLocation></ObsDataLocation></WhereWhen>
-  {citations}
-</voe:VOEvent>"""
-
-
-def voevent(
-    ivorn: str = "ivo://nasa.gsfc.gcn/Fermi#GBM_524666471_1", role: str = "test", params: str = "",
-    radius: float = 11.6, cite: str = "", cited: str = "ivo://nasa.gsfc.gcn/Fermi#GBM_524666471_0",
-) -> bytes:  # fmt: skip
-    citations = f'<Citations><EventIVORN cite="{cite}">{cited}</EventIVORN></Citations>' if cite else ""
-    return VOEVENT.format(ivorn=ivorn, role=role, params=params, radius=radius, citations=citations).encode()
 
 
 def test_a_burst_as_a_voevent() -> None:
@@ -103,6 +89,8 @@ def test_a_neutrino_as_a_voevent_has_the_rate_whose_unit_it_says() -> None:
         (voevent(radius=200.0), "ra_dec_error"),
         (voevent(params='<Param name="FAR" value="often" unit="Hz"/>'), "FAR"),
         (voevent(params='<Param name="FAR" value="0" unit="Hz"/>'), "FAR"),
+        (voevent(params=f'<Param name="TrigID" value="{"7" * 1001}"/>'), "TrigID"),
+        (voevent(ivorn="ivo://nasa.gsfc.gcn/Fermi#" + "1" * 1000), "ivorn"),
         (voevent().replace(b"2017-08-17T12:41:06.47", b"2017-08-17T25:41:06"), "schema|ISOTime"),
     ],
 )
@@ -132,6 +120,37 @@ def test_swift_says_a_rate_and_a_place_without_error() -> None:
     assert (event.id, event.far, event.sigma, event.kind) == ("Swift 7", 1e-4, 0.0, "GRB")
 
 
+GUANO: dict[str, Any] = {
+    "$schema": "https://gcn.nasa.gov/schema/v6.1.0/gcn/notices/swift/bat/guano.schema.json", "mission": "SWIFT",
+    "instrument": "BAT-GUANO", "messenger": "EM", "record_number": 1, "alert_datetime": "2017-08-17T20:01:13Z",
+    "alert_tense": "test", "alert_type": "initial", "trigger_time": "2017-08-17T12:41:06Z", "id": ["524666471"],
+    "systematic_included": True, "rate_snr": 8.1, "rate_duration": 0.256, "rate_energy_range": [15, 350],
+    "classification": {"GRB": 1}, "far": 2e-5, "follow_up_event": "S170817a", "follow_up_type": "GW",
+}  # fmt: skip
+
+
+def test_searches_below_threshold_are_known_by_their_names() -> None:
+    """Swift's GUANO has no key that says so, and its notices write the mission in capitals."""
+    event = read(GUANO)
+    assert (event.mission, event.kind, event.subthreshold, event.far) == ("Swift", "GRB", True, 2e-5)
+    assert event.id == "Swift 524666471"
+    assert read(GUANO, instrument="BAT").subthreshold
+    assert read(GUANO, **{"$schema": None}).subthreshold
+    assert not read(GUANO, **{"$schema": None}, instrument="BAT").subthreshold
+    fermi = "https://gcn.nasa.gov/schema/v6.1.0/gcn/notices/fermi/gbm/subthreshold.schema.json"
+    assert read(GBM, **{"$schema": fermi}, far=1e-5).subthreshold
+    assert not read(GBM).subthreshold
+    ivorn = "ivo://nasa.gsfc.gcn/Fermi#GBM_SubThresh_2017-08-17T12:41:06.47_524666471_0-701"
+    (event,) = read_notice(voevent(ivorn, params='<Param name="FAR" value="3e-5" unit="Hz"/>'))
+    assert (event.subthreshold, event.far) == (True, pytest.approx(3e-5))
+    assert not read_notice(voevent())[0].subthreshold
+
+
+@pytest.mark.parametrize("mission", ["SWIFT", "swift", "Swift "])
+def test_a_mission_is_the_same_in_capitals(mission: str) -> None:
+    assert read(GUANO, mission=mission).id == read(GUANO).id
+
+
 def test_a_follow_up_of_icecube_tells_several_neutrinos() -> None:
     first, second = read_notice(json.dumps(ICECUBE).encode())
     assert (first.mission, first.kind, first.superevent) == ("IceCube", "neutrino", "S230914ak")
@@ -148,6 +167,9 @@ def test_a_map_is_its_bytes() -> None:
     ("changes", "told"),
     [
         ({"ra": 400}, "'ra'"), ({"ra": None}, "one is missing"), ({"dec": "north"}, "'dec'"), ({"far": 0}, "'far'"),
+        ({"far": 1e-320}, "'far'"), ({"far": 1e300}, "'far'"), ({"mission": "M" * 1001}, "'mission'"),
+        ({"ivorn": "ivo://" + "i" * 1000}, "'ivorn'"), ({"id": "i" * 1001}, "'id'"), ({"id": " "}, "'id'"),
+        ({"trigger_time": "9999-12-31T23:59:59-10:00"}, "'trigger_time'"),
         ({"far": -1e-9}, "'far'"), ({"far": True}, "'far'"), ({"alert_type": "final"}, "'alert_type'"),
         ({"alert_tense": "real"}, "'alert_tense'"), ({"trigger_time": "yesterday"}, "'trigger_time'"),
         ({"trigger_time": 5}, "'trigger_time'"), ({"alert_datetime": None}, "'alert_datetime'"), ({"id": []}, "'id'"),
@@ -242,10 +264,42 @@ def test_a_retraction_of_what_never_came_is_kept_for_it() -> None:
     assert externals.standing() == []
 
 
-def test_old_events_are_forgotten_whole() -> None:
-    externals = Externals([read(GBM), read(GBM, id="later", trigger_time="2017-08-18T00:00:00Z")])
-    assert externals.forget(GW170817 + 3600) == 1
-    assert [event.id for event in externals.standing()] == ["Fermi later"]
+def test_voevents_that_cite_each_the_one_before_are_of_one_event() -> None:
+    """Three versions and a retraction, as our own notices cite, in every order."""
+    names = [f"ivo://nasa.gsfc.gcn/Fermi#GBM_524666471_{number}" for number in range(4)]
+    cites = ["", "supersedes", "supersedes", "retraction"]
+    packets = [
+        voevent(names[n], cite=cites[n], cited=names[n - 1]).replace(b"T12:41:20", f"T12:4{n + 2}:20".encode())
+        for n in range(4)
+    ]
+    events = [read_notice(packet)[0] for packet in packets]
+    for order in itertools.permutations(events):
+        externals = Externals()
+        changed = {name for event in order for name in externals.add(event)}
+        assert externals.standing() == []
+        held = externals.get(f"Fermi {names[0]}")
+        assert held is not None
+        assert (held.alert_type, held.sent) == ("retraction", events[3].sent)
+        assert [externals.get(f"Fermi {name}") for name in names[1:]] == [None] * 3
+        assert f"Fermi {names[0]}" in changed
+        assert externals.add(events[2]) == []
+    (standing,) = Externals(events[2::-1]).standing()
+    assert (standing.id, standing.sent) == (f"Fermi {names[0]}", events[2].sent)
+
+
+def test_voevents_that_cite_each_other_in_a_circle_end() -> None:
+    first, second = (f"ivo://nasa.gsfc.gcn/Fermi#GBM_{n}" for n in "12")
+    circle = [voevent(first, cite="supersedes", cited=second), voevent(second, cite="supersedes", cited=first)]
+    assert len(Externals(read_notice(packet)[0] for packet in circle).standing()) == 1
+
+
+def test_a_citation_of_a_packet_with_a_trigger_number_is_of_its_event() -> None:
+    first = read_notice(voevent(params='<Param name="TrigID" value="524666471"/>'))[0]
+    gone = read_notice(voevent("ivo://nasa.gsfc.gcn/Fermi#GBM_R", cite="retraction", cited=first.ivorn or ""))[0]
+    for order in itertools.permutations([first, gone]):
+        externals = Externals(order)
+        assert externals.standing() == []
+        assert externals.get("Fermi 524666471") is not None
 
 
 @pytest.mark.parametrize("sigma", [12.2, 1.0, 0.01])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
 import os
 import signal
@@ -15,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mma_realtime.alerts.database import TryAgain
 from mma_realtime.alerts.faults import VARIABLE
 from mma_realtime.alerts.made_up import CREATED, LOUDER, candidate
-from mma_realtime.alerts.notice import Notice
+from mma_realtime.alerts.notice import LARGEST, ExternalCoincidence, Notice, notice_of
 from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.outbox import relay
 from mma_realtime.alerts.pipeline import MapWorker, retract, tell
@@ -26,13 +29,21 @@ from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Localisation, State, Superevent
 from mma_realtime.bus.base import DEAD, EXTERNAL, NOTICES, Record
 from mma_realtime.bus.log import SqliteLog
+from mma_realtime.crossmatch import matcher
 from mma_realtime.crossmatch.external import read_notice, spot
 from mma_realtime.crossmatch.joint import GRB, RATE_GRB, overlap
-from mma_realtime.crossmatch.matcher import GROUP, CrossMatcher, catch_up, combined_map, run
+from mma_realtime.crossmatch.matcher import GROUP, CrossMatcher, catch_up, combined_map, room_of, run
 from mma_realtime.errors import BusError, SkyMapError
-from mma_realtime.sky.fits import read_fits
+from mma_realtime.sky.fits import read_fits, to_bytes
 from mma_realtime.sky.skymap import SkyMap
 from mma_realtime.times import utc_iso
+
+spec = importlib.util.spec_from_file_location("external_inputs", Path(__file__).with_name("external_inputs.py"))
+assert spec is not None
+assert spec.loader is not None
+inputs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(inputs)
+voevent = inputs.voevent
 
 ORIGIN = Origin.SIMULATED
 FIRST = candidate(far=1e-6)
@@ -338,13 +349,157 @@ def test_poison_is_set_aside_once_and_the_stream_goes_on(system: System) -> None
     assert len(system.dead(EXTERNAL)) == 3
 
 
-def test_pairs_that_cannot_be_compared_stop_nothing(system: System) -> None:
+def test_places_that_cannot_be_used_leave_the_time(system: System) -> None:
     system.found()
     system.located()
-    system.hears(burst(id=["vague"], ra_dec_error=179), burst(id=["torn"], healpix_file="AAAA"), burst())
+    system.hears(burst(id=["vague"], ra_dec_error=179), burst(id=["torn"], healpix_file="AAAA"))
+    told = system.notices()[-1].external_coinc
+    assert told is not None
+    assert told.time_coincidence_far == pytest.approx(GRB.length * RATE_GRB * 1e-6)
+    assert told.time_sky_position_coincidence_far is None
+    system.hears(burst())
     told = system.notices()[-1].external_coinc
     assert told is not None
     assert told.ivorn == "Fermi GRB1"
+
+
+def test_a_notice_that_the_reader_fails_on_is_set_aside(
+    system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With an error that it does not declare: then and at every start after."""
+    system.found()
+    system.hears(burst(id=["before"], ra=297))
+
+    def fails(content: bytes) -> object:
+        if b"GRB1" in content or b"before" in content:
+            raise OverflowError("date value out of range")
+        return read_notice(content)
+
+    monkeypatch.setattr(matcher, "read_notice", fails)
+    system.restart()
+    system.hears(burst(), burst(id=["GRB2"]))
+    assert system.dead(EXTERNAL) == ["OverflowError: date value out of range"]
+    assert "Traceback" in caplog.text
+    told = system.notices()[-1].external_coinc
+    assert told is not None
+    assert told.ivorn == "Fermi GRB2"
+
+
+@pytest.mark.parametrize("where", ["compare", "coincidence"])
+def test_a_pair_that_fails_is_set_aside_and_the_next_best_is_told(
+    system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    system.found()
+    whole = getattr(matcher, where)
+
+    def fails(*args: Any) -> Any:
+        if "Fermi GRB1" in [getattr(each, "id", "") for each in args]:
+            raise ZeroDivisionError("of this pair")
+        return whole(*args)
+
+    monkeypatch.setattr(matcher, where, fails)
+    system.hears(burst(), burst(id=["GRB2"]))
+    system.restart()
+    system.settle()
+    assert [notice.external_coinc and notice.external_coinc.ivorn for notice in system.notices()] == [
+        None, "Fermi GRB2"
+    ]  # fmt: skip
+    assert "ZeroDivisionError: of this pair" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["compare", "coincidence"])
+@pytest.mark.parametrize("error", [TryAgain("locked"), BusError("no broker")])
+def test_a_store_or_a_bus_that_is_down_is_no_fault_of_a_pair(
+    system: System, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    def fails(*args: Any) -> None:
+        raise error
+
+    system.found()
+    system.settle()
+    monkeypatch.setattr(matcher, where, fails)
+    with pytest.raises(type(error)):
+        system.hears(burst())
+    monkeypatch.undo()
+    system.settle()
+    assert system.notices()[-1].external_coinc is not None
+    monkeypatch.setattr(CrossMatcher, "_said", fails)
+    with pytest.raises(type(error)):
+        system.hears(burst(alert_type="retraction", alert_datetime="2015-09-14T09:58:00Z"))
+    monkeypatch.undo()
+    system.settle()
+    assert system.notices()[-1].external_coinc is None
+
+
+@pytest.mark.parametrize(("room", "told_as"), [(300_000, "coarse"), (20, "left out")])
+def test_a_combined_map_that_has_no_room_is_coarser_or_left_out(
+    system: System, monkeypatch: pytest.MonkeyPatch, room: int, told_as: str
+) -> None:
+    """A flat map of many pixels, as missions send it, beside ours: a notice takes 32 MB."""
+    system.found()
+    system.located()
+    system.settle()
+    ours = sky(*PLACE, 5.0)
+    flat = SkyMap.from_flat(sky(120.0, -66.0, 12.0).rasterise(128))
+    assert len(to_bytes(flat)) > 300_000 > len(to_bytes(ours))
+    monkeypatch.setattr(matcher, "room_of", lambda event: room)
+    system.hears(burst(healpix_file=base64.b64encode(to_bytes(flat)).decode()))
+    told = system.notices()[-1].external_coinc
+    assert told is not None
+    assert told.time_sky_position_coincidence_far is not None
+    if told_as == "left out":
+        assert told.combined_skymap is None
+        return
+    assert told.combined_skymap is not None
+    combined = read_fits(told.combined_skymap)
+    assert (combined.uniq == ours.uniq).all()
+    fine = combined_map(ours, read_notice(burst(healpix_file=base64.b64encode(to_bytes(flat)).decode()))[0])
+    assert fine is not None
+    assert combined.rasterise(16) == pytest.approx(fine.rasterise(16), abs=1e-12)
+
+
+def test_what_a_notice_has_room_for_fits_into_it(system: System) -> None:
+    """The largest map that `room_of` allows, beside the superevent's own."""
+    system.found()
+    system.located()
+    (id,) = system.store.superevents()
+    event = system.store.superevent(id)
+    told = ExternalCoincidence(None, "i" * 1000, "o" * 1000, "s" * 1000, 0.1, 1e-9, 1e-10, bytes(room_of(event)))
+    assert 0.99 * LARGEST < len(notice_of(event, CREATED, told).to_json()) <= LARGEST
+
+
+def test_what_does_not_stand_beside_a_test_is_logged(system: System, caplog: pytest.LogCaptureFixture) -> None:
+    system.found()
+    system.hears(burst(alert_tense="current"))
+    assert "Fermi GRB1 is not compared: its tense is current" in caplog.text
+    follow_up = {
+        "type": "IceCube LVK Alert Nu Track Search", "ref_ID": "S150914a", "alert_datetime": "2015-09-14T10:20:00Z",
+        "alert_tense": "test", "trigger_time": utc_iso(FIRST.gps), "coincident_events": [
+            {"event_dt": 12.9, "id": ["1"], "event_pval_generic": 0.02, "localization": {"ra": 117, "dec": -69}}
+        ],
+    }  # fmt: skip
+    system.hears(json.dumps(follow_up).encode())
+    assert "IceCube 1 is not compared: NOT SUPPORTED: a follow-up of S150914a" in caplog.text
+    assert len(system.notices()) == 1
+    assert system.dead(EXTERNAL) == []
+
+
+def test_voevents_of_one_event_are_told_as_one(system: System) -> None:
+    """Two versions, the second one's before the first, and a retraction: what was told is taken back."""
+    system.found()
+    first, second, third = (f"ivo://nasa.gsfc.gcn/Fermi#GBM_1_{n}" for n in range(3))
+
+    def said(ivorn: str, sent: str, cite: str = "", cited: str = "") -> bytes:
+        packet = voevent(ivorn, cite=cite, cited=cited).replace(b"2017-08-17T12:41:20", sent.encode())
+        return packet.replace(b"2017-08-17T12:41:06.47", utc_iso(FIRST.gps + 1.7).removesuffix("Z").encode())
+
+    system.hears(said(second, "2015-09-14T09:52:00", "supersedes", first))
+    system.hears(said(first, "2015-09-14T09:51:00"))
+    system.hears(said(third, "2015-09-14T09:53:00", "retraction", second))
+    told = [notice.external_coinc and notice.external_coinc.ivorn for notice in system.notices()]
+    assert told[-1] is None
+    assert told[1] == second
+    assert system.matcher._externals.standing() == []
 
 
 def test_a_bus_that_is_down_for_a_while_loses_nothing(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

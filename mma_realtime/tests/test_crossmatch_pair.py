@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,17 @@ def test_without_a_map_or_a_place_time_alone_counts(candidate: Candidate) -> Non
         assert found is not None
         assert (found.overlap, found.spatiotemporal) == (None, None)
         assert found.best == pytest.approx(temporal_far(_window(), RATE_GRB, 1e-9))
+
+
+@pytest.mark.parametrize("bad", [{"sigma": 77.0}, {"sky_map": b"torn"}])
+def test_a_place_that_cannot_be_used_is_none(
+    candidate: Candidate, bad: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = compare(candidate, replace(BURST, **bad))
+    assert found is not None
+    assert (found.overlap, found.spatiotemporal) == (None, None)
+    assert found.best == pytest.approx(temporal_far(_window(), RATE_GRB, 1e-9))
+    assert "by time alone" in caplog.text
 
 
 def _window() -> object:

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from mma_realtime.evaluation.recovery import measure_recovery
+from mma_realtime.evaluation.recovery import measure_recovery, superevents_near
+from mma_realtime.times import gps_from_utc
+
+
+def test_superevents_of_an_injection_are_counted_as_a_subscriber_heard_them() -> None:
+    """Several versions are one superevent; two superevents are two, also where a retraction has no event."""
+    tc = gps_from_utc("2015-09-14T09:50:45.400Z")
+    event, late = {"time": "2015-09-14T09:50:45.400Z"}, {"time": "2015-09-14T09:50:46.400Z"}
+    told: list[Any] = [("Sa", 1, "PRELIMINARY", event), ("Sa", 2, "INITIAL", event), ("Sb", 1, "PRELIMINARY", late)]
+    assert superevents_near(told, tc) == {"Sa"}
+    told += [("Sc", 1, "PRELIMINARY", event), ("Sc", 2, "RETRACTION", None)]
+    assert superevents_near(told, tc) == {"Sa", "Sc"}
 
 
 @pytest.mark.slow

@@ -33,13 +33,13 @@ def results(root: Path, tier: str = "cpu", asked: int | None = 10) -> None:
 def test_the_run_of_the_asked_seed_is_published_again_and_again(tmp_path: Path) -> None:
     results(tmp_path)
     published = tmp_path / "results" / "cpu" / FILE
-    publish(tmp_path, "cpu")
+    assert publish(tmp_path, "cpu")  # what searched with the file that stood there is to be measured again
     assert published.read_bytes() == b"of seed 10"
     published.unlink()  # all runs are in the store: nothing is trained, and yet it is there again
-    publish(tmp_path, "cpu")
+    assert publish(tmp_path, "cpu")
     assert published.read_bytes() == b"of seed 10"
     before = published.stat().st_mtime_ns
-    publish(tmp_path, "cpu")
+    assert not publish(tmp_path, "cpu")
     assert published.stat().st_mtime_ns == before  # the same: not written
 
 

@@ -265,6 +265,23 @@ def test_who_comes_back_gets_the_alerts_that_it_missed(looker: Looker, running: 
     assert _events(looker, 1, 2)[1].startswith("event: status\n")
 
 
+def test_who_was_away_for_long_gets_all_that_the_bus_has(
+    running: tuple[Store, SqliteLog],
+) -> None:
+    """More than the page shows: 60 versions, one of them sent twice."""
+    store, bus = running
+    (row, *_) = bus.fetch(NOTICES, "test", 1)
+    for version in (*range(3, 61), 30):
+        bus.append(NOTICES, row.key, b"{}", row.headers | {"version": str(version)})
+    looker = Looker(Watch(store.path, bus), every=0.05)
+    try:
+        texts = _events(looker, 0, 61)
+        assert [text.split("\n")[1] for text in texts[1:60]] == [f"id: {offset}" for offset in range(1, 60)]
+        assert texts[60].startswith("event: status\n")
+    finally:
+        looker.stop()
+
+
 def test_events_end_when_the_service_stops(looker: Looker) -> None:
     looker.stop()
     assert _events(looker, -1, 10**9) == ["retry: 1000\n\n"]

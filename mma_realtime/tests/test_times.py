@@ -36,7 +36,9 @@ def test_offsets_are_heeded() -> None:
     assert gps_from_utc("2017-08-17T14:41:06+02:00") == gps_from_utc("2017-08-17T12:41:06Z")
 
 
-@pytest.mark.parametrize("bad", ["", "yesterday", "2017-13-01T00:00:00", "1979-12-31T00:00:00", None, 5])
+@pytest.mark.parametrize(
+    "bad", ["", "yesterday", "2017-13-01T00:00:00", "1979-12-31T00:00:00", "9999-12-31T23:59:59-10:00", None, 5]
+)
 def test_what_is_no_time_is_refused(bad: object) -> None:
     with pytest.raises(ValueError):
         gps_from_utc(bad)  # type: ignore[arg-type]

@@ -56,7 +56,10 @@ def gps_from_utc(iso: str) -> float:
         time = datetime.fromisoformat(iso)
     except ValueError:
         return float(Time(iso.removesuffix("Z"), format="isot", scale="utc").gps)
-    time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    try:
+        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError:  # an offset that leaves the years 1 to 9999
+        raise ValueError(f"{iso} is outside the years that a calendar has") from None
     if time < GPS_EPOCH:
         raise ValueError(f"{iso} is before GPS time began, 1980-01-06")
     begins, leap = _leap_seconds()

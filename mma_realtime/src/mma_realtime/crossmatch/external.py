@@ -28,6 +28,8 @@ AlertType = Literal["initial", "subsequent", "update", "retraction"]
 Tense = Literal["current", "archival", "planned", "injection", "commanded", "test"]
 
 LARGEST = 32 * 2**20  # bytes of a notice: a sky map takes a few megabytes
+LONGEST = 400  # characters of a name: two of them and a space name an event in a notice of ours, which takes 1,000
+RATES = (1e-100, 1e12)  # Hz: what no search can mean; products and logarithms of rates between them are numbers
 CONTAINMENT = 0.9  # of an error radius, where the notice does not say
 SYSTEMATIC = {"Fermi": 3.7}  # deg, where the notice does not include it
 KINDS: dict[str, Kind] = {
@@ -35,6 +37,7 @@ KINDS: dict[str, Kind] = {
     "IceCube": "neutrino", "KM3NeT": "neutrino",
 }  # fmt: skip
 MESSENGERS: dict[str, Kind] = {"Neutrino": "neutrino"}
+BELOW = ("guano", "subthresh", "targeted")  # in the names of searches below the threshold of alerts
 ROLES: dict[str, Tense] = {
     "observation": "current",
     "test": "test",
@@ -58,6 +61,7 @@ class ExternalEvent:
         ra, dec: deg, ICRS; None: place not known. sigma: deg, of a Gaussian on the sphere, systematic error included.
         sky_map: content of a FITS file, in place of a point.
         subthreshold: from a search that went below the threshold of alerts.
+        ivorn: of the notice.
         superevent: to which the notice refers, for a follow-up.
     """
 
@@ -117,7 +121,7 @@ def _no_constant(name: str) -> None:
 
 
 def _event(notice: Mapping[str, Any]) -> ExternalEvent:
-    mission = _text(notice, "mission", _named(notice))
+    mission = _mission(notice)
     instrument = _text(notice, "instrument", "")
     # A retraction names the event and the time it was sent; the rest may be missing.
     alert_type = _choice(notice, "alert_type", get_args(AlertType), "initial")
@@ -129,16 +133,28 @@ def _event(notice: Mapping[str, Any]) -> ExternalEvent:
     kind = MESSENGERS.get(str(notice.get("messenger")), KINDS.get(mission, "optical"))
     return ExternalEvent(
         f"{mission} {_identifier(notice)}", mission, instrument, kind, gps, sent, alert_type,
-        _choice(notice, "alert_tense", get_args(Tense), "current"), _number(notice, "far", above=0.0), ra, dec, sigma,
-        _map(notice), "sub" in str(notice.get("search", "")).lower() or bool(notice.get("subthreshold", False)),
-        notice.get("ivorn") if isinstance(notice.get("ivorn"), str) else None,
+        _choice(notice, "alert_tense", get_args(Tense), "current"), _number(notice, "far", *RATES), ra, dec, sigma,
+        _map(notice), _below(notice), _text(notice, "ivorn", "") or None,
     )  # fmt: skip
+
+
+def _below(notice: Mapping[str, Any]) -> bool:
+    """Whether its search went below threshold: it says so, or has the name of one that does (Swift's GUANO)."""
+    names = " ".join(str(notice.get(key, "")) for key in ("$schema", "type", "instrument", "pipeline", "ivorn"))
+    search = str(notice.get("search", "")).lower()
+    return bool(notice.get("subthreshold", False)) or "sub" in search or _has(f"{names} {search}", BELOW)
+
+
+def _has(text: str, words: Iterable[str]) -> bool:
+    return any(word in text.lower() for word in words)
 
 
 def _of_voevent(packet: VOEvent) -> ExternalEvent:
     """The event of a packet: of the packets on one event `TrigID` is the same, or they cite the first one's name."""
-    mission = _named({"type": packet.ivorn}) or packet.ivorn.removeprefix("ivo://").split("/")[0]
     cited, how = packet.citations[0] if packet.citations else (packet.ivorn, "")
+    names = {"ivorn": packet.ivorn, "EventIVORN": cited, "TrigID": packet.params.get("TrigID", cited)}
+    ivorn, _, event = (_text(names, key, "") for key in names)
+    mission = _named({"type": ivorn}) or ivorn.removeprefix("ivo://").split("/")[0]
     alert_type = CITES.get(how, "initial")
     when = {"Date": packet.date or packet.time, "ISOTime": packet.time}
     sent = _time(when, "Date")
@@ -149,8 +165,8 @@ def _of_voevent(packet: VOEvent) -> ExternalEvent:
     }  # fmt: skip
     ra, dec, sigma = _place(place, mission)
     return ExternalEvent(
-        f"{mission} {packet.params.get('TrigID', cited)}", mission, "", KINDS.get(mission, "optical"), gps, sent,
-        alert_type, ROLES[packet.role], _rate(packet), ra, dec, sigma, ivorn=packet.ivorn,
+        f"{mission} {event}", mission, "", KINDS.get(mission, "optical"), gps, sent, alert_type, ROLES[packet.role],
+        _rate(packet), ra, dec, sigma, subthreshold=_has(ivorn, BELOW), ivorn=ivorn,
     )  # fmt: skip
 
 
@@ -160,7 +176,7 @@ def _rate(packet: VOEvent) -> Hertz | None:
     if factor is None:
         return None
     try:
-        return _number({"FAR": float(packet.params["FAR"]) * factor}, "FAR", above=0.0)
+        return _number({"FAR": float(packet.params["FAR"]) * factor}, "FAR", *RATES)
     except ValueError as error:
         raise CrossMatchError(f"notice: 'FAR' is no rate: {error}"[:200]) from None
 
@@ -169,9 +185,9 @@ def _coincident(notice: Mapping[str, Any], several: Any) -> list[ExternalEvent]:
     """IceCube's search around a superevent: neutrinos at offsets from the trigger's time."""
     if not isinstance(several, list):
         raise CrossMatchError("notice: 'coincident_events' is no list")
-    mission = _text(notice, "mission", _named(notice))
+    mission = _mission(notice)
     sent, trigger = _time(notice, "alert_datetime"), _time(notice, "trigger_time")
-    reference = notice.get("ref_ID")
+    reference = _text(notice, "ref_ID", "")
     out = []
     for each in several:
         if not isinstance(each, dict):
@@ -186,7 +202,7 @@ def _coincident(notice: Mapping[str, Any], several: Any) -> list[ExternalEvent]:
                 f"{mission} {_identifier(each)}", mission, _text(notice, "instrument", ""), "neutrino",
                 trigger + offset, sent, _choice(notice, "alert_type", get_args(AlertType), "initial"),
                 _choice(notice, "alert_tense", get_args(Tense), "current"), None, ra, dec, sigma,
-                superevent=reference if isinstance(reference, str) else None,
+                superevent=reference,
             )
         )  # fmt: skip
     return out
@@ -198,10 +214,18 @@ def _named(notice: Mapping[str, Any]) -> str:
     return next((mission for mission in KINDS if mission.lower() in told), "")
 
 
+def _mission(notice: Mapping[str, Any]) -> str:
+    """As `KINDS` writes it, whatever case the notice has; others as they are."""
+    found = _text(notice, "mission", _named(notice))
+    if not found:
+        raise CrossMatchError("notice: it names no 'mission', and neither its type nor its schema tells one")
+    return next((mission for mission in KINDS if mission.lower() == found.lower()), found)
+
+
 def _text(notice: Mapping[str, Any], key: str, default: str) -> str:
-    found = notice.get(key, default)
-    if not isinstance(found, str) or (key == "mission" and not found.strip()):
-        raise CrossMatchError(f"notice: '{key}' has to be a text, it is {found!r}"[:200])
+    found = default if notice.get(key) is None else notice[key]
+    if not isinstance(found, str) or len(found) > LONGEST:
+        raise CrossMatchError(f"notice: '{key}' has to be a text of up to {LONGEST} characters, it is {found!r}"[:200])
     return found.strip()
 
 
@@ -216,9 +240,11 @@ def _identifier(notice: Mapping[str, Any]) -> str:
     found = notice.get("id")
     if isinstance(found, list) and found:
         found = found[0]
-    if isinstance(found, bool) or not isinstance(found, str | int) or not str(found).strip():
+    if isinstance(found, bool) or not isinstance(found, str | int):
         raise CrossMatchError("notice: it has no 'id': what it updates or retracts could not be told")
-    return str(found).strip()
+    if not (name := _text({"id": str(found)}, "id", "")):
+        raise CrossMatchError("notice: its 'id' is empty: what it updates or retracts could not be told")
+    return name
 
 
 def _time(notice: Mapping[str, Any], key: str) -> GPS:
@@ -339,22 +365,34 @@ class Externals:
     """What is known of external events, whatever the order in which notices came.
 
     Of an event the notice that was sent last holds; of two sent at the same moment a retraction. What an update does
-    not say is taken from the notices before it.
+    not say is taken from the notices before it. A VOEvent that cites another is of the event of that one, which may
+    itself cite one before it, and so on: the first's name is that of the event, once it is here.
     """
 
     def __init__(self, events: Iterable[ExternalEvent] = ()) -> None:
         self._notices: dict[str, dict[tuple[str, GPS, str], ExternalEvent]] = {}
+        self._same: dict[str, str] = {}  # names under which notices cite one, and the event's name as that one has it
         for event in events:
             self.add(event)
 
-    def add(self, event: ExternalEvent) -> bool:
-        """False: it was there, or nothing that holds has changed by it."""
-        known = self._notices.setdefault(event.id, {})
-        if event.key in known:
-            return False
-        before = self.get(event.id)
-        known[event.key] = event
-        return self.get(event.id) != before
+    def add(self, event: ExternalEvent) -> list[str]:
+        """Names of events of which now holds something else; none: it was there, or has changed nothing."""
+        cited = f"{event.mission} {event.ivorn}" if event.ivorn else event.id
+        if cited not in self._same and self._root(event.id) != cited:  # a circle of citations would have no first
+            self._same[cited] = event.id
+        name = self._root(event.id)
+        before = {known: self.get(known) for known in dict.fromkeys((name, cited))}
+        known = self._notices.setdefault(name, {})
+        # What cited this notice before it was here is of its event.
+        for each in (event, *(self._notices.pop(cited, {}) if cited != name else {}).values()):
+            own = each if each.id == name else replace(each, id=name)
+            known.setdefault(own.key, own)
+        return [known for known, held in before.items() if self.get(known) != held]
+
+    def _root(self, name: str) -> str:
+        while name in self._same:
+            name = self._same[name]
+        return name
 
     def get(self, name: str) -> ExternalEvent | None:
         """What holds of an event: None if unknown; a retracted one has `alert_type` retraction."""
@@ -376,10 +414,3 @@ class Externals:
         """All that are not retracted, by their time."""
         found = [self.get(name) for name in self._notices]
         return sorted((e for e in found if e is not None and e.alert_type != "retraction"), key=lambda e: e.gps)
-
-    def forget(self, before: GPS) -> int:
-        """Drop events from before `before`, all their notices; how many."""
-        old = [name for name, known in self._notices.items() if max(e.gps for e in known.values()) < before]
-        for name in old:
-            del self._notices[name]
-        return len(old)

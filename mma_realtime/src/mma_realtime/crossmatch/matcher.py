@@ -24,7 +24,7 @@ from itertools import takewhile
 import numpy as np
 
 from mma_realtime.alerts.database import Database, TryAgain, patiently
-from mma_realtime.alerts.notice import ExternalCoincidence
+from mma_realtime.alerts.notice import LARGEST, ExternalCoincidence
 from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.pipeline import tell, utc_now
 from mma_realtime.alerts.store import Store
@@ -38,11 +38,13 @@ from mma_realtime.crossmatch.survey import Region
 from mma_realtime.errors import AlertError, BusError, CrossMatchError, SkyMapError
 from mma_realtime.gw.units import Hertz, Seconds
 from mma_realtime.sky.fits import read_fits, to_bytes
+from mma_realtime.sky.moc import ranges
 from mma_realtime.sky.skymap import SkyMap
 
 GROUP = "cross-match"
 NOTICES_AT_ONCE, EXTERNAL_AT_ONCE = 50, 1000  # a notice with a map takes a megabyte
 KEPT: Seconds = OPTICAL.high + 86400.0  # that external notices and superevents are remembered
+WORDS = 100_000  # bytes of a notice without its maps, at most
 TENSES = ("test", "injection")  # of external events that may stand beside ours, which are all tests
 MEMORY = "CREATE TABLE notice (digest BLOB PRIMARY KEY, arrived REAL NOT NULL, content BLOB NOT NULL) WITHOUT ROWID;"
 log = logging.getLogger(__name__)
@@ -87,6 +89,9 @@ class CrossMatcher:
         self._events: dict[str, Superevent] = {}  # that stand, as of the last look at the store
         self._candidates: dict[str, Candidate] = {}
         self._pairs: dict[str, dict[str, tuple[Joint, ExternalEvent]]] = {}
+        # What is left to do where a step ends in an error: external events to compare, superevents to tell.
+        self._changed: dict[str, None] = {}
+        self._untold: dict[str, None] = {}
         self._load()
         for id in self._recent():
             self._look(id)
@@ -140,17 +145,24 @@ class CrossMatcher:
     def _external(self, records: list[Record]) -> None:
         good, found = [], []
         for record in records:
-            try:
-                found += read_notice(record.value)
+            events, wrong = heard(record.value)
+            if wrong:
+                bury(self.bus, record, wrong)
+            else:
                 good.append(record)
-            except CrossMatchError as error:
-                bury(self.bus, record, str(error))
+                found += events
         self._keep(good)
-        changed = dict.fromkeys(event.id for event in found if self._externals.add(event))
+        for event in found:
+            if why := left_out(event):
+                log.warning("%s is not compared: %s", event.id, why)
+        self._changed |= dict.fromkeys(name for event in found for name in self._externals.add(event))
         for id in list(self._candidates):
-            # Each is compared anew: `any` must not stop at the first.
-            if sum(self._pair(id, name, self._externals.get(name)) for name in changed):
-                self._tell(id)
+            for name in self._changed:
+                self._pair(id, name, self._externals.get(name))
+        self._changed.clear()
+        for id in list(self._untold):
+            self._tell(id)
+            del self._untold[id]
         if self._arrived - self._loaded > 86400.0:
             self._load()
 
@@ -176,7 +188,7 @@ class CrossMatcher:
 
         patiently(cleared, self.wait)
         rows = self._memory.rows("SELECT content, arrived FROM notice")
-        self._externals = Externals(event for content, _ in rows for event in read_notice(content))
+        self._externals = Externals(event for content, _ in rows for event in heard(content)[0])
         self._loaded = self._arrived = max((arrived for _, arrived in rows), default=0.0)
 
     def _recent(self) -> list[str]:
@@ -210,31 +222,40 @@ class CrossMatcher:
             self._events[id] = event
         return True
 
-    def _pair(self, id: str, name: str, external: ExternalEvent | None) -> bool:
-        """Compares a superevent with an external event as both are now; False: they had and have nothing in common."""
-        had = self._pairs[id].pop(name, None) is not None
-        if external is None or external.tense not in TENSES:
-            return had
+    def _pair(self, id: str, name: str, external: ExternalEvent | None) -> None:
+        """Compares a superevent with an external event as both are now; what changes by it is left to tell."""
+        if self._pairs[id].pop(name, None) is not None:
+            self._untold[id] = None
+        if external is None or left_out(external):
+            return
         try:
             joint = compare(self._candidates[id], external)
-        except (CrossMatchError, SkyMapError) as error:
-            log.warning("%s and %s are not compared: %s", id, name, error)
-            return had
-        if joint is None or joint.best is None or not joint.best < self._candidates[id].far:
-            return had
-        self._pairs[id][name] = joint, external
-        return True
+        except Exception as error:  # of whatever kind: it is this pair's, and the others go on
+            _set_aside(id, name, "compared", error)
+            return
+        if joint is not None and joint.best is not None and joint.best < self._candidates[id].far:
+            self._pairs[id][name] = joint, external
+            self._untold[id] = None
 
     def _tell(self, id: str) -> None:
-        """A further version, if the latest notice does not say what holds."""
+        """A further version, if the latest notice does not say what holds; that of one that is gone is not asked."""
         if id not in self._events:
             return
-        best = min(self._pairs[id].values(), key=lambda pair: (pair[0].best, pair[1].id), default=None)
-        told = best and Told(best[1].id, best[0].temporal, best[0].spatiotemporal)
-        if told == self._said(self._events[id]):
-            return
-        external = best and coincidence(self._candidates[id], *best)
-        patiently(partial(self._written, self._events[id], told, external), self.wait)
+        event, said = self._events[id], self._said(self._events[id])
+        while True:
+            best = min(self._pairs[id].values(), key=lambda pair: (pair[0].best, pair[1].id), default=None)
+            told = best and Told(best[1].id, best[0].temporal, best[0].spatiotemporal)
+            if told == said:
+                return
+            try:
+                external = best and coincidence(self._candidates[id], *best, room_of(event))
+            except Exception as error:  # as in `_pair`: what cannot be told leaves its place to the next best
+                assert best is not None
+                _set_aside(id, best[1].id, "told", error)
+                del self._pairs[id][best[1].id]
+                continue
+            break
+        patiently(partial(self._written, event, told, external), self.wait)
 
     def _said(self, event: Superevent) -> Told | None:
         """What a version's notice says of other messengers: nothing, unless it was written here."""
@@ -265,6 +286,40 @@ class CrossMatcher:
             known.pop(id, None)
 
 
+def heard(content: bytes) -> tuple[list[ExternalEvent], str]:
+    """The events of a notice, or none and why.
+
+    An error that the reader does not declare is its own fault, and is logged as that; it must not stop what follows.
+    """
+    try:
+        return read_notice(content), ""
+    except CrossMatchError as error:
+        return [], str(error)
+    except Exception as error:
+        log.exception("the reader of external notices failed on one of %d bytes", len(content))
+        return [], f"{type(error).__name__}: {error}"
+
+
+def left_out(event: ExternalEvent) -> str:
+    """Why an external event does not stand beside our superevents; empty: it may."""
+    if event.superevent is not None:
+        return (
+            f"NOT SUPPORTED: a follow-up of {event.superevent} has a p-value for that superevent's map, which is not "
+            "ours, and no rate"
+        )
+    if event.tense not in TENSES:
+        return f"its tense is {event.tense}, and all superevents here are tests"
+    return ""
+
+
+def _set_aside(id: str, name: str, what: str, error: Exception) -> None:
+    """Logs a pair that cannot be used; a bus or store that is down is no fault of a pair, and comes through."""
+    if isinstance(error, TryAgain | BusError):
+        raise error
+    declared = isinstance(error, CrossMatchError | SkyMapError | AlertError)
+    log.warning("%s and %s are not %s: %s", id, name, what, error, exc_info=None if declared else error)
+
+
 def _stream(id: str) -> str:
     """Where the store keeps what was told of a superevent."""
     return f"{GROUP} {id}"
@@ -282,17 +337,32 @@ def candidate_of(event: Superevent) -> Candidate:
         return candidate
 
 
-def coincidence(candidate: Candidate, joint: Joint, external: ExternalEvent) -> ExternalCoincidence:
-    """A pair as a notice tells it.
+def room_of(event: Superevent) -> int:
+    """Bytes that a notice has for a combined map beside the superevent's own; both are written in base64."""
+    own = len(event.localisation.fits) if event.localisation else 0
+    return (LARGEST - WORDS) * 3 // 4 - own
+
+
+def coincidence(candidate: Candidate, joint: Joint, external: ExternalEvent, room: int) -> ExternalCoincidence:
+    """A pair as a notice tells it: with the combined map as fine as there is room for it.
 
     Args:
         joint: with a rate.
+        room: bytes for the combined map's file.
     """
     assert joint.temporal is not None
-    combined = None if joint.spatiotemporal is None else combined_map(candidate.sky_map, external)
+    content = None
+    if joint.spatiotemporal is not None:
+        made = (combined_map(candidate.sky_map, external, coarse) for coarse in (False, True))
+        files = (to_bytes(combined) for combined in made if combined is not None)
+        content = next((file for file in files if len(file) <= room), None)
+        if content is None:
+            log.warning(
+                "%s and %s are told without their combined map: none has room in a notice", candidate.id, external.id
+            )
     return ExternalCoincidence(
         None, external.ivorn or external.id, external.mission, search_of(joint, external), joint.time_difference,
-        joint.temporal, joint.spatiotemporal, None if combined is None else to_bytes(combined),
+        joint.temporal, joint.spatiotemporal, content,
     )  # fmt: skip
 
 
@@ -302,10 +372,13 @@ def search_of(joint: Joint, external: ExternalEvent) -> str:
     return "SubGRBTargeted" if joint.method == "targeted" else "SubGRB" if external.subthreshold else "GRB"
 
 
-def combined_map(sky_map: SkyMap | None, external: ExternalEvent) -> SkyMap | None:
+def combined_map(sky_map: SkyMap | None, external: ExternalEvent, coarse: bool = False) -> SkyMap | None:
     """The product of both maps, normalised, in the finer of their pixels; with the distances of the first.
 
     None where one of them has no place, or they have none in common.
+
+    Args:
+        coarse: in the pixels of the first: each has its probability in the product.
     """
     if sky_map is None:
         return None
@@ -319,7 +392,13 @@ def combined_map(sky_map: SkyMap | None, external: ExternalEvent) -> SkyMap | No
     fine = sky_map.refined(other.uniq)
     density = fine.probdensity * other.refined(sky_map.uniq).probdensity
     total = float(np.dot(density, fine.pixel_area))
-    return replace(fine, probdensity=density / total) if total > 0 else None
+    if not total > 0:
+        return None
+    if not coarse:
+        return replace(fine, probdensity=density / total)
+    row = np.searchsorted(ranges(sky_map.uniq)[0], ranges(fine.uniq)[0], side="right") - 1
+    prob = np.bincount(row, density * fine.pixel_area / total, len(sky_map.uniq))
+    return replace(sky_map, probdensity=prob / sky_map.pixel_area)
 
 
 def run(matcher: CrossMatcher, stopped: Callable[[Seconds], bool], idle: Seconds = 0.05) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -22,12 +23,14 @@ from mma_realtime.crossmatch.joint import (
     targeted_far,
     temporal_far,
 )
-from mma_realtime.errors import CrossMatchError
+from mma_realtime.errors import CrossMatchError, SkyMapError
 from mma_realtime.gw.units import GPS, Hertz, Seconds
 from mma_realtime.sky.skymap import SkyMap
 
 Method = Literal["rate", "targeted", "position"]
 POINT = 0.01  # deg: an error smaller than this is that of a point
+VAGUE = 60.0  # deg: an error larger than this says nothing of the place
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,10 @@ def window_of(event: ExternalEvent) -> Window:
 def compare(candidate: Candidate, event: ExternalEvent) -> Joint | None:
     """What the two have in common; None: outside the window, above a threshold of a targeted search, or a retraction.
 
+    A place that cannot be used is none, and is logged: the times are compared all the same.
+
     Raises:
-        CrossMatchError: a rate or a map that is none.
+        CrossMatchError: a rate that is none.
     """
     window = window_of(event)
     if event.alert_type == "retraction" or not window.holds(candidate.gps, event.gps):
@@ -89,7 +94,11 @@ def compare(candidate: Candidate, event: ExternalEvent) -> Joint | None:
     method, temporal = _temporal(candidate, event, window)
     if method == "targeted" and temporal is None:
         return None
-    places = _overlap(candidate.sky_map, event)
+    try:
+        places = _overlap(candidate.sky_map, event)
+    except (CrossMatchError, SkyMapError) as error:
+        log.warning("%s and %s are compared by time alone: %s", candidate.id, event.id, error)
+        places = None
     joint = None if temporal is None or places is None else spatial_far(temporal, places)
     return Joint(candidate.gps - event.gps, method, temporal, joint, places)
 
@@ -115,6 +124,6 @@ def _overlap(sky_map: SkyMap | None, event: ExternalEvent) -> float | None:
         return None
     if event.sigma < POINT:
         return point_overlap(float(sky_map.density_at(math.radians(event.ra), math.radians(event.dec))))
-    if event.sigma > 60:
+    if event.sigma > VAGUE:
         raise CrossMatchError(f"{event.id}: an error of {event.sigma:.3g} deg says nothing of the place")
     return overlap(sky_map, spot(event.ra, event.dec, event.sigma))

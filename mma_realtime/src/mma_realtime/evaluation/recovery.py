@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from mma_realtime.alerts.outbox import Deduplicator, Store
+from mma_realtime.alerts.outbox import Deduplicator
 from mma_realtime.bus.base import NOTICES
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.data.challenge import generate
 from mma_realtime.data.strain import write_npz
 from mma_realtime.errors import AlertError
 from mma_realtime.gw.units import GPS, Seconds
+from mma_realtime.times import gps_from_utc
 
 LOUDER = 2.0  # signals at half the challenge's distances: most are above threshold, and there is something to lose
 NEAR: Seconds = 0.5  # of a superevent to its injection
@@ -41,7 +42,7 @@ class Recovery:
     Args:
         kills: processes killed while they worked.
         injections: in the strain. alerted: of them, told by the undisturbed replay: those above threshold.
-        alerted_once: of those, told by the killed one in exactly one superevent.
+        alerted_once: of those, told by the killed one, as its subscriber heard it, in exactly one superevent.
         notices: of the undisturbed replay. missing, extra: of the killed one, in values or order, duplicates dropped.
         duplicates: records that the subscriber dropped.
         contiguous: offsets of the killed replay's bus have no gaps.
@@ -107,13 +108,12 @@ def measure_recovery(
         progress(done)
     killed.finish()
     before, after = undisturbed.told(), killed.told()
-    found, again = (_times(replay.store) for replay in (undisturbed, killed))
-    alerted = [tc for tc in made.injections["tc"].tolist() if _near(found, tc)]
+    alerted = [tc for tc in made.injections["tc"].tolist() if superevents_near(before, tc)]
     return Recovery(
         kills=done,
         injections=len(made.injections["tc"]),
         alerted=len(alerted),
-        alerted_once=sum(_near(again, tc) == _near(found, tc) for tc in alerted),
+        alerted_once=sum(len(superevents_near(after, tc)) == 1 for tc in alerted),
         notices=len(before),
         missing=sum(each not in after for each in before),
         extra=sum(each not in before for each in after) + len(after) - len({json.dumps(each) for each in after}),
@@ -128,13 +128,9 @@ def measure_recovery(
     )
 
 
-def _near(times: list[GPS], tc: GPS) -> int:
-    return sum(abs(time - tc) < NEAR for time in times)
-
-
-def _times(store: Path) -> list[GPS]:
-    with Store(store) as opened:
-        return [opened.superevent(name).preferred.gps for name in opened.superevents()]
+def superevents_near(told: list[Told], tc: GPS) -> set[str]:
+    """Superevents of which a subscriber was told that they lie at a merger's time, in any version."""
+    return {id for id, _, _, event in told if event is not None and abs(gps_from_utc(event["time"]) - tc) < NEAR}
 
 
 class _Replay:

@@ -2,7 +2,7 @@
 
 Server-sent events carry two things: `status`, the whole state, of which only the newest matters; and `alert`, of which
 none may be missed, so its id is the offset of its record on the bus, and a client that comes back with Last-Event-ID
-gets what it has not seen.
+gets what it has not seen: from the bus, where that is more than the page shows. Retention of the bus is the limit.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ async def event_stream(looker: Looker, after: int) -> AsyncIterator[str]:
     while not looker.stopping.is_set():
         if number != looker.number:
             number, status = looker.number, looker.status
-            for alert in reversed(status["alerts"]):
+            for alert in await _alerts(looker, status["alerts"][::-1], after):
                 if alert["offset"] > after:
                     after = alert["offset"]
                     yield f"event: alert\nid: {after}\ndata: {json.dumps(alert)}\n\n"
@@ -158,6 +158,17 @@ async def event_stream(looker: Looker, after: int) -> AsyncIterator[str]:
             yield ": still here\n\n"
             last = time.monotonic()
         await asyncio.sleep(TICK)
+
+
+async def _alerts(looker: Looker, shown: list[dict[str, Any]], after: int) -> list[dict[str, Any]]:
+    """Alerts from the one after `after` on: those shown, oldest first, or more where they begin later."""
+    if after < 0 or not shown or shown[0]["offset"] <= after + 1:
+        return shown
+    try:
+        return [alert.as_dict() for alert in await asyncio.to_thread(looker.watch.told_after, after)]
+    except BusError as error:
+        log.warning("alerts after %d are not read, and not told until they are: %s", after, error)
+        return []
 
 
 async def _file(content: bytes, kind: str) -> Response:

@@ -10,9 +10,10 @@ import logging
 import math
 import shutil
 import sqlite3
+import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mma_realtime.gw.units import Seconds
 from mma_realtime.search.significance import FalseAlarmRate
 from mma_realtime.status.beats import LATE, LOST, STAGES, Beat
 
-GROUP = "status"
+GROUP, MISSED = "status", "status missed"
 MEMORY: Seconds = 600.0  # of the stages' beats that a service reads when it starts
 SHOWN: Seconds = 120.0  # of scores
 TRIGGERS, ALERTS, SAMPLES = 12, 40, 2000  # shown; shown; of each step's latency
@@ -35,6 +36,7 @@ BATCH = 50  # records at once: a notice with a map is large
 SPARE = 100e6  # bytes of free space below which the page warns
 WAITING: Seconds = 10.0  # of a row in the outbox, from which on the page says that the bus is down
 RELAY, MAP = "notice on the bus", "sky map"  # steps that the store tells of
+Key = tuple[str, int, str]
 ORDER = ("stream", "relay", "localiser", "cross-match", "status")
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Watch:
         self.alerts: deque[Alert] = deque(maxlen=ALERTS)
         self.origin = ""
         self.duplicates = 0
+        self._missing = threading.Lock()
         bus.seek(GROUP, STAGES, time=clock() - MEMORY)
         bus.seek(GROUP, NOTICES, max(0, bus.end(NOTICES) - RECENT))
 
@@ -107,17 +110,30 @@ class Watch:
             **stored,
         }
 
-    def _new(self, topic: str) -> list[Record]:
-        found: list[Record] = []
+    def told_after(self, offset: int) -> list[Alert]:
+        """All that the bus still has beyond an offset, oldest first, each version once; takes as long as there is much.
+
+        Raises:
+            BusError: the bus is down.
+        """
+        found: dict[Key, Alert] = {}
+        with self._missing:  # of several clients, each has the group's place for itself
+            self.bus.seek(MISSED, NOTICES, offset + 1)
+            for record in self._new(NOTICES, MISSED):
+                if key := _key(record):
+                    found.setdefault(key, Alert(record.offset, *key, record.time))
+        return list(found.values())
+
+    def _new(self, topic: str, group: str = GROUP) -> Iterator[Record]:
         while True:
             try:
-                records = self.bus.fetch(topic, GROUP, BATCH)
+                records = self.bus.fetch(topic, group, BATCH)
             except RangeLost as lost:  # retention took what is too old to show
-                self.bus.seek(GROUP, topic, lost.next)
+                self.bus.seek(group, topic, lost.next)
                 continue
-            found += records
+            yield from records
             if len(records) < BATCH:
-                return found
+                return
 
     def _hear(self, record: Record) -> None:
         try:
@@ -134,10 +150,8 @@ class Watch:
 
     def _count(self, record: Record) -> None:
         """A version is shown once, however often it is delivered: what a relay sent twice is dropped, and counted."""
-        try:
-            key = (record.headers["superevent_id"], int(record.headers["version"]), record.headers["alert_type"])
-        except (KeyError, ValueError):
-            log.warning("%s: record %d does not say which notice it is", record.topic, record.offset)
+        key = _key(record)
+        if key is None:
             return
         if key in [(alert.superevent_id, alert.version, alert.alert_type) for alert in self.alerts]:
             self.duplicates += 1
@@ -217,6 +231,15 @@ class Watch:
         finally:
             connection.close()
         return row[0] if row else None
+
+
+def _key(record: Record) -> Key | None:
+    """Superevent, version and type of alert; None, and logged, where a record does not say them."""
+    try:
+        return record.headers["superevent_id"], int(record.headers["version"]), record.headers["alert_type"]
+    except (KeyError, ValueError):
+        log.warning("%s: record %d does not say which notice it is", record.topic, record.offset)
+        return None
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
