@@ -75,8 +75,12 @@ def rich_table(table: PaperTable, columns: list[int], widths: Mapping[int, int],
         pad_edge=False,
     )
     for number in columns:
-        justify = "right" if number else "left"
-        out.add_column(table.columns[number], overflow="fold", justify=justify, width=widths.get(number))
+        out.add_column(
+            table.columns[number],
+            overflow="fold",
+            justify="right" if number else "left",
+            width=widths.get(number),
+        )
     for row in table.rows:
         out.add_row(*(row[number] for number in columns))
     return out
