@@ -15,7 +15,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float32, Float64, Int32
 
-from mma_realtime.errors import SearchError
+from mma_realtime.errors import NoSlideError, SearchError
 from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.search.coincidence import CLUSTER_GAP, WINDOW_OF_COINCIDENCE, Trigger
 from mma_realtime.search.series import Scores
@@ -221,7 +221,7 @@ def slid_background(
     hops = in_hops(step, HOP, "the slide step")
     shifts = slide_shifts(triggers.duration * per_second, hops, math.ceil(apart / HOP), max_slides)
     if not len(shifts):
-        raise SearchError(
+        raise NoSlideError(
             f"{triggers.duration} s from GPS {triggers.gps_start:.1f} hold no slide: more than "
             f"{2 * apart:g} s are needed"
         )
@@ -229,7 +229,7 @@ def slid_background(
     overlap = scipy.fft.irfft(live[0] * live[1].conj(), triggers.duration * per_second)  # sum_t live1[t] live2[t - k]
     livetimes = np.rint(overlap)[shifts] * HOP
     if not livetimes.sum():
-        raise SearchError("the detectors never overlap in any slide: there is no livetime to count in")
+        raise NoSlideError("the detectors never overlap in any slide: there is no livetime to count in")
     found: list[float] = []
     for shift in shifts.tolist():
         pairs = coincident_pairs(a, b, triggers.duration, threshold, shift * HOP, window)
