@@ -31,7 +31,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--hop", type=finite, default=1.0, help="s of strain at a time: 1, 0.5 or 0.25")
     parser.add_argument(
         "--psd", choices=("auto", "trailing", "file"), default="auto",
-        help="noise: of the seconds before, or of the whole file; auto: of the file where it is shorter than a minute",
+        help="noise: trailing, of the seconds before and of nothing later, as live; file, of the whole stretch, later "
+        "seconds and the event included; auto (default): file where it is shorter than 64 s, else trailing",
     )  # fmt: skip
     parser.add_argument("--threshold", type=finite, help="of a trigger's statistic; default: the model's")
     parser.add_argument("--state", type=Path, help="file of snapshots, to go on from")

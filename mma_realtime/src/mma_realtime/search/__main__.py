@@ -42,7 +42,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, help="search model; default: the one that the cpu tier left")
     parser.add_argument(
         "--psd", choices=("auto", "trailing", "file"), default="auto",
-        help="noise: of the seconds before, or of the whole file; auto: of the file where it is shorter than a minute",
+        help="noise: trailing, of the seconds before and of nothing later, as live; file, of the whole stretch, later "
+        "seconds and the event included; auto (default): file where it is shorter than 64 s, else trailing",
     )  # fmt: skip
     parser.add_argument("--threshold", type=finite, help="of a trigger's statistic; default: the model's")
     parser.add_argument("--step", type=finite, help="s between slides; default: as short as 2,000 s of livetime need")
