@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float32, Float64, Int32
 from mma_realtime.errors import NoSlideError, SearchError
 from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.search.coincidence import CLUSTER_GAP, WINDOW_OF_COINCIDENCE, Trigger
-from mma_realtime.search.series import Scores
 from mma_realtime.search.significance import BEYOND_THE_WINDOW, Background, in_hops, slide_shifts
 
 HOP: Seconds = 1 / 16  # of the grid that shifts lie on
@@ -80,17 +79,6 @@ class TemplateTriggers:
             live[:, (seconds + 1 > t - margin - self.gps_start) & (seconds < t + margin - self.gps_start)] = False
         kept = [p.where(row[p.time.astype(int)]) for p, row in zip(self.peaks, live, strict=True)]
         return replace(self, live=live, peaks=tuple(kept))
-
-    def scores(self) -> Scores:
-        """SNR^2 of the loudest template in each 1/16 s of each detector, 0 below the threshold: a series to look at.
-
-        Their sum is not the network's statistic: two detectors' loudest templates need not be the same.
-        """
-        per_second = round(1 / HOP)
-        values = np.zeros((len(self.live), self.duration * per_second), dtype=np.float32)
-        for row, p in zip(values, self.peaks, strict=True):
-            np.maximum.at(row, (p.time * per_second).astype(int), p.snr**2)
-        return Scores(self.detectors, self.gps_start + HOP, HOP, values, np.repeat(self.live, per_second, axis=1), HOP)
 
 
 @dataclass(frozen=True, eq=False)
