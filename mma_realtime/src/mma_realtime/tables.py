@@ -176,14 +176,12 @@ def calibration(results: Results) -> Table | None:
 
 def _pooled(experiment: ExperimentResult, prefix: str, seconds: float) -> list[str]:
     """Predicted and counted over all sets and seeds, and the chance of so few or so many; dashes where not measured."""
-    expected, count = (
-        [run.metrics.get(f"{prefix}calibration/{what}_{seconds:g}") for run in experiment.runs]
-        for what in ("expected", "count")
-    )
-    if None in expected or None in count:
+    names = [f"{prefix}calibration/{what}_{seconds:g}" for what in ("expected", "count")]
+    if any(name not in run.metrics for run in experiment.runs for name in names):
         return ["–", "–", "–"]
+    expected, count = (sum(run.metrics[name] for run in experiment.runs) for name in names)
     sets = _sets(experiment, prefix)  # a run's numbers are means over them
-    predicted, counted = sets * sum(map(float, expected)), round(sets * sum(map(float, count)))
+    predicted, counted = sets * expected, round(sets * count)
     tail = poisson.cdf(counted, predicted) if counted < predicted else poisson.sf(counted - 1, predicted)
     return [f"{predicted:.1f}", f"{counted}", f"{tail:.2g}"]
 
