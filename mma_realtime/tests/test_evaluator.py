@@ -161,13 +161,24 @@ def test_command(files, tmp_path, capsys, evaluation):
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert lines[1].split() == ["1000", f"{evaluation.sensitive_distance[-3]:.0f}"]
-    assert lines[2].split(maxsplit=1) == ["100", "a background of 25920 s is needed"]
+    assert lines[2].split() == ["100", "-"]
+    with pytest.raises(SearchError) as why:
+        distance_at(evaluation, 100)
+    assert str(why.value) in out
     assert f"{evaluation.found[0]} of 300 injections are above the lowest event" in out
     numbers = json.loads((tmp_path / "out.json").read_text())
     assert numbers["sensitive_distance_mpc"] == {
         "1000": distance_at(evaluation, 1000), "100": None, "10": None, "1": None,
     }  # fmt: skip
     assert (numbers["n_true_pos"], numbers["n_false_pos"]) == (112, 118)
+
+
+def test_command_says_which_of_the_causes_keeps_a_distance_from_being_told(files, tmp_path, capsys):
+    write_events(tmp_path / "background.hdf", Events(*(column[:3] for column in BACKGROUND)))
+    assert main([*files, "--duration", "7260", "--far", "1500", "100"]) == 0
+    out = capsys.readouterr().out
+    assert "background cut off: at 1500 false alarms a month 7260 s have 4 events, it has 3: lower the threshold" in out
+    assert "livetime too short: 100 false alarms a month need a background of 25920 s" in out
 
 
 def test_command_says_in_one_line_what_is_wrong(files, tmp_path, capsys, monkeypatch):

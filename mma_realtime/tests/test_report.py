@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from mma_realtime.errors import NoSlideError, SearchError
 from mma_realtime.search.coincidence import Trigger, find_triggers
 from mma_realtime.search.report import Judged, Slider, background_text, judged, trigger_table
 from mma_realtime.search.series import Scores
@@ -110,3 +113,18 @@ def test_without_a_background_there_is_no_rate_and_a_reason() -> None:
     rows, background, why = judged([trigger], [stretch({}, seconds=3)], Slider(THRESHOLD))
     assert (rows[0].far, rows[0].independent, rows[0].p, background) == (None, None, None, None)
     assert "hold no slide" in why
+
+
+def test_a_stretch_too_short_for_a_slide_is_left_out_and_any_other_fault_is_not() -> None:
+    long, short = stretch({}), stretch({}, seconds=3)
+    slider = Slider(THRESHOLD, step=2.0)
+    dead = np.array([[True], [False]])
+    for other in (short, replace(long, valid=np.zeros_like(long.valid)), replace(long, valid=long.valid & dead)):
+        both, alone = slider.background([other, long]), slider.background([long])
+        np.testing.assert_array_equal(both.statistics, alone.statistics)
+        assert (both.livetime_s, both.n_slides) == (alone.livetime_s, alone.n_slides)
+        with pytest.raises(NoSlideError):
+            slider.background([other])
+    with pytest.raises(SearchError, match="at least two are needed") as raised:
+        slider.background([long, replace(long, values=long.values[:1], valid=long.valid[:1])])
+    assert not isinstance(raised.value, NoSlideError)

@@ -182,7 +182,7 @@ def test_a_state_of_another_version_is_refused(event: Path, checkpoint: Path, tm
 def test_the_psd_is_chosen_by_the_whole_stretch_and_told(
     event: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mma_realtime.search.replay.BLOCK", 40)  # the first block alone would be a short stretch
+    monkeypatch.setattr("mma_realtime.search.stretch.BLOCK", 40)  # the first block alone would be a short stretch
     long = replace(inputs.strain_with(20.4, seconds=70), gps_start=START + 500)
     write_npz(long, tmp_path / "long.npz")
     out = tmp_path / "out.json"

@@ -16,10 +16,14 @@ from mma_realtime.data.strain import read_strain, write_npz
 from mma_realtime.errors import StrainError
 from mma_realtime.models import build
 from mma_realtime.search import __main__ as search
+from mma_realtime.search import experiment
+from mma_realtime.search.coincidence import Trigger
 from mma_realtime.search.model_file import Recipe, SearchModel
+from mma_realtime.search.replay import Replay
+from mma_realtime.search.report import read_scores
 from scipy.signal import resample_poly
 
-from mma_realtime import stream
+from mma_realtime import models, stream
 
 spec = importlib.util.spec_from_file_location("search_inputs", Path(__file__).with_name("search_inputs.py"))
 assert spec is not None
@@ -75,11 +79,66 @@ def test_files_of_the_same_seconds_are_one_stretch(tmp_path: Path) -> None:
         write_npz(strain.select(name), tmp_path / f"{name}.npz")
     write_npz(replace(strain, gps_start=START + 12), tmp_path / "later.npz")
     np.savez(tmp_path / "psds.npz", f=np.arange(3))
+    write_npz(replace(strain, gps_start=START + 100), tmp_path / "far.npz")
     groups = search.grouped([tmp_path])
-    assert [[p.name for p in files] for files, _ in groups] == [["H1.npz", "L1.npz"], ["later.npz"]]
+    assert [[path.name for path in group.files] for group in groups] == [["H1.npz", "L1.npz", "later.npz"], ["far.npz"]]
+    assert [group.gps for group in groups] == [(START, START + 24), (START + 100, START + 112)]
     (tmp_path / "empty").mkdir()
     with pytest.raises(StrainError, match="holds no strain"):
         search.grouped([tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("hole", [0, 20])
+@pytest.mark.parametrize("names", [("event", "later"), ("later", "event")])
+def test_files_that_follow_each_other_are_searched_as_the_stream_searches_them(
+    hole: int, names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event at the seam, of which neither file holds a whole window with its filter's edge."""
+    monkeypatch.setitem(models.NETWORKS, "template", inputs.Template)
+    monkeypatch.setattr("mma_realtime.search.stretch.BLOCK", 30)  # and the files are read in several blocks
+    inputs.template_model(time_offset=-0.1, threshold=-2.0).save(checkpoint := tmp_path / "model.pt")
+    whole = inputs.strain_with(20.4, 40.1, 70.4, seconds=80)
+    write_npz(whole.slice(START, START + 40), tmp_path / f"{names[0]}.npz")
+    second = whole.slice(START + 40, START + 80)
+    write_npz(replace(second, gps_start=START + 40 + hole), tmp_path / f"{names[1]}.npz")
+    args = search.arguments().parse_args([str(tmp_path), "--runs", str(tmp_path / "runs")])
+    (job,) = search.jobs_of(search.grouped(args.files), SearchModel.load(checkpoint), args)
+    job.run_dir.mkdir(parents=True)
+    experiment.run(job.config, 0, job.run_dir, "", "")
+    offline = [Trigger.from_dict(each) for each in read(job.run_dir / "triggers.json")["triggers"]]
+    streamed = Replay(SearchModel.load(checkpoint), [tmp_path])
+    for _ in streamed.run():
+        pass
+    assert len(offline) > 5
+    loud = [round(trigger.gps - START, 1) for trigger in offline if trigger.statistic > 4]
+    assert loud == pytest.approx([20.4, 40.1, 70.4] if not hole else [20.4, 90.4], abs=0.15)
+    for ours, theirs in zip(offline, streamed.progress.triggers, strict=True):
+        assert (ours.gps, ours.event, ours.detectors) == (theirs.gps, theirs.event, theirs.detectors)
+        assert ours.statistic == pytest.approx(theirs.statistic, abs=1e-4)
+    (scores,) = streamed.progress.stretches
+    found = read_scores(job.run_dir / "scores.npz")
+    np.testing.assert_array_equal(found.valid, scores.valid)
+    np.testing.assert_allclose(found.values, scores.values, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_stretch_that_lacks_a_detector_fails_and_costs_the_others_nothing(
+    untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_npz(inputs.strain_with(16.4, seconds=32), tmp_path / "both.npz")
+    common = ["--checkpoint", str(untrained), "--runs", str(tmp_path / "runs"), "--jobs", "1"]
+    out = tmp_path / "out.json"
+    assert search.main([str(tmp_path / "both.npz"), *common, "--json", str(out)]) == 0
+    alone = read(out)
+    assert alone["triggers"][0]["far_hz"] > 0
+    lacking = replace(inputs.strain_with(seconds=20).select("H1"), gps_start=START + 400)
+    write_npz(lacking, tmp_path / "H1.npz")
+    files = [str(tmp_path / name) for name in ("both.npz", "H1.npz")]
+    assert search.main([*files, *common, "--json", str(out)]) == search.FAILED
+    found = read(out)
+    assert "no file has strain of L1 in GPS 1000000400 to 1000000420" in found["failed"]["H1.npz"]
+    assert (found["triggers"], found["background"]) == (alone["triggers"], alone["background"])
+    assert "no file has strain of L1" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -124,7 +183,7 @@ def test_a_file_with_stretches_far_apart_is_a_job_of_each(untrained: Path, tmp_p
             later = file[name].create_dataset("1500000000", data=there[:])
             later.attrs.update({**there.attrs, "start_time": 1_500_000_000})
     groups = search.grouped([path])
-    assert [gps for _, gps in groups] == [(START, START + 20), (1_500_000_000, 1_500_000_020)]
+    assert [group.gps for group in groups] == [(START, START + 20), (1_500_000_000, 1_500_000_020)]
     out = tmp_path / "out.json"
     args = [str(path), "--checkpoint", str(untrained), "--jobs", "1", "--runs", str(tmp_path / "runs")]
     assert search.main([*args, "--json", str(out)]) == 0

@@ -18,11 +18,11 @@ from mma_realtime.data import strain_files
 from mma_realtime.data.mlgwsc import write_strain
 from mma_realtime.data.strain import (
     Strain,
+    blocks,
     decimate,
     event_files,
     read_event,
     read_strain,
-    replay,
     time_reversed,
     write_npz,
 )
@@ -125,7 +125,7 @@ def test_hardware_injections_of_binaries_are_told_and_stay(tmp_path, caplog):
     assert str(path) in line
     assert "hardware injections of compact binaries (GPS 1126259451 to 1126259453)" in line
     caplog.clear()
-    next(replay(path, sample_rate=RATE, block=4))
+    next(blocks(gather([path], RATE), START, START + 12, RATE, block=4))
     assert "hardware injections of" not in caplog.text  # only of the seconds that are read
     with pytest.raises(StrainError, match=r"5 quality flags \(injections/Injmask\) for 12 seconds"):
         read(gwosc(tmp_path / "short", injections=injections[:5]))
@@ -175,7 +175,7 @@ def test_resampling_never_looks_across_a_gap():
     assert np.abs(edge).max() < 30
 
 
-def test_a_replay_in_blocks_is_the_whole_read_at_once(tmp_path):
+def test_strain_in_blocks_is_the_whole_read_at_once(tmp_path):
     rng = np.random.default_rng(3)
     for k, length in enumerate((7, 6)):
         for name in ("H1", "L1"):
@@ -188,9 +188,9 @@ def test_a_replay_in_blocks_is_the_whole_read_at_once(tmp_path):
             )
     np.savez(tmp_path / "other.npz", f=np.arange(3))
     whole = read(tmp_path)
-    blocks = list(replay(tmp_path, sample_rate=RATE, block=4))
-    assert [(b.gps_start - START, b.duration) for b in blocks] == [(0, 4), (4, 4), (8, 4), (12, 1)]
-    assert np.concatenate([b.values for b in blocks], 1) == pytest.approx(whole.values, rel=1e-12, abs=1e-12)
+    found = list(blocks(gather([tmp_path], RATE), START, START + 13, RATE, block=4))
+    assert [(b.gps_start - START, b.duration) for b in found] == [(0, 4), (4, 4), (8, 4), (12, 1)]
+    assert np.concatenate([b.values for b in found], 1) == pytest.approx(whole.values, rel=1e-12, abs=1e-12)
 
 
 def test_files_of_other_rates_are_resampled_each_by_itself(tmp_path):
@@ -250,15 +250,16 @@ def test_a_file_of_a_dead_detector_among_good_ones_is_a_gap(tmp_path):
         read(files[1])
 
 
-def test_a_replay_leaves_out_what_no_detector_has_and_marks_what_one_lacks(tmp_path):
+def test_blocks_mark_what_a_detector_lacks_and_have_a_row_of_each_that_is_asked_for(tmp_path):
     gwosc(tmp_path / "a.hdf5", "H1", START, noise(4))
     gwosc(tmp_path / "b.hdf5", "L1", START + 2, noise(4, seed=1))
     gwosc(tmp_path / "c.hdf5", "H1", START + 9, noise(2))
-    gwosc(tmp_path / "d.hdf5", "L1", START + 9, np.zeros(2 * RATE))  # a dead detector does not stop a replay
-    first, second = replay(tmp_path, sample_rate=RATE)
-    assert (first.gps_start, second.gps_start) == (START, START + 9)
+    gwosc(tmp_path / "d.hdf5", "L1", START + 9, np.zeros(2 * RATE))  # a dead detector stops nothing
+    parts = gather([tmp_path], RATE)
+    (first,) = blocks(parts, START, START + 6, RATE)
+    (second,) = blocks(parts, START + 9, START + 11, RATE, detectors=("H1", "L1", "V1"))
     assert first.valid.astype(int).tolist() == [[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]]
-    assert second.valid.astype(int).tolist() == [[1, 1], [0, 0]]
+    assert second.valid.astype(int).tolist() == [[1, 1], [0, 0], [0, 0]]
 
 
 def test_samples_of_a_gap_never_leave_the_file(tmp_path):

@@ -12,6 +12,7 @@ from mma_realtime.evaluation.efficiency import SNRS
 from mma_realtime.evaluation.joint import FARS
 from mma_realtime.evaluation.latency import BUS, EVENT
 from mma_realtime.live.timed import COINCIDENCE, FAR, INFERENCE, NOTICE, WHITENING
+from scipy.stats import poisson
 from shared.claims.ledger import load_ledger
 from shared.claims.results import Results, Table
 
@@ -77,8 +78,28 @@ def test_times_are_told_of_all_triggers_and_of_those_above_the_searchs_own_thres
 
 
 def test_a_rate_that_could_not_be_measured_is_listed_as_such(made: dict[str, Table]) -> None:
-    assert made["E6"].rows[0][1:] == ["1 in 2,000 s", "1.8", "2.0", "1.00"]
-    assert made["E6"].rows[1][1:] == ["1 in 200 s", "not measured", "–", "–"]
+    assert made["E6"].rows[0][1:5] == ["1 in 2,000 s", "1.8", "2.0", "1.00"]
+    assert made["E6"].rows[1][1:] == ["1 in 200 s", "not measured", "–", "–", "–", "–", "–"]
+
+
+def test_false_alarms_are_pooled_over_sets_and_seeds() -> None:
+    """What each set by itself cannot tell, all together may: 51 and 48 of 60 in each of two sets."""
+    two = results(metrics_of("", 1.0))
+    run = two.experiments["net"].runs[0]
+    counts = {"calibration/measured_60": 1.0, "calibration/expected_60": 59.97, "calibration/inside_60": 1.0}
+    two.experiments["net"].runs = [
+        run.model_copy(update={"seed": seed, "metrics": run.metrics | counts | {"calibration/count_60": count}})
+        for seed, count in ((10, 51.0), (11, 48.0))
+    ]
+    (table,) = [table for table in tables.tables(two) if table.title.startswith("E6")]
+    assert table.columns[-3:] == ["all sets: predicted", "all sets: counted", "chance of so few, or so many"]
+    row = next(row for row in table.rows if row[1] == "1 in 60 s")
+    assert row[-3:] == ["239.9", "198", f"{poisson.cdf(198, 239.88):.2g}"]
+    assert float(row[-1]) < 0.005
+    assert next(row for row in table.rows if row[1] == "1 in 2,000 s")[-3:] == ["7.2", "8", "0.43"]
+    two.experiments["net"].config = {"model": {"search": {"challenge_sets": 3}}}
+    (table,) = [table for table in tables.tables(two) if table.title.startswith("E6")]
+    assert next(row for row in table.rows if row[1] == "1 in 60 s")[-3:-1] == ["359.8", "297"]
 
 
 def test_counts_of_windows_are_those_of_the_run(made: dict[str, Table]) -> None:

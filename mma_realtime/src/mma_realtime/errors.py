@@ -13,6 +13,10 @@ class SearchError(UserError, ValueError):
     """A detector, noise curve, bank, checkpoint or setting of a search that does not fit; one line with the fix."""
 
 
+class NoSlideError(SearchError):
+    """A stretch without a background of its own: too short for a slide, or without time in which detectors overlap."""
+
+
 class CrossMatchError(UserError, ValueError):
     """An external notice or a sky map that cannot be compared; one line with what is wrong with it."""
 

@@ -19,7 +19,7 @@ from shared.runs.store import write_atomic
 
 from mma_realtime.data.mlgwsc import read_events, read_injections
 from mma_realtime.errors import SearchError
-from mma_realtime.search.evaluator import MONTH, distance_at, evaluate
+from mma_realtime.search.evaluator import distance_at, evaluate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,16 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     table.add_column("false alarms a month")
     table.add_column("sensitive distance (Mpc)", justify="right")
     distances: dict[str, float | None] = {}
+    untold: list[str] = []
     for far in sorted(args.far, reverse=True):
         key = f"{far:g}"
         try:
             distances[key] = distance_at(result, far)
             table.add_row(key, f"{distances[key]:.0f}")
-        except SearchError:
+        except SearchError as error:
             distances[key] = None
-            table.add_row(key, f"a background of {MONTH / far:.0f} s is needed")
+            table.add_row(key, "-")
+            untold.append(str(error))
     console = Console()
     console.print(table)
+    for why in untold:
+        console.print(why, soft_wrap=True)
     console.print(
         f"{result.found[0]} of {result.n_injections} injections are above the lowest event of the background; "
         f"{result.n_true_pos} events near an injection, {result.n_false_pos} others; background {args.duration:.0f} s",

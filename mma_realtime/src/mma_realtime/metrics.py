@@ -99,7 +99,10 @@ class PartialAUROC(_Ranked):
 
 
 class TimingError(Metric):
-    """Of event times against true ones, s: the mean (which calibration takes away), rms about it, and largest."""
+    """Of event times against true ones, s: the mean (which calibration takes away), rms about it, and largest.
+
+    Section 13's timing error, for users of the library; a search's own numbers are `timing/...` of E5.
+    """
 
     full_state_update = False
 

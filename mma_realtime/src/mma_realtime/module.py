@@ -326,7 +326,9 @@ def check_trained(made: Any, wanted: dict[str, Any]) -> None:
 
 
 def load_detector(path: Any, wanted: dict[str, Any] | None = None) -> Detector:
-    """A trained `Detector` from a Lightning checkpoint, for scoring.
+    """A trained `Detector` from a Lightning checkpoint, for scoring: the library's way from `train.py` to scores.
+
+    Searches read model files (`search.model_file`), which carry threshold and time offset too.
 
     Args:
         path: a checkpoint of a training run.

@@ -27,7 +27,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, help="search model; default: the one that the cpu tier left")
     parser.add_argument(
         "--psd", choices=("auto", "trailing", "file"), default="auto",
-        help="noise: of the seconds before, or of the whole file; auto: of the file where it is shorter than a minute",
+        help="noise: trailing, of the seconds before and of nothing later, as live; file, of the whole stretch, later "
+        "seconds and the event included; auto (default): file where it is shorter than 64 s, else trailing",
     )  # fmt: skip
     parser.add_argument("--step", type=finite, help="s between slides; default: as short as 2,000 s of livetime need")
     parser.add_argument("--min-shift", type=finite, help="s; default and least: the window and 1 s")

@@ -17,13 +17,10 @@ import torch
 from rich.console import Console
 from shared.errors import one_line_errors
 
-from mma_realtime.data.strain import BLOCK, SAMPLE_RATE, Strain, assemble
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
 from mma_realtime.search.arguments import finite
-from mma_realtime.search.conditioning import Conditioner
-from mma_realtime.search.replay import FAILED, Replay, Searched, psd_text, stretch_dicts
-from mma_realtime.search.scores import conditioner_for, informed
+from mma_realtime.search.replay import FAILED, Replay, psd_text, stretch_dicts
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -34,28 +31,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--hop", type=finite, default=1.0, help="s of strain at a time: 1, 0.5 or 0.25")
     parser.add_argument(
         "--psd", choices=("auto", "trailing", "file"), default="auto",
-        help="noise: of the seconds before, or of the whole file; auto: of the file where it is shorter than a minute",
+        help="noise: trailing, of the seconds before and of nothing later, as live; file, of the whole stretch, later "
+        "seconds and the event included; auto (default): file where it is shorter than 64 s, else trailing",
     )  # fmt: skip
     parser.add_argument("--threshold", type=finite, help="of a trigger's statistic; default: the model's")
     parser.add_argument("--state", type=Path, help="file of snapshots, to go on from")
     parser.add_argument("--json", type=Path, help="write triggers and background to this file")
     return parser
-
-
-def strain_again(replay: Replay, searched: Searched) -> tuple[Strain, Conditioner]:
-    """The strain of a stretch that was replayed, and its conditioner.
-
-    Raises:
-        SearchError: it is too long to be held at once.
-    """
-    first, last = searched.gps_start, searched.gps_end
-    if last - first > BLOCK:
-        raise SearchError(
-            f"slides of networks that see both detectors hold a stretch in memory, {searched.where} are {last - first} "
-            f"s and at most {BLOCK} s are held: replay shorter files"
-        )
-    strain = assemble(replay.parts, first, last, SAMPLE_RATE)
-    return strain, informed(conditioner_for(replay.model, SAMPLE_RATE), strain, replay.noise)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         slid = bar.add_task("slides", total=None, last="")
         stretches = [
             report.slidable(
-                model, scores, partial(strain_again, replay, each),
+                model, scores, partial(replay.stretch(each.gps_start, each.gps_end).again, model, args.psd),
                 lambda done, total: bar.update(slid, completed=done, total=total),
             )
             for each, scores in zip(progress.searched, progress.stretches, strict=True)

@@ -1,7 +1,7 @@
 """Strain of several detectors on one clock, and how it is read from files (section 3).
 
     strain = read_strain("H-H1_LOSC_4_V2-1126259446-32.hdf5", "L-L1_LOSC_4_V2-1126259446-32.hdf5")
-    for stretch in replay("folder/"): ...
+    for block in blocks(gather(["folder/"]), 1126259446, 1126263542): ...
 
 A second that is missing, holds NaN, is constant or is flagged is a gap: its values are 0, `valid` is False there, and
 nothing may look at them.
@@ -22,7 +22,7 @@ from shared.data.images import fingerprint
 from shared.data.root import data_root
 
 from mma_realtime.data.strain_files import SAMPLE_RATE, Stretch, runs, span
-from mma_realtime.data.strain_parts import by_detector, check_noise, check_one_stretch, gather, parts_of, spans
+from mma_realtime.data.strain_parts import by_detector, check_noise, check_one_stretch, gather, parts_of
 from mma_realtime.errors import StrainError
 from mma_realtime.gw.units import GPS, Seconds
 
@@ -166,23 +166,26 @@ def read_strain(
     return strain
 
 
-def replay(*paths: str | Path, sample_rate: int = SAMPLE_RATE, block: int = BLOCK) -> Iterator[Strain]:
-    """The strain of files or folders in order of time, a block at a time; times that no file has are left out.
+def blocks(
+    parts: Sequence[Stretch],
+    gps_start: int,
+    gps_end: int,
+    sample_rate: int = SAMPLE_RATE,
+    block: int = BLOCK,
+    detectors: tuple[str, ...] | None = None,
+) -> Iterator[Strain]:
+    """The GPS seconds [gps_start, gps_end), a block at a time; arguments else as of `assemble`.
 
     Together the blocks are what `read_strain` gives, so a month need not fit into memory.
 
     Args:
-        paths: as for `read_strain`.
-        sample_rate: Hz.
         block: seconds of a block, at most.
 
     Raises:
-        StrainError: see the list of section 3; a detector that lacks time, or has none that is good, has gaps.
+        StrainError: see `Stretch.load`; a detector that lacks time, or has none that is good, has gaps.
     """
-    parts = gather(paths, sample_rate)
-    for a, b in spans(parts, 0):
-        for start in range(a, b, block):
-            yield assemble(parts, start, min(start + block, b), sample_rate)
+    for start in range(gps_start, gps_end, block):
+        yield assemble(parts, start, min(start + block, gps_end), sample_rate, detectors)
 
 
 def read_event(*paths: str | Path, sample_rate: int = SAMPLE_RATE) -> tuple[Strain, GPS]:
@@ -234,7 +237,13 @@ def write_npz(strain: Strain, path: Path) -> None:
     )
 
 
-def assemble(parts: Sequence[Stretch], gps_start: int, gps_end: int, sample_rate: int) -> Strain:
+def assemble(
+    parts: Sequence[Stretch],
+    gps_start: int,
+    gps_end: int,
+    sample_rate: int,
+    detectors: tuple[str, ...] | None = None,
+) -> Strain:
     """The GPS seconds [gps_start, gps_end) of these stretches; what none has is a gap.
 
     Args:
@@ -242,15 +251,18 @@ def assemble(parts: Sequence[Stretch], gps_start: int, gps_end: int, sample_rate
         gps_start: s.
         gps_end: s.
         sample_rate: Hz, a divisor of that of each stretch.
+        detectors: rows of the strain; None: those that the stretches are of.
 
     Raises:
         StrainError: see `Stretch.load`.
     """
-    detectors = by_detector(parts)
+    by_name = by_detector(parts)
+    names_of_rows = tuple(by_name) if detectors is None else detectors
     duration = gps_end - gps_start
-    values = np.zeros((len(detectors), duration * sample_rate))
-    valid = np.zeros((len(detectors), duration), dtype=bool)
-    for row, mine in enumerate(detectors.values()):
+    values = np.zeros((len(names_of_rows), duration * sample_rate))
+    valid = np.zeros((len(names_of_rows), duration), dtype=bool)
+    for row, detector in enumerate(names_of_rows):
+        mine = by_name.get(detector, [])
         for rate in sorted({part.sample_rate for part in mine}):
             here = [part for part in mine if part.sample_rate == rate]
             resampled, good = _at_rate(here, gps_start, gps_end, sample_rate)
@@ -259,7 +271,7 @@ def assemble(parts: Sequence[Stretch], gps_start: int, gps_end: int, sample_rate
     inside = [part for part in parts if part.gps_start < gps_end and part.gps_end > gps_start]
     names = list(dict.fromkeys(part.path.name for part in inside)) or ["strain"]
     source = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    return Strain(tuple(detectors), float(gps_start), sample_rate, values, valid, source)
+    return Strain(names_of_rows, float(gps_start), sample_rate, values, valid, source)
 
 
 def _at_rate(
@@ -310,6 +322,6 @@ def _lowpass(factor: int) -> Float64[np.ndarray, " taps"]:
 
 
 __all__ = [
-    "EVENTS", "PSD_SECONDS", "SAMPLE_RATE", "Strain", "event_files", "read_event", "read_strain", "replay",
+    "EVENTS", "PSD_SECONDS", "SAMPLE_RATE", "Strain", "blocks", "event_files", "read_event", "read_strain",
     "time_reversed", "write_npz",
 ]  # fmt: skip

@@ -28,6 +28,14 @@ def gather(paths: Sequence[str | Path], sample_rate: int = SAMPLE_RATE) -> list[
     if not paths:
         raise StrainError("no strain: name files (.npz, GWOSC or challenge HDF5) or folders of them")
     parts = preferred(listed(paths), sample_rate)
+    check_parts(parts, sample_rate)
+    return parts
+
+
+def check_parts(parts: Sequence[Stretch], sample_rate: int = SAMPLE_RATE) -> None:
+    """Raises:
+    StrainError: of a rate that is no multiple; unsorted; overlapping.
+    """
     for mine in by_detector(parts).values():
         for part in mine:
             if part.sample_rate % sample_rate:
@@ -46,7 +54,6 @@ def gather(paths: Sequence[str | Path], sample_rate: int = SAMPLE_RATE) -> list[
                     f"files overlap in {span(after.gps_start, min(before.gps_end, after.gps_end))}: {before.where}; "
                     f"{after.where}: leave one of them out"
                 )
-    return parts
 
 
 def listed(paths: Iterable[str | Path]) -> list[Stretch]:

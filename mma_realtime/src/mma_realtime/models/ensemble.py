@@ -57,7 +57,9 @@ class Ensemble(SearchNetwork):
 
 
 class WaveNetEnsemble(Ensemble):
-    """That of the published month-long search: WaveNets, of whose statistics the smallest counts.
+    """That of the published month-long search: WaveNets, of whose statistics the smallest counts (section 5).
+
+    For users of the library: in training and search a module's or a model file's `combine: min` says the same.
 
     Args:
         members: WaveNets of the same window and channels, or how many new ones to make (published: 2 to 4).

@@ -1,8 +1,8 @@
 """Search files of strain, many at once: python -m mma_realtime.search FILE...
 
-Files of the same seconds (one detector each) are searched together, each such stretch as one job of the launcher.
-Stretches that were searched before with the same model and code are read, not searched again. The false-alarm rates
-come from time slides within the stretches, added up.
+Files of the same seconds, one detector each, and files that follow each other are one stretch, as in a stream; a hole
+longer than a minute ends it. Each stretch is a job of the launcher. Stretches that were searched before with the same
+model and code are read, not searched again. The false-alarm rates come from time slides within the stretches, added up.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ from shared.runs.job import Job, Outcome, cores
 from shared.runs.key import run_key
 from shared.runs.launch import run_jobs
 
-from mma_realtime.data.strain import Strain, read_strain
-from mma_realtime.data.strain_files import SAMPLE_RATE, Stretch, span
-from mma_realtime.data.strain_parts import listed, preferred, spans
+from mma_realtime.data.strain_files import SAMPLE_RATE, span
+from mma_realtime.data.strain_parts import by_detector, listed, preferred, spans
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
 from mma_realtime.search.arguments import finite
 from mma_realtime.search.coincidence import Trigger
-from mma_realtime.search.conditioning import Conditioner
+from mma_realtime.search.experiment import stretch_of
 from mma_realtime.search.model_file import DEFAULT, SearchModel
 from mma_realtime.search.replay import FAILED, Searched, psd_text, stretch_dicts
-from mma_realtime.search.scores import conditioner_for, informed
 
 RUNS = DEFAULT.parents[2] / "runs" / "search"
 
@@ -44,7 +42,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, help="search model; default: the one that the cpu tier left")
     parser.add_argument(
         "--psd", choices=("auto", "trailing", "file"), default="auto",
-        help="noise: of the seconds before, or of the whole file; auto: of the file where it is shorter than a minute",
+        help="noise: trailing, of the seconds before and of nothing later, as live; file, of the whole stretch, later "
+        "seconds and the event included; auto (default): file where it is shorter than 64 s, else trailing",
     )  # fmt: skip
     parser.add_argument("--threshold", type=finite, help="of a trigger's statistic; default: the model's")
     parser.add_argument("--step", type=finite, help="s between slides; default: as short as 2,000 s of livetime need")
@@ -56,31 +55,27 @@ def arguments() -> argparse.ArgumentParser:
 
 
 class Group(NamedTuple):
-    """Files that share seconds, and the GPS range in s of one stretch that they hold together."""
+    """The files of one stretch, its GPS range in s, and the detectors that all files together are of."""
 
     files: list[Path]
     gps: tuple[int, int]
+    detectors: tuple[str, ...]
 
 
 def grouped(paths: Sequence[Path]) -> list[Group]:
-    """The stretches of these files, in the order of time.
+    """The stretches of these files, in the order of time; those that `stream` finds in them.
 
     Raises:
         StrainError: a folder without strain, or a file that cannot be read.
     """
     parts = sorted(listed(dict.fromkeys(paths)), key=lambda part: (part.gps_start, str(part.path)))
-    by_file: dict[Path, list[Stretch]] = {}
-    for part in preferred(parts, SAMPLE_RATE):
-        by_file.setdefault(part.path, []).append(part)
-    files: list[list[Path]] = []
-    last = -1
-    for first, end, file in sorted((mine[0].gps_start, mine[-1].gps_end, file) for file, mine in by_file.items()):
-        if first < last:
-            files[-1].append(file)
-        else:
-            files.append([file])
-        last = max(last, end)
-    return [Group(group, gps) for group in files for gps in spans(part for file in group for part in by_file[file])]
+    kept = preferred(parts, SAMPLE_RATE)
+    detectors = tuple(by_detector(kept))
+    groups = []
+    for first, last in spans(kept):
+        files = dict.fromkeys(part.path for part in kept if first <= part.gps_start < last)
+        groups.append(Group(list(files), (first, last), detectors))
+    return groups
 
 
 def contents(files: Sequence[Path]) -> str:
@@ -93,10 +88,13 @@ def contents(files: Sequence[Path]) -> str:
 
 
 def jobs_of(groups: Sequence[Group], model: SearchModel, args: argparse.Namespace) -> list[Job]:
-    names = [files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more" for files, _ in groups]
+    of_files = [group.files for group in groups]
+    names = [files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more" for files in of_files]
     jobs = []
-    for name, (files, gps) in zip(names, groups, strict=True):
-        config: dict[str, Any] = {"psd": args.psd, "threshold": args.threshold, "model": model.checksum, "gps": gps}
+    for name, (files, gps, detectors) in zip(names, groups, strict=True):
+        config: dict[str, Any] = {
+            "psd": args.psd, "threshold": args.threshold, "model": model.checksum, "gps": gps, "detectors": detectors,
+        }  # fmt: skip
         key = run_key(config, ["mma_realtime", "shared"], contents(files))
         config |= {
             "files": [str(file.resolve()) for file in files],
@@ -105,12 +103,6 @@ def jobs_of(groups: Sequence[Group], model: SearchModel, args: argparse.Namespac
         name = name if names.count(name) == 1 else f"{name}, {span(*gps)}"
         jobs.append(Job("mma_realtime.search", name, 0, config, args.runs / key))
     return jobs
-
-
-def strain_again(model: SearchModel, job: Job) -> tuple[Strain, Conditioner]:
-    """The strain of a job and its conditioner, as they were searched."""
-    strain = read_strain(*job.config["files"], partial=True, gps=tuple(job.config["gps"]))
-    return strain, informed(conditioner_for(model, strain.sample_rate), strain, job.config["psd"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = bar.add_task("slides", total=None, last="")
         stretches = [
             report.slidable(
-                model, mine, partial(strain_again, model, job),
+                model, mine, partial(stretch_of(job.config).again, model, args.psd),
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
             for job, mine in zip(done, scores, strict=True)

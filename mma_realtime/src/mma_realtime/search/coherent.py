@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float32
 
 from mma_realtime.data.strain import Strain
-from mma_realtime.errors import SearchError
+from mma_realtime.errors import NoSlideError, SearchError
 from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.models import combine_statistics
 from mma_realtime.models.twin import TwinDeepFilter
@@ -60,7 +60,7 @@ def slid_statistics(
     values, starts, whole, ends = windows_of(strain, conditioner, length, samples)
     some = np.flatnonzero(whole.any(axis=0))
     if not len(some):
-        raise SearchError("no window has a score: the strain is shorter than its gaps and the start of the PSD allow")
+        raise NoSlideError("no window has a score: the strain is shorter than its gaps and the start of the PSD allow")
     starts, whole = starts[some[0] : some[-1] + 1], whole[:, some[0] : some[-1] + 1]
     x, first = torch.from_numpy(values[:, starts[0] : starts[-1] + length]), float(ends[some[0]])
     twins = [member for member in model.members if isinstance(member, TwinDeepFilter)]
@@ -137,7 +137,7 @@ def backgrounds_of(
         valid.shape[1], in_hops(step, hop, "the slide step"), math.ceil(least / hop - 1e-9), max_slides
     )
     if not len(shifts):
-        raise SearchError(f"{valid.shape[1] * hop:.1f} s of scores hold no slide: at least {2 * least:g} s are needed")
+        raise NoSlideError(f"{valid.shape[1] * hop:.1f} s of scores hold no slide: at least {2 * least:g} s are needed")
     maxima: list[list[float]] = [[] for _ in lives]
     livetimes: list[list[float]] = [[] for _ in lives]
     loudest = [-math.inf for _ in lives]
@@ -151,7 +151,7 @@ def backgrounds_of(
             loudest[i] = max(loudest[i], float(series.max(initial=-math.inf)))
         progress(number + 1, len(shifts))
     if not all(map(sum, livetimes)):
-        raise SearchError("the detectors never overlap in any slide: there is no livetime to count in")
+        raise NoSlideError("the detectors never overlap in any slide: there is no livetime to count in")
     each = math.ceil(apart / step - 1e-9)
     return [
         Background(np.sort(np.array(m)), sum(live), sum(live[::each]), len(shifts), step, threshold, most)

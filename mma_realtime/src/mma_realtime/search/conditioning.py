@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -395,20 +395,23 @@ class Conditioner:
         ]
         return replace(unscaled, fixed_scale=np.array(scale))
 
-    def whitened(self, strain: Strain) -> Iterator[Whitened]:
-        """All of `strain`, whitened, a minute at a time.
+    def whitened(self, strain: Strain | Iterable[Strain]) -> Iterator[Whitened]:
+        """All of `strain`, or of blocks of it that follow each other, whitened, a minute at a time.
 
         Raises:
             SearchError: another sample rate.
         """
-        check_rate(self, strain)
-        state = self.start(strain.detectors, strain.gps_start)
-        fs = strain.sample_rate
-        for at in range(0, strain.duration, SECONDS_AT_ONCE):
-            part = slice(at, at + SECONDS_AT_ONCE)
-            ok = np.repeat(strain.valid[:, part], fs, axis=1)
-            state, new = self.advance(state, strain.values[:, at * fs : (at + SECONDS_AT_ONCE) * fs], ok)
-            yield new
+        state: ConditionerState | None = None
+        for block in [strain] if isinstance(strain, Strain) else strain:
+            check_rate(self, block)
+            if state is None:
+                state = self.start(block.detectors, block.gps_start)
+            fs = block.sample_rate
+            for at in range(0, block.duration, SECONDS_AT_ONCE):
+                part = slice(at, at + SECONDS_AT_ONCE)
+                ok = np.repeat(block.valid[:, part], fs, axis=1)
+                state, new = self.advance(state, block.values[:, at * fs : (at + SECONDS_AT_ONCE) * fs], ok)
+                yield new
 
 
 def check_rate(conditioner: Conditioner, strain: Strain) -> None:

@@ -20,16 +20,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from shared.runs.store import write_atomic
 
-from mma_realtime.data.strain import BLOCK, PSD_SECONDS, SAMPLE_RATE, Strain, assemble
+from mma_realtime.data.strain import BLOCK, Strain
 from mma_realtime.data.strain_files import Stretch, span
-from mma_realtime.data.strain_parts import by_detector, check_noise, gather, spans
-from mma_realtime.errors import SearchError, StrainError
+from mma_realtime.data.strain_parts import by_detector, gather, spans
+from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.search.coincidence import Trigger
 from mma_realtime.search.model_file import SearchModel
-from mma_realtime.search.scores import Noise, conditioner_for, informed, nothing_scored, psd_of
+from mma_realtime.search.scores import Noise
 from mma_realtime.search.series import Scores, joined
 from mma_realtime.search.stream import StreamEngine, StreamState
+from mma_realtime.search.stretch import FileStretch
 
 FORMAT = 2
 FAILED = 3  # exit status: some stretches failed, the others' triggers are told
@@ -188,29 +189,28 @@ class Replay:
             if number < len(self.progress.done):
                 yield float(last - first), []  # was through before the snapshot
                 continue
+            stretch = self.stretch(first, last)
             try:
-                engine = self._running = self._engine(first, last)
+                engine = self._running = self._engine(stretch)
             except SearchError as error:
                 if self.progress.state is not None:
                     raise  # it was searched before, and cannot go on: that is no matter of its strain
-                self._failed(first, last, str(error))
+                self._failed(stretch, str(error))
                 yield float(last - first), []
                 continue
-            yield from self._pushed(engine, first, last, real_time)
+            yield from self._pushed(engine, stretch, real_time)
         self.save()
 
     def _pushed(
-        self, engine: StreamEngine, first: int, last: int, real_time: bool
+        self, engine: StreamEngine, stretch: FileStretch, real_time: bool
     ) -> Iterator[tuple[Seconds, list[Trigger]]]:
         """One stretch, from where its engine is."""
         progress = self.progress
         before = max((t.event for t in progress.triggers), default=0) - engine.clusterer.superevents.number
-        for start in range(first, last, BLOCK):
-            end = min(start + BLOCK, last)
-            if end <= engine.next_gps:
-                yield float(end - start), []
-                continue
-            for gps, values, valid in _hops(assemble(self.parts, start, end, SAMPLE_RATE), self.hop):
+        through = int(engine.next_gps - stretch.gps_start) // BLOCK * BLOCK  # s of blocks that need not be read again
+        yield float(through), []
+        for block in stretch.blocks(through):
+            for gps, values, valid in _hops(block, self.hop):
                 if gps + self.hop <= engine.next_gps + 1e-6:
                     yield self.hop, []
                     continue
@@ -224,44 +224,28 @@ class Replay:
         progress.triggers += found
         scores = joined(progress.parts) if progress.parts else None
         if scores is None or not scores.valid.all(axis=0).any():
-            self._failed(first, last, "")
+            self._failed(stretch)
         else:
             progress.finished.append(scores)
-            progress.done.append(Searched(first, last, engine.conditioner.psd))
+            progress.done.append(Searched(stretch.gps_start, stretch.gps_end, engine.conditioner.psd))
         progress.parts, progress.state, self._running = [], None, None
         yield 0.0, found
 
-    def _engine(self, first: int, last: int) -> StreamEngine:
-        detectors = tuple(by_detector(self.parts))
-        conditioner = conditioner_for(self.model, SAMPLE_RATE)
-        if psd_of(last - first, self.noise) == "file":
-            if last - first > BLOCK:
-                raise SearchError(
-                    f"{span(first, last)} are {last - first} s, and --psd file holds all of a stretch in memory, at "
-                    f"most {BLOCK} s: use --psd trailing"
-                )
-            conditioner = informed(conditioner, assemble(self.parts, first, last, SAMPLE_RATE), self.noise)
+    def stretch(self, first: int, last: int) -> FileStretch:
+        """The strain of one of `spans`."""
+        return FileStretch(self.parts, tuple(by_detector(self.parts)), first, last)
+
+    def _engine(self, stretch: FileStretch) -> StreamEngine:
+        conditioner = stretch.conditioner(self.model, self.noise)
         if self.progress.state is not None:
             return StreamEngine.resume(self.model, conditioner, self.progress.state)
-        return StreamEngine(self.model, conditioner, detectors, float(first), threshold=self.threshold)
+        begin = float(stretch.gps_start)
+        return StreamEngine(self.model, conditioner, stretch.detectors, begin, threshold=self.threshold)
 
-    def _failed(self, first: int, last: int, why: str) -> None:
-        """A stretch without a score: what is wrong with its strain, else `why`."""
-        here = [part for part in self.parts if first <= part.gps_start < last]
-        blocks = range(first, last, BLOCK)
-        valid = np.concatenate(
-            [assemble(self.parts, a, min(a + BLOCK, last), SAMPLE_RATE).valid for a in blocks], axis=1
-        )
-        detectors = tuple(by_detector(self.parts))
-        try:
-            for name, row in zip(detectors, valid, strict=True):
-                check_noise(here, name, row, PSD_SECONDS)
-        except StrainError as error:
-            why = str(error)
-        files = list(dict.fromkeys(str(part.path) for part in here))
-        source = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-        why = why or nothing_scored(source, detectors, first, valid)
-        self.progress.done.append(Searched(first, last, psd_of(last - first, self.noise), why))
+    def _failed(self, stretch: FileStretch, why: str = "") -> None:
+        """A stretch without a score."""
+        searched = (stretch.gps_start, stretch.gps_end, stretch.psd(self.noise))
+        self.progress.done.append(Searched(*searched, stretch.complaint(why)))
 
     def _took(self, engine: StreamEngine, found: list[Trigger]) -> None:
         progress = self.progress

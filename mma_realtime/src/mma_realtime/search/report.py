@@ -15,7 +15,7 @@ from rich.table import Table
 from shared.runs.store import write_atomic
 
 from mma_realtime.data.strain import Strain
-from mma_realtime.errors import SearchError
+from mma_realtime.errors import NoSlideError, SearchError
 from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.search.coherent import CoherentStretch
 from mma_realtime.search.coincidence import Trigger
@@ -89,13 +89,11 @@ class Slider:
         Raises:
             SearchError: none is; see `time_slides`.
         """
-        out, why = [], SearchError("there is no strain to slide")
+        out, why = [], NoSlideError("there is no strain to slide")
         for each in stretches:
             try:
                 out.append(self._of(each, on_source))
-            except SearchError as error:
-                if "hold no slide" not in str(error) and "no window has a score" not in str(error):
-                    raise
+            except NoSlideError as error:
                 why = error
         if not out:
             raise why

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -116,7 +117,7 @@ class Scorer:
 
 def score_strain(
     model: SearchModel,
-    strain: Strain,
+    strain: Strain | Iterable[Strain],
     conditioner: Conditioner,
     hop: Seconds = HOP,
     progress: Callable[[Seconds], None] = lambda seconds: None,
@@ -124,15 +125,18 @@ def score_strain(
     """Scores of a stretch of strain, offline: a minute at a time, by the code that streams.
 
     Args:
+        strain: of the whole stretch, or blocks of it that follow each other.
         progress: told how many seconds of scores are new.
 
     Raises:
         SearchError: strain, conditioner and model do not fit, or the strain is shorter than a window.
     """
     check_model(model, conditioner)
-    scorer = Scorer(model, strain.detectors, strain.gps_start, hop)
+    blocks = iter([strain] if isinstance(strain, Strain) else strain)
+    first = next(blocks)
+    scorer = Scorer(model, first.detectors, first.gps_start, hop)
     state, parts = scorer.start(), []
-    for whitened in conditioner.whitened(strain):
+    for whitened in conditioner.whitened(itertools.chain([first], blocks)):
         state, scores = scorer.advance(state, whitened)
         parts.append(scores)
         progress(scores.values.shape[1] * hop)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
-from mma_realtime.errors import SearchError
+from mma_realtime.errors import NoSlideError, SearchError
 from mma_realtime.gw.units import GPS, Hertz, Seconds
 from mma_realtime.kernels.slides import slide_hist
 from mma_realtime.search.coincidence import CLUSTER_GAP, clusters, coincident_rows
@@ -210,7 +210,7 @@ def on_one_circle(
         live[:, (scores.times >= gps - 0.5) & (scores.times <= gps + scores.window + 0.5)] = False
     some = np.flatnonzero(scores.valid.any(axis=0))
     if not len(some):
-        raise SearchError("no window has a score: the strain is shorter than its gaps and the start of the PSD allow")
+        raise NoSlideError("no window has a score: the strain is shorter than its gaps and the start of the PSD allow")
     inside = slice(some[0], some[-1] + 1)
     return np.maximum(rows, NEVER)[:, inside], live[:, inside]
 
@@ -271,14 +271,14 @@ def time_slides(
         shifts = shifts[(apart_now >= least) & (apart_now <= rows.shape[1] - least)]
     shifts = shifts[:max_slides]
     if not len(shifts):
-        raise SearchError(
+        raise NoSlideError(
             f"{rows.shape[1] * scores.hop:.1f} s of scores from GPS {scores.gps_start:.1f} hold no slide: at least "
             f"{2 * min_shift:g} s are needed"
         )
     maxima, hops, loudest = _slid(rows, live, shifts, threshold, gap, scores.hop)
     livetimes = hops * scores.hop
     if not livetimes.sum():
-        raise SearchError("the detectors never overlap in any slide: there is no livetime to count in")
+        raise NoSlideError("the detectors never overlap in any slide: there is no livetime to count in")
     each = math.ceil(apart / step - 1e-9)
     return Background(
         maxima, float(livetimes.sum()), float(livetimes[::each].sum()), len(shifts), step, threshold, loudest

@@ -15,10 +15,9 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float32, Float64, Int32
 
-from mma_realtime.errors import SearchError
+from mma_realtime.errors import NoSlideError, SearchError
 from mma_realtime.gw.units import GPS, Seconds
 from mma_realtime.search.coincidence import CLUSTER_GAP, WINDOW_OF_COINCIDENCE, Trigger
-from mma_realtime.search.series import Scores
 from mma_realtime.search.significance import BEYOND_THE_WINDOW, Background, in_hops, slide_shifts
 
 HOP: Seconds = 1 / 16  # of the grid that shifts lie on
@@ -80,17 +79,6 @@ class TemplateTriggers:
             live[:, (seconds + 1 > t - margin - self.gps_start) & (seconds < t + margin - self.gps_start)] = False
         kept = [p.where(row[p.time.astype(int)]) for p, row in zip(self.peaks, live, strict=True)]
         return replace(self, live=live, peaks=tuple(kept))
-
-    def scores(self) -> Scores:
-        """SNR^2 of the loudest template in each 1/16 s of each detector, 0 below the threshold: a series to look at.
-
-        Their sum is not the network's statistic: two detectors' loudest templates need not be the same.
-        """
-        per_second = round(1 / HOP)
-        values = np.zeros((len(self.live), self.duration * per_second), dtype=np.float32)
-        for row, p in zip(values, self.peaks, strict=True):
-            np.maximum.at(row, (p.time * per_second).astype(int), p.snr**2)
-        return Scores(self.detectors, self.gps_start + HOP, HOP, values, np.repeat(self.live, per_second, axis=1), HOP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +209,7 @@ def slid_background(
     hops = in_hops(step, HOP, "the slide step")
     shifts = slide_shifts(triggers.duration * per_second, hops, math.ceil(apart / HOP), max_slides)
     if not len(shifts):
-        raise SearchError(
+        raise NoSlideError(
             f"{triggers.duration} s from GPS {triggers.gps_start:.1f} hold no slide: more than "
             f"{2 * apart:g} s are needed"
         )
@@ -229,7 +217,7 @@ def slid_background(
     overlap = scipy.fft.irfft(live[0] * live[1].conj(), triggers.duration * per_second)  # sum_t live1[t] live2[t - k]
     livetimes = np.rint(overlap)[shifts] * HOP
     if not livetimes.sum():
-        raise SearchError("the detectors never overlap in any slide: there is no livetime to count in")
+        raise NoSlideError("the detectors never overlap in any slide: there is no livetime to count in")
     found: list[float] = []
     for shift in shifts.tolist():
         pairs = coincident_pairs(a, b, triggers.duration, threshold, shift * HOP, window)
