@@ -194,6 +194,67 @@ def test_a_full_disk(toy: Path) -> None:
     assert list(numbers(toy)) == ["gain_low", "gain_high", "best"]
 
 
+TABLES = """from shared.claims.results import Table
+
+
+def tables(results):
+    cells = [results.claims["smaller"].verdict, str(len(results.experiments["LOW"].runs))]
+    return [Table(title="All", columns=["verdict", "seeds"], rows=[cells])]
+"""
+FIGURES = """from shared.figures import Figure
+
+
+def draw(results, folder):
+    (folder / "size.svg").write_text(f"<svg>{results.tables[0].rows[0][1]}</svg>")
+    return [Figure(folder / "size.svg", caption="Sizes.", alt="Sizes.")]
+"""
+
+
+def test_numbers_are_kept_whatever_tables_and_figures_do(toy: Path) -> None:
+    package, file = toy / "src" / "toy", toy / "results" / "quick" / "results.json"
+    (toy / "claims.yaml").write_text(CLAIMS)
+    (package / "tables.py").write_text(TABLES)
+    (package / "figures.py").write_text(FIGURES.replace("tables[0]", "tables[1]"))
+
+    _, err = reproduce(toy, code=2)
+    kept = f"the numbers are in {file}. Mend it and run the same command again"
+    assert err == f"error: toy.tables: KeyError: 'LOW' (tables.py, line 5); {kept}\n"
+    results = load_results(file)
+    assert results.claims["smaller"].verdict == "trend reproduced"
+    assert len(results.experiments["gain_high"].runs) == 3
+
+    (package / "tables.py").write_text(TABLES.replace("LOW", "gain_low"))
+    _, err = reproduce(toy, code=2)
+    assert err == f"error: toy.figures: IndexError: list index out of range (figures.py, line 5); {kept}\n"
+    assert load_results(file).tables[0].rows == [["trend reproduced", "3"]]
+
+    (package / "figures.py").write_text(FIGURES)
+    out, _ = reproduce(toy)
+    assert "6 reused" in out
+    results = load_results(file)
+    assert [figure.file for figure in results.figures] == ["size.svg"]
+    assert results.tables[0].rows == [["trend reproduced", "3"]]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'size.svg')", "no space left to write size.svg (No space"),
+        ("UserError('size.svg: not today')", "size.svg: not today\n"),
+        ("FileNotFoundError(errno.ENOENT, 'none', 'size.svg')", "toy.figures: FileNotFoundError: [Errno 2] none: "),
+        ("ValueError('two\\nlines')", "toy.figures: ValueError: two lines (figures.py, line 5); the numbers"),
+    ],
+)
+def test_a_full_disk_while_figures_are_drawn_is_told_as_one(toy: Path, mistake: str, message: str) -> None:
+    code = f"import errno, os\nfrom shared.errors import UserError\n\ndef draw(results, folder):\n    raise {mistake}\n"
+    (toy / "src" / "toy" / "figures.py").write_text(code)
+    edit(toy / "configs" / "base.yaml", "max_epochs: 40", "max_epochs: 1")
+    _, err = reproduce(toy, code=2)
+    assert err.startswith(f"error: {message}")
+    assert len(err.splitlines()) == 1
+    assert list(numbers(toy)) == ["gain_low", "gain_high", "best"]
+
+
 def test_a_dry_run_leaves_nothing(toy: Path) -> None:
     before = sorted(toy.rglob("*.*"))
     out, _ = reproduce(toy, "--dry-run")

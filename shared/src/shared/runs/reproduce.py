@@ -13,7 +13,9 @@ import importlib.util
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from shared.errors import UserError, one_line_errors
+from shared.errors import UserError, disk_error, one_line_errors
 from shared.runs.job import Job, Outcome, commit, cores, machine, versions
 from shared.runs.key import canonical, run_key
 from shared.runs.launch import Launcher, run_jobs
@@ -273,22 +275,46 @@ def judged(results: Results, ledger: Ledger) -> Results:
     return results.model_copy(update={"claims": outcomes})
 
 
-def drawn(results: Results, folder: Path) -> Results:
-    """The results with the paper's figures drawn into `folder`."""
+@contextmanager
+def told_on_one_line(module: str, file: Path) -> Iterator[None]:
+    """Around what a paper's module makes of its results, which `file` holds already.
+
+    Raises:
+        UserError: whatever went wrong in there, and where the numbers are; a full disk as such.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+        full = disk_error(error, error.filename or file.parent) if isinstance(error, OSError) else None
+        raise full or UserError(
+            f"{module}: {' '.join(what.split())}; the numbers are in {file}. Mend it and run the same command again"
+        ) from error
+
+
+def tabulated(results: Results, file: Path) -> Results:
+    """The results with the tables that the paper's `tables.tables(results)` makes of them."""
+    module = f"{results.paper}.tables"
+    if importlib.util.find_spec(module) is None:
+        return results
+    with told_on_one_line(module, file):
+        return results.model_copy(update={"tables": importlib.import_module(module).tables(results)})
+
+
+def drawn(results: Results, file: Path) -> Results:
+    """The results with the paper's figures drawn into the folder of `file`."""
     from shared.claims.results import FigureRef
 
-    if importlib.util.find_spec(f"{results.paper}.figures") is None:
+    module = f"{results.paper}.figures"
+    if importlib.util.find_spec(module) is None:
         return results
-    figures = importlib.import_module(f"{results.paper}.figures").draw(results, folder)
-    references = [FigureRef(file=Path(f.file).name, caption=f.caption, alt=f.alt) for f in figures]
-    return results.model_copy(update={"figures": references})
-
-
-def tabulated(results: Results) -> Results:
-    """The results with the tables that the paper's `tables.tables(results)` makes of them."""
-    if importlib.util.find_spec(f"{results.paper}.tables") is None:
-        return results
-    return results.model_copy(update={"tables": importlib.import_module(f"{results.paper}.tables").tables(results)})
+    with told_on_one_line(module, file):
+        figures = importlib.import_module(module).draw(results, file.parent)
+        references = [FigureRef(file=Path(f.file).name, caption=f.caption, alt=f.alt) for f in figures]
+        return results.model_copy(update={"figures": references})
 
 
 def print_plan(prepared: list[Prepared], console: Console) -> None:
@@ -353,16 +379,18 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     every = {run.path for p in wanted for run in p.runs.values()}
     outcomes = run_all(plan, list(jobs.values()), len(every) - len(jobs), options, console)
 
-    folder = root / "results" / plan.tier
-    results = tabulated(since_nothing_ran(assemble(plan, prepared, outcomes), folder / "results.json"))
+    file = root / "results" / plan.tier / "results.json"
+    results = since_nothing_ran(assemble(plan, prepared, outcomes), file)
     if ledger is not None:
         results = judged(results, ledger)
     from shared.claims.results import save
 
-    save(results, folder / "results.json")  # before the figures: numbers that are there are kept, whatever a plot does
-    with_figures = drawn(results, folder)
-    if with_figures.figures != results.figures:
-        save(with_figures, folder / "results.json")
+    save(results, file)  # before tables and figures: numbers that are there are kept, whatever these do
+    for add in (tabulated, drawn):
+        more = add(results, file)
+        if more != results:
+            save(more, file)
+        results = more
     if not options.brief:
         show_paper_tables(console, results)
     if not options.brief and results.claims:
