@@ -137,7 +137,21 @@ def test_only_one_experiment(toy: Path) -> None:
     reproduce(toy, "--only", "gain_low", "--jobs", "1")
     assert list(numbers(toy)) == ["gain_low", "gain_high", "best"]  # what was there stays
     _, err = reproduce(toy, "--only", "nothing", code=2)
-    assert err == "error: --only nothing: no such experiment; see --dry-run for their names\n"
+    assert err == (
+        "error: --only: `nothing` is no experiment of tier quick and no group of its claims. "
+        "Groups: none. Experiments: gain_low, gain_high, best\n"
+    )
+
+
+def test_only_what_some_claims_need(toy: Path) -> None:
+    (toy / "claims.yaml").write_text(CLAIMS)
+    edit(toy / "configs" / "base.yaml", "max_epochs: 40", "max_epochs: 1")
+    _, err = reproduce(toy, "--only", "T9,gain_high", code=2)
+    assert "`T9` is no experiment of tier quick and no group of its claims. Groups: smaller, larger. Exp" in err
+    assert not (toy / "runs").exists()
+    edit(toy / "claims.yaml", "low: gain_low, high: gain_high}", "low: gain_low}, not_run: later")
+    reproduce(toy, "--only", "Smaller", "--jobs", "1")
+    assert list(numbers(toy)) == ["gain_low"]
 
 
 def test_a_changed_setting_is_a_new_run(toy: Path) -> None:

@@ -7,7 +7,6 @@ Interrupt it at any moment and call it again: finished runs are read, unfinished
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import importlib
 import importlib.util
 import statistics
@@ -29,6 +28,7 @@ from shared.errors import UserError, disk_error, one_line_errors
 from shared.runs.job import Job, Outcome, commit, cores, machine, versions
 from shared.runs.key import canonical, run_key
 from shared.runs.launch import Launcher, run_jobs
+from shared.runs.only import experiments_of
 from shared.runs.plan import Experiment, Plan, Selection, load_plan, merge
 from shared.runs.store import RunDir, RunStore
 from shared.runs.terminal import estimates_table, plan_table, show, show_paper_tables, verdict_table
@@ -63,7 +63,12 @@ def arguments(paper: str, argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, help="runs at a time (default: the cores of this machine)")
     parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="processes here, or a cluster")
     parser.add_argument("--slurm", default="", metavar="K=V,...", help="for sbatch: partition=short,timeout_min=120")
-    parser.add_argument("--only", metavar="NAME", help="run only this experiment (`*` stands for any text)")
+    parser.add_argument(
+        "--only",
+        metavar="NAME,...",
+        help="run only these experiments (`*` stands for any text), or those that a claim or a group of claims needs: "
+        "T1 for the claims t1.*, in any case of letters",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and try one batch of every experiment")
     parser.add_argument("--brief", action="store_true", help="no table of verdicts at the end")
     return parser.parse_args(argv)
@@ -357,10 +362,9 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     if plan.paper != paper:
         raise UserError(f"configs/tiers/{options.tier}.yaml says `paper: {plan.paper}`, not {paper}")
     ledger = read_ledger(root, plan)
+    names = experiments_of(options.only, plan, ledger)
     prepared = prepare(plan, RunStore(root / "runs"))
-    wanted = [p for p in prepared if options.only is None or fnmatch.fnmatchcase(p.experiment.name, options.only)]
-    if not wanted:
-        raise UserError(f"--only {options.only}: no such experiment; see --dry-run for their names")
+    wanted = [p for p in prepared if p.experiment.name in names]
     if options.dry_run:
         return dry_run(plan, wanted, options, console)
     jobs = {
