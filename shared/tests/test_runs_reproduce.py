@@ -154,6 +154,32 @@ def test_only_what_some_claims_need(toy: Path) -> None:
     assert list(numbers(toy)) == ["gain_low"]
 
 
+def test_runs_are_dealt_out_over_the_gpus(toy: Path) -> None:
+    edit(toy / "configs" / "base.yaml", "max_epochs: 40", "max_epochs: 1")
+    two = "import shared.runs.gpus\n\nshared.runs.gpus.visible = lambda: ['4', '7']\n\nif __name__"
+    edit(toy / "reproduce.py", "if __name__", two)
+
+    def seen() -> set[str]:
+        return {file.read_text().splitlines()[0] for file in toy.glob("runs/*/log.txt")}
+
+    reproduce(toy)
+    assert seen() == {"GPUs: 4", "GPUs: 7"}
+    shutil.rmtree(toy / "runs")
+    edit(toy / "configs" / "base.yaml", "max_epochs: 1", "max_epochs: 1, accelerator: cpu")
+    reproduce(toy)
+    assert not seen() & {"GPUs: 4", "GPUs: 7"}
+
+
+def test_help_says_how_many_runs_go_on_at_a_time(toy: Path) -> None:
+    out, _ = reproduce(toy, "--help")
+    help_text = " ".join(out.split())
+    assert (
+        "runs at a time (default: one for each visible GPU where they train on a GPU, else one for each core)"
+        in help_text
+    )
+    assert "T1 for the claims t1.*" in help_text
+
+
 def test_a_changed_setting_is_a_new_run(toy: Path) -> None:
     reproduce(toy, "--only", "gain_low")
     before = numbers(toy)

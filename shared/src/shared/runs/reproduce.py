@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from shared.errors import UserError, disk_error, one_line_errors
-from shared.runs.job import Job, Outcome, commit, cores, machine, versions
+from shared.runs.gpus import share
+from shared.runs.job import Job, Outcome, commit, machine, versions
 from shared.runs.key import canonical, run_key
 from shared.runs.launch import Launcher, run_jobs
 from shared.runs.only import experiments_of
@@ -60,7 +61,12 @@ def arguments(paper: str, argv: list[str] | None) -> argparse.Namespace:
         prog=f"{paper}/reproduce.py", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("--tier", default="quick", help="quick (default), cpu, gpu or paper")
-    parser.add_argument("--jobs", type=int, help="runs at a time (default: the cores of this machine)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="runs at a time (default: one for each visible GPU where they train on a GPU, else one for each core); "
+        "on a cluster, tasks at a time",
+    )
     parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="processes here, or a cluster")
     parser.add_argument("--slurm", default="", metavar="K=V,...", help="for sbatch: partition=short,timeout_min=120")
     parser.add_argument(
@@ -144,8 +150,8 @@ def run_all(
             bar.update(task, advance=1, last=last_metric(job, outcome))
 
         launcher: Launcher = "local" if options.dry_run else options.launcher
-        workers = cores() if options.jobs is None else options.jobs
-        return run_jobs(jobs, launcher, workers, progress, slurm_settings(options.slurm))
+        workers, gpus = share([job.config for job in jobs], options.jobs, launcher)
+        return run_jobs(jobs, launcher, workers, progress, slurm_settings(options.slurm), gpus)
 
 
 def last_metric(job: Job, outcome: Outcome) -> str:
