@@ -137,7 +137,47 @@ def test_only_one_experiment(toy: Path) -> None:
     reproduce(toy, "--only", "gain_low", "--jobs", "1")
     assert list(numbers(toy)) == ["gain_low", "gain_high", "best"]  # what was there stays
     _, err = reproduce(toy, "--only", "nothing", code=2)
-    assert err == "error: --only nothing: no such experiment; see --dry-run for their names\n"
+    assert err == (
+        "error: --only: `nothing` is no experiment of tier quick and no group of its claims. "
+        "Groups: none. Experiments: gain_low, gain_high, best\n"
+    )
+
+
+def test_only_what_some_claims_need(toy: Path) -> None:
+    (toy / "claims.yaml").write_text(CLAIMS)
+    edit(toy / "configs" / "base.yaml", "max_epochs: 40", "max_epochs: 1")
+    _, err = reproduce(toy, "--only", "T9,gain_high", code=2)
+    assert "`T9` is no experiment of tier quick and no group of its claims. Groups: smaller, larger. Exp" in err
+    assert not (toy / "runs").exists()
+    edit(toy / "claims.yaml", "low: gain_low, high: gain_high}", "low: gain_low}, not_run: later")
+    reproduce(toy, "--only", "Smaller", "--jobs", "1")
+    assert list(numbers(toy)) == ["gain_low"]
+
+
+def test_runs_are_dealt_out_over_the_gpus(toy: Path) -> None:
+    edit(toy / "configs" / "base.yaml", "max_epochs: 40", "max_epochs: 1")
+    two = "import shared.runs.gpus\n\nshared.runs.gpus.visible = lambda: ['4', '7']\n\nif __name__"
+    edit(toy / "reproduce.py", "if __name__", two)
+
+    def seen() -> set[str]:
+        return {file.read_text().splitlines()[0] for file in toy.glob("runs/*/log.txt")}
+
+    reproduce(toy)
+    assert seen() == {"GPUs: 4", "GPUs: 7"}
+    shutil.rmtree(toy / "runs")
+    edit(toy / "configs" / "base.yaml", "max_epochs: 1", "max_epochs: 1, accelerator: cpu")
+    reproduce(toy)
+    assert not seen() & {"GPUs: 4", "GPUs: 7"}
+
+
+def test_help_says_how_many_runs_go_on_at_a_time(toy: Path) -> None:
+    out, _ = reproduce(toy, "--help")
+    help_text = " ".join(out.split())
+    assert (
+        "runs at a time (default: one for each visible GPU where they train on a GPU, else one for each core)"
+        in help_text
+    )
+    assert "T1 for the claims t1.*" in help_text
 
 
 def test_a_changed_setting_is_a_new_run(toy: Path) -> None:
@@ -191,6 +231,67 @@ def test_a_full_disk(toy: Path) -> None:
     assert len(err.splitlines()) == 1
     assert file.read_bytes() == before
     reproduce(toy)
+    assert list(numbers(toy)) == ["gain_low", "gain_high", "best"]
+
+
+TABLES = """from shared.claims.results import Table
+
+
+def tables(results):
+    cells = [results.claims["smaller"].verdict, str(len(results.experiments["LOW"].runs))]
+    return [Table(title="All", columns=["verdict", "seeds"], rows=[cells])]
+"""
+FIGURES = """from shared.figures import Figure
+
+
+def draw(results, folder):
+    (folder / "size.svg").write_text(f"<svg>{results.tables[0].rows[0][1]}</svg>")
+    return [Figure(folder / "size.svg", caption="Sizes.", alt="Sizes.")]
+"""
+
+
+def test_numbers_are_kept_whatever_tables_and_figures_do(toy: Path) -> None:
+    package, file = toy / "src" / "toy", toy / "results" / "quick" / "results.json"
+    (toy / "claims.yaml").write_text(CLAIMS)
+    (package / "tables.py").write_text(TABLES)
+    (package / "figures.py").write_text(FIGURES.replace("tables[0]", "tables[1]"))
+
+    _, err = reproduce(toy, code=2)
+    kept = f"the numbers are in {file}. Mend it and run the same command again"
+    assert err == f"error: toy.tables: KeyError: 'LOW' (tables.py, line 5); {kept}\n"
+    results = load_results(file)
+    assert results.claims["smaller"].verdict == "trend reproduced"
+    assert len(results.experiments["gain_high"].runs) == 3
+
+    (package / "tables.py").write_text(TABLES.replace("LOW", "gain_low"))
+    _, err = reproduce(toy, code=2)
+    assert err == f"error: toy.figures: IndexError: list index out of range (figures.py, line 5); {kept}\n"
+    assert load_results(file).tables[0].rows == [["trend reproduced", "3"]]
+
+    (package / "figures.py").write_text(FIGURES)
+    out, _ = reproduce(toy)
+    assert "6 reused" in out
+    results = load_results(file)
+    assert [figure.file for figure in results.figures] == ["size.svg"]
+    assert results.tables[0].rows == [["trend reproduced", "3"]]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'size.svg')", "no space left to write size.svg (No space"),
+        ("UserError('size.svg: not today')", "size.svg: not today\n"),
+        ("FileNotFoundError(errno.ENOENT, 'none', 'size.svg')", "toy.figures: FileNotFoundError: [Errno 2] none: "),
+        ("ValueError('two\\nlines')", "toy.figures: ValueError: two lines (figures.py, line 5); the numbers"),
+    ],
+)
+def test_a_full_disk_while_figures_are_drawn_is_told_as_one(toy: Path, mistake: str, message: str) -> None:
+    code = f"import errno, os\nfrom shared.errors import UserError\n\ndef draw(results, folder):\n    raise {mistake}\n"
+    (toy / "src" / "toy" / "figures.py").write_text(code)
+    edit(toy / "configs" / "base.yaml", "max_epochs: 40", "max_epochs: 1")
+    _, err = reproduce(toy, code=2)
+    assert err.startswith(f"error: {message}")
+    assert len(err.splitlines()) == 1
     assert list(numbers(toy)) == ["gain_low", "gain_high", "best"]
 
 

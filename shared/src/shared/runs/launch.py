@@ -72,8 +72,11 @@ def run_jobs(
     workers: int,
     progress: Progress = lambda job, outcome: None,
     slurm: dict[str, Any] | None = None,
+    gpus: Sequence[str] = (),
 ) -> dict[Path, Outcome]:
     """Bring every job to its end; `progress` is called as each ends. Returns outcomes by run folder.
+
+    Local workers are dealt the `gpus` in turn, and each sees only its own; without any it sees what this process does.
 
     Raises:
         UserError: no space left on the disk; the launcher cannot start.
@@ -84,7 +87,7 @@ def run_jobs(
     if launcher == "slurm":
         _run_slurm(ledger, workers, slurm or {})
     else:
-        _run_local(ledger, min(workers, len(jobs)))
+        _run_local(ledger, min(workers, len(jobs)), gpus)
     return ledger.outcomes
 
 
@@ -120,12 +123,16 @@ def _work(pipe: Connection) -> None:
 
 
 class _Worker:
-    def __init__(self) -> None:
+    """A process that does one job after another. It sees this `gpu` only; for None, all that this process sees."""
+
+    def __init__(self, gpu: str | None = None) -> None:
+        self.gpu = gpu
+        environment = WORKER_ENVIRONMENT if gpu is None else {**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": gpu}
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(other,), daemon=False)
-        before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-        os.environ.update(WORKER_ENVIRONMENT)  # read when the process starts and torch is loaded
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)  # read when the process starts and torch is loaded
         try:
             self.process.start()
         finally:
@@ -148,15 +155,16 @@ class _Worker:
         self.process.join()
 
 
-def _run_local(ledger: _Ledger, workers: int) -> None:
+def _run_local(ledger: _Ledger, workers: int, gpus: Sequence[str]) -> None:
     crew: list[_Worker] = []
+    seats = [gpus[seat % len(gpus)] if gpus else None for seat in range(workers)]  # the free ones, by their GPU
     try:
         while ledger.waiting or any(worker.job for worker in crew):
             for worker in crew:
                 if worker.job is None and ledger.waiting:
                     worker.give(*ledger.waiting.popleft())
-            while ledger.waiting and len(crew) < workers:
-                crew.append(_Worker())
+            while ledger.waiting and seats:
+                crew.append(_Worker(seats.pop(0)))
                 crew[-1].give(*ledger.waiting.popleft())
             busy = {worker.pipe: worker for worker in crew if worker.job}
             for pipe in wait(list(busy)):
@@ -167,6 +175,7 @@ def _run_local(ledger: _Ledger, workers: int) -> None:
                     outcome = worker.pipe.recv()
                 except (EOFError, OSError):
                     crew.remove(worker)
+                    seats.append(worker.gpu)
                     worker.process.join()
                     worker.pipe.close()
                     ledger.died(job, _how(worker.process.exitcode))

@@ -7,13 +7,14 @@ Interrupt it at any moment and call it again: finished runs are read, unfinished
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import importlib
 import importlib.util
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,10 +24,12 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from shared.errors import UserError, one_line_errors
-from shared.runs.job import Job, Outcome, commit, cores, machine, versions
+from shared.errors import UserError, disk_error, one_line_errors
+from shared.runs.gpus import share
+from shared.runs.job import Job, Outcome, commit, machine, versions
 from shared.runs.key import canonical, run_key
 from shared.runs.launch import Launcher, run_jobs
+from shared.runs.only import experiments_of
 from shared.runs.plan import Experiment, Plan, Selection, load_plan, merge
 from shared.runs.store import RunDir, RunStore
 from shared.runs.terminal import estimates_table, plan_table, show, show_paper_tables, verdict_table
@@ -58,10 +61,20 @@ def arguments(paper: str, argv: list[str] | None) -> argparse.Namespace:
         prog=f"{paper}/reproduce.py", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("--tier", default="quick", help="quick (default), cpu, gpu or paper")
-    parser.add_argument("--jobs", type=int, help="runs at a time (default: the cores of this machine)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="runs at a time (default: one for each visible GPU where they train on a GPU, else one for each core); "
+        "on a cluster, tasks at a time",
+    )
     parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="processes here, or a cluster")
     parser.add_argument("--slurm", default="", metavar="K=V,...", help="for sbatch: partition=short,timeout_min=120")
-    parser.add_argument("--only", metavar="NAME", help="run only this experiment (`*` stands for any text)")
+    parser.add_argument(
+        "--only",
+        metavar="NAME,...",
+        help="run only these experiments (`*` stands for any text), or those that a claim or a group of claims needs: "
+        "T1 for the claims t1.*, in any case of letters",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and try one batch of every experiment")
     parser.add_argument("--brief", action="store_true", help="no table of verdicts at the end")
     return parser.parse_args(argv)
@@ -137,8 +150,8 @@ def run_all(
             bar.update(task, advance=1, last=last_metric(job, outcome))
 
         launcher: Launcher = "local" if options.dry_run else options.launcher
-        workers = cores() if options.jobs is None else options.jobs
-        return run_jobs(jobs, launcher, workers, progress, slurm_settings(options.slurm))
+        workers, gpus = share([job.config for job in jobs], options.jobs, launcher)
+        return run_jobs(jobs, launcher, workers, progress, slurm_settings(options.slurm), gpus)
 
 
 def last_metric(job: Job, outcome: Outcome) -> str:
@@ -273,22 +286,46 @@ def judged(results: Results, ledger: Ledger) -> Results:
     return results.model_copy(update={"claims": outcomes})
 
 
-def drawn(results: Results, folder: Path) -> Results:
-    """The results with the paper's figures drawn into `folder`."""
+@contextmanager
+def told_on_one_line(module: str, file: Path) -> Iterator[None]:
+    """Around what a paper's module makes of its results, which `file` holds already.
+
+    Raises:
+        UserError: whatever went wrong in there, and where the numbers are; a full disk as such.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+        full = disk_error(error, error.filename or file.parent) if isinstance(error, OSError) else None
+        raise full or UserError(
+            f"{module}: {' '.join(what.split())}; the numbers are in {file}. Mend it and run the same command again"
+        ) from error
+
+
+def tabulated(results: Results, file: Path) -> Results:
+    """The results with the tables that the paper's `tables.tables(results)` makes of them."""
+    module = f"{results.paper}.tables"
+    if importlib.util.find_spec(module) is None:
+        return results
+    with told_on_one_line(module, file):
+        return results.model_copy(update={"tables": importlib.import_module(module).tables(results)})
+
+
+def drawn(results: Results, file: Path) -> Results:
+    """The results with the paper's figures drawn into the folder of `file`."""
     from shared.claims.results import FigureRef
 
-    if importlib.util.find_spec(f"{results.paper}.figures") is None:
+    module = f"{results.paper}.figures"
+    if importlib.util.find_spec(module) is None:
         return results
-    figures = importlib.import_module(f"{results.paper}.figures").draw(results, folder)
-    references = [FigureRef(file=Path(f.file).name, caption=f.caption, alt=f.alt) for f in figures]
-    return results.model_copy(update={"figures": references})
-
-
-def tabulated(results: Results) -> Results:
-    """The results with the tables that the paper's `tables.tables(results)` makes of them."""
-    if importlib.util.find_spec(f"{results.paper}.tables") is None:
-        return results
-    return results.model_copy(update={"tables": importlib.import_module(f"{results.paper}.tables").tables(results)})
+    with told_on_one_line(module, file):
+        figures = importlib.import_module(module).draw(results, file.parent)
+        references = [FigureRef(file=Path(f.file).name, caption=f.caption, alt=f.alt) for f in figures]
+        return results.model_copy(update={"figures": references})
 
 
 def print_plan(prepared: list[Prepared], console: Console) -> None:
@@ -331,10 +368,9 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     if plan.paper != paper:
         raise UserError(f"configs/tiers/{options.tier}.yaml says `paper: {plan.paper}`, not {paper}")
     ledger = read_ledger(root, plan)
+    names = experiments_of(options.only, plan, ledger)
     prepared = prepare(plan, RunStore(root / "runs"))
-    wanted = [p for p in prepared if options.only is None or fnmatch.fnmatchcase(p.experiment.name, options.only)]
-    if not wanted:
-        raise UserError(f"--only {options.only}: no such experiment; see --dry-run for their names")
+    wanted = [p for p in prepared if p.experiment.name in names]
     if options.dry_run:
         return dry_run(plan, wanted, options, console)
     jobs = {
@@ -353,16 +389,18 @@ def reproduce(paper: str, root: Path, options: argparse.Namespace, console: Cons
     every = {run.path for p in wanted for run in p.runs.values()}
     outcomes = run_all(plan, list(jobs.values()), len(every) - len(jobs), options, console)
 
-    folder = root / "results" / plan.tier
-    results = tabulated(since_nothing_ran(assemble(plan, prepared, outcomes), folder / "results.json"))
+    file = root / "results" / plan.tier / "results.json"
+    results = since_nothing_ran(assemble(plan, prepared, outcomes), file)
     if ledger is not None:
         results = judged(results, ledger)
     from shared.claims.results import save
 
-    save(results, folder / "results.json")  # before the figures: numbers that are there are kept, whatever a plot does
-    with_figures = drawn(results, folder)
-    if with_figures.figures != results.figures:
-        save(with_figures, folder / "results.json")
+    save(results, file)  # before tables and figures: numbers that are there are kept, whatever these do
+    for add in (tabulated, drawn):
+        more = add(results, file)
+        if more != results:
+            save(more, file)
+        results = more
     if not options.brief:
         show_paper_tables(console, results)
     if not options.brief and results.claims:

@@ -24,6 +24,7 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
 def run(config: dict[str, Any], seed: int, run_dir: Path, experiment: str = "", tier: str = "") -> dict[str, Any]:
     import torch
 
+    print(f"GPUs: {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}", flush=True)  # SIGKILL may come next
     print(f"{experiment} ({tier})")
     model, steps = config["model"], config["trainer"]["max_epochs"]
     behave(model.get("behaviour", "well"), run_dir)
