@@ -1,5 +1,10 @@
 """From samples to batches: one way for any sample, a fast one for scenes, the same result."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,6 +227,74 @@ def test_processes_share_an_epoch_in_equal_parts() -> None:
     assert torch.equal(together, torch.cat([whole, whole[:2]]))
     states = {bytes(part.generator.get_state().tolist()) for part in parts if part.generator}
     assert len(states) == 1  # the order goes on alike in all of them
+
+
+PROCESSES = """
+import json, os, sys
+from pathlib import Path
+import pytorch_lightning as L, torch
+from spatial_textvqa.data.module import TextVQAData
+from spatial_textvqa.module import SpatialTextVQA
+
+torch.set_num_threads(1)
+folder, model, data = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+
+class Seen(SpatialTextVQA):
+    def on_fit_start(self):
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch["rows"].tolist())
+        return super().training_step(batch, batch_idx)
+
+def fit(rank):
+    L.seed_everything(0, verbose=False)
+    module = Seen(**model)
+    trainer = L.Trainer(
+        max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
+    )
+    trainer.fit(module, TextVQAData(**data))
+    assert torch.distributed.get_backend() == "gloo" and trainer.world_size == 2
+    (folder / f"{rank}.json").write_text(json.dumps(module.seen))
+    torch.save(module.net.state_dict(), folder / f"{rank}.pt")
+
+pids = []
+for rank in range(2):
+    os.environ["LOCAL_RANK"] = str(rank)
+    if not (pid := os.fork()):
+        fit(rank)
+        os._exit(0)
+    pids.append(pid)
+sys.exit(any([os.waitpid(pid, 0)[1] for pid in pids]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network_on_halves_of_every_epoch(tmp_path: Path) -> None:
+    """Lightning's DDP over gloo: 70 questions are 35 and 35, five batches each; another order in the
+    next epoch; both processes end with the same weights to the bit.
+    """
+    model = {"dim": 24, "ffn": 24, "layers": "ns", "text_layers": 0, "dropout": 0.0, "init": "default", "warmup": 1}
+    (tmp_path / "two.py").write_text(PROCESSES)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    data = {**SMALL, "batch_size": 8}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "two.py"), str(tmp_path), json.dumps(model), json.dumps(data)],
+        capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert [[len(rows) for rows in each] for each in seen] == [[8, 8, 8, 8, 3] * 2] * 2
+    epochs = [[[row for rows in each[first : first + 5] for row in rows] for each in seen] for first in (0, 5)]
+    for one, other in epochs:
+        assert sorted(one + other) == list(range(70))
+    assert epochs[0] != epochs[1]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_features_are_made_in_pieces_of_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

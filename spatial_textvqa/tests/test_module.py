@@ -1,5 +1,6 @@
 """Training: it learns, it is the same again and after a break, its checkpoint is enough, and what is wrong says so."""
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +60,26 @@ def test_a_run_reports_what_the_claims_read_and_again_the_same(tmp_path: Path) -
     edges = np.array(first["picture/edges"]).reshape(-1, 4)
     assert (edges[:, :2] < 12).all()
     assert ((edges[:, 3] > 0) & (edges[:, 3] <= 1)).all()
+
+
+def test_the_log_has_the_questions_a_second_of_each_epoch_and_the_results_do_not() -> None:
+    import pytorch_lightning as L
+    from pytorch_lightning.loggers import CSVLogger
+
+    class Kept(CSVLogger):
+        rates: list[float] = []  # noqa: RUF012
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            self.rates += [value for name, value in metrics.items() if name == "train/samples_per_second"]
+
+    module, logger = SpatialTextVQA(**MODEL), Kept("unused")
+    options = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(max_epochs=2, accelerator="cpu", logger=logger, num_sanity_val_steps=0, **options)
+    began = time.perf_counter()
+    trainer.fit(module, TextVQAData(**DATA))
+    assert len(logger.rates) == 2
+    assert min(logger.rates) > DATA["train_samples"] / (time.perf_counter() - began)
+    assert not [name for name in module.results() if "samples_per_second" in name]
 
 
 def test_a_broken_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:

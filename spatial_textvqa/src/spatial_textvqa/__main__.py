@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m spatial_textvqa", description=(__doc__ or "").split(":")[0] + ".")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_ask, _demo, _pages, _predict, _import, _score, _convert, _validate, _statistics):
+    for add in (_ask, _example, _demo, _pages, _predict, _import, _score, _convert, _validate, _statistics):
         add(commands)
     args = parser.parse_args(argv)
     return args.run(args)
@@ -119,6 +119,29 @@ def _size(text: str) -> tuple[float, float]:
     if not x or not width.isdecimal() or not height.isdecimal() or int(width) * int(height) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 640x480")
     return float(width), float(height)
+
+
+def _example(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "example", run_example, "Write a drawn scene as the files that `ask` takes.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0, help="another scene for each, default 0")
+    parser.add_argument("--ckpt", type=Path, help="network to be asked, for its features; default: the quick tier's")
+
+
+def run_example(args: argparse.Namespace) -> int:
+    from spatial_textvqa.ask import Asker
+    from spatial_textvqa.example import OBJECTS, example_scene, write_example
+
+    if args.ckpt is None:
+        sample = example_scene(args.seed)
+    else:
+        asker = Asker.load(args.ckpt)
+        objects = asker.scenes.get("objects", OBJECTS)
+        sample = example_scene(args.seed, asker.model.config.feature_width, asker.appearance(), objects)
+    write_example(sample, args.out)
+    print(f"scene.png, ocr.json, objects.json and features.npz: {args.out}")
+    print(f'question: "{sample.question}"\nright answer: {sample.answers[0]}')
+    return 0
 
 
 def _demo(commands: argparse._SubParsersAction) -> None:

@@ -14,8 +14,10 @@ SEED, FIRST = 0, 40_000_000  # no part of any run has its scenes there
 AT_ONCE = 64
 
 
-def flippable_scenes(count: int, feature_width: int, ocr_appearance: str = "none", objects: int = 6) -> list[Sample]:
-    """So many scenes, always the same, with the features that a network of this width takes.
+def flippable_scenes(
+    count: int, feature_width: int, ocr_appearance: str = "none", objects: int = 6, seed: int = SEED
+) -> list[Sample]:
+    """So many scenes, always the same of one seed, with the features that a network of this width takes.
 
     Raises:
         UserError: an unknown `ocr_appearance`.
@@ -23,12 +25,12 @@ def flippable_scenes(count: int, feature_width: int, ocr_appearance: str = "none
     found: list[Sample] = []
     start = FIRST
     while len(found) < count:
-        drawn = draw(Settings(objects=objects, kinds=RELATIONS), SEED, range(start, start + AT_ONCE))
+        drawn = draw(Settings(objects=objects, kinds=RELATIONS), seed, range(start, start + AT_ONCE))
         rows = np.flatnonzero(drawn.flipped_target >= 0)
         if start > FIRST + 100 * AT_ONCE:
             raise UserError("hardly a scene of these settings has a question that can be flipped")
         drawn, start = drawn.take(rows), start + AT_ONCE
-        of_objects, of_tokens = features(drawn, SEED, feature_width, ocr_appearance)
+        of_objects, of_tokens = features(drawn, seed, feature_width, ocr_appearance)
         for i in range(len(drawn)):
             tokens = None if of_tokens is None else of_tokens[i]
             found.append(replace(drawn.sample(i), obj_features=of_objects[i], ocr_features=tokens))
