@@ -146,7 +146,8 @@ def test_a_look_reads_no_map_of_the_outbox(tmp_path: Path) -> None:
             located = tell(store, first.located(spot(sigma=3.0)))
             with store.transaction() as write:
                 for version in (first, located):
-                    write.send("gw.notices.unified", version.id, bytes(1_000_000), headers_of(version, Origin.SIMULATED))
+                    headers = headers_of(version, Origin.SIMULATED)
+                    write.send("gw.notices.unified", version.id, bytes(1_000_000), headers)
         numbers = [row.number for row in store.waiting(1000)]
         store.mark(numbers[:-5])
         watch = Watch(store.path, bus)
