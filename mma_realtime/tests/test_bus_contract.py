@@ -23,28 +23,18 @@ from mma_realtime.crossmatch.filter import Batch, SurveyFilter
 from mma_realtime.errors import BusError
 
 Opener = Callable[[], Bus]
-CLUSTER = """
-import sys
-from confluent_kafka import Producer
-producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "mock"})
-broker, = producer.list_topics(timeout=20).brokers.values()
-print(f"{broker.host}:{broker.port}", flush=True)
-sys.stdin.read()
-"""
+spec = importlib.util.spec_from_file_location("kafka_cluster", Path(__file__).with_name("kafka_cluster.py"))
+assert spec is not None
+assert spec.loader is not None
+kafka_cluster = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(kafka_cluster)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process of a mock cluster, and its address."""
-    if importlib.util.find_spec("confluent_kafka") is None:
-        pytest.skip("confluent-kafka is not installed (extra `kafka`)")
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    yield process, process.stdout.readline().strip()
-    process.kill()
-    process.wait()
+    with kafka_cluster.running() as found:
+        yield found
 
 
 @pytest.fixture(params=["log", "kafka"])
