@@ -384,4 +384,4 @@ def test_a_subscriber_drops_what_it_has_seen_also_after_a_restart(tmp_path: Path
 def test_a_record_that_says_not_which_notice_it_is_is_poison(headers: dict[str, str]) -> None:
     with pytest.raises(AlertError, match="does not say which it is"):
         notice_key(headers)
-    assert issubclass(AlertError, ValueError)  # what `bus.deliver` buries
+    assert issubclass(AlertError, ValueError)  # what readers bury

@@ -112,7 +112,9 @@ def test_what_was_sent_is_found_by_an_index(tmp_path: Path, bus: SqliteLog) -> N
     path = tmp_path / "old.db"
     Store(path).close()
     with contextlib.closing(sqlite3.connect(path)) as old:
-        old.execute("DROP INDEX IF EXISTS outbox_sent")
+        for index in ("outbox_times", "outbox_keys"):
+            old.execute(f"DROP INDEX {index}")
+        old.execute("CREATE INDEX outbox_sent ON outbox (sent) WHERE sent IS NOT NULL")
     with Store(path) as store:
         found(store, 0)
         relay(store, bus)
@@ -123,7 +125,18 @@ def test_what_was_sent_is_found_by_an_index(tmp_path: Path, bus: SqliteLog) -> N
         connection.set_trace_callback(None)
         (query,) = (sql for sql in asked if sql.startswith("SELECT"))
         plan = [step for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
-    assert plan[0] == "SEARCH outbox USING INDEX outbox_sent (sent<?)"
+    assert plan[0] == "SEARCH outbox USING INDEX outbox_times (sent<?)"
+
+
+def test_what_waits_is_read_in_order_and_no_further(store: Store) -> None:
+    """While a bus is down rows with maps pile up: a batch of them must not sort, and so read, them all."""
+    asked: list[str] = []
+    connection = store._database.connection
+    connection.set_trace_callback(asked.append)
+    assert store.waiting(2) == []
+    connection.set_trace_callback(None)
+    plan = [step for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {asked[0]}")]
+    assert plan == ["SCAN outbox USING INDEX outbox_waiting"]
 
 
 def test_large_rows_are_deleted_a_few_at_a_time(store: Store, bus: SqliteLog) -> None:

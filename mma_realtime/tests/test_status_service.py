@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import pytest
 from fastapi.routing import APIRoute
+from mma_realtime.alerts.notice import headers_of
+from mma_realtime.alerts.origin import Origin
 from mma_realtime.alerts.outbox import relay
 from mma_realtime.alerts.store import Store
 from mma_realtime.alerts.superevent import Superevent
@@ -127,6 +129,35 @@ def test_nothing_is_written_or_committed(running: tuple[Store, SqliteLog], tmp_p
     assert bus.positions(STAGES) == {}
     Watch(tmp_path / "none.sqlite", bus).look()
     assert not (tmp_path / "none.sqlite").exists()
+
+
+def bytes_read() -> int:
+    """What this process has read of files so far."""
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
+
+
+def test_a_look_reads_no_map_of_the_outbox(tmp_path: Path) -> None:
+    """Twenty superevents of two versions, a map of 1 MB in each notice: 40 MB, of which five wait."""
+    if not Path("/proc/self/io").exists():
+        pytest.skip("no /proc/self/io here: what a look reads cannot be counted")
+    with Store(tmp_path / "store.sqlite") as store, SqliteLog(tmp_path / "bus.sqlite") as bus:
+        for number in range(20):
+            first = tell(store, Superevent.opened(candidate(number % 10), number), number)
+            located = tell(store, first.located(spot(sigma=3.0)))
+            with store.transaction() as write:
+                for version in (first, located):
+                    headers = headers_of(version, Origin.SIMULATED)
+                    write.send("gw.notices.unified", version.id, bytes(1_000_000), headers)
+        numbers = [row.number for row in store.waiting(1000)]
+        store.mark(numbers[:-5])
+        watch = Watch(store.path, bus)
+        before = bytes_read()
+        status = watch.look()
+        took = bytes_read() - before
+    assert status["outbox"]["waiting"] == 5
+    steps = {row["step"]: row for row in status["latency"]}
+    assert (steps["notice on the bus"]["n"], steps["sky map"]["n"]) == (75, 20)
+    assert took < store.path.stat().st_size / 10
 
 
 def test_waiting_notices_are_counted_and_a_duplicate_is_shown_once(running: tuple[Store, SqliteLog]) -> None:

@@ -1,9 +1,10 @@
-"""Look into a bus, and read it again: python -m mma_realtime.bus tail|replay|stats|forward.
+"""Look into a bus, and read it again: python -m mma_realtime.bus tail|replay|stats|forward|collect.
 
 `tail` shows a topic's last records, and with `--follow` the new ones. `replay` prints a topic from an offset or a time
 on, a JSON object a line; with `--group` it prints nothing and has that group read from there again (stop its readers
 first, start them after). `stats` shows what is there, and how far each group has come. `forward` sends a log's topics
-on to a Kafka cluster, until it is interrupted.
+on to a Kafka cluster, `collect` takes a cluster's into a log, until it is interrupted; the members of a group share the
+partitions of what they collect.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -46,6 +47,11 @@ def arguments() -> argparse.ArgumentParser:
     onward.add_argument("--db", type=Path, required=True, help="file of a SQLite log, as live_state/bus.sqlite")
     onward.add_argument("--kafka", type=Path, required=True, help="configuration of a Kafka cluster, in YAML")
     onward.add_argument("--once", action="store_true", help="end when nothing waits")
+    inward = commands.add_parser("collect", help="topics of a Kafka cluster into a log")
+    inward.add_argument("topics", nargs="+", help="as survey.alerts")
+    inward.add_argument("--kafka", type=Path, required=True, help="configuration of a Kafka cluster, in YAML")
+    inward.add_argument("--db", type=Path, required=True, help="file of a SQLite log, as live_state/bus.sqlite")
+    inward.add_argument("--group", required=True, help="its members share the topics; one member gets them whole")
     for command in (tail, replay):
         command.add_argument("topic")
     for command in (tail, replay, stats):
@@ -59,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments().parse_args(argv)
     if args.command == "forward":
         send_on(args.db, args.kafka, args.topics, args.once)
+        return 0
+    if args.command == "collect":
+        collect(args.kafka, args.db, args.topics, args.group)
         return 0
     with contextlib.closing(opened(args.db, args.kafka)) as bus:
         if args.command == "stats":
@@ -84,13 +93,25 @@ def opened(db: Path | None, kafka: Path | None) -> SqliteLog | KafkaBus:
 
 
 def send_on(db: Path, kafka: Path, topics: Sequence[str], once: bool) -> None:
-    stop = threading.Event()
     with contextlib.closing(opened(db, None)) as log, contextlib.closing(opened(None, kafka)) as cluster:
-        if not once:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stop.set())
-        done = keep_forwarding(log, cluster, topics, stop.wait, None if once else 0.05)
+        wait = threading.Event().wait if once else until_told()
+        done = keep_forwarding(log, cluster, topics, wait, None if once else 0.05)
     Console().print(f"{done} records of {', '.join(topics)} sent on", soft_wrap=True)
+
+
+def collect(kafka: Path, db: Path, topics: Sequence[str], group: str) -> None:
+    member = KafkaBus(read_config(kafka), shared=True)
+    with contextlib.closing(member), contextlib.closing(opened(db, None)) as log:
+        done = keep_forwarding(member, log, topics, until_told(), group=group)
+    Console().print(f"{done} records of {', '.join(topics)} collected", soft_wrap=True)
+
+
+def until_told() -> Callable[[float], bool]:
+    """Waits so many seconds; True, and at once, after Ctrl-C or SIGTERM."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop.wait
 
 
 def place_of(text: str) -> tuple[int | None, float | None]:

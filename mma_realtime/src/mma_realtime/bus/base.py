@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -136,28 +136,3 @@ def handled(bus: Bus, group: str, records: Sequence[Record]) -> Iterator[None]:
         raise
     for record in {record.offset >> PARTITION: record for record in records}.values():
         bus.commit(group, record.topic, record.offset + 1)
-
-
-def deliver(
-    bus: Bus, topic: str, group: str, handle: Callable[[Record], None], max: int = 100, timeout: float = 0.0
-) -> int:
-    """Hands a group's next records to `handle`, one by one, and commits what was handled; returns how many.
-
-    A record for which `handle` raises ValueError is poison: it becomes a dead letter and the stream goes on. Any other
-    error stops here with the records before it committed, so that the same record comes again.
-    """
-    records = bus.fetch(topic, group, max, timeout)
-    done = 0
-    try:
-        for record in records:
-            try:
-                handle(record)
-            except ValueError as error:
-                bury(bus, record, f"{type(error).__name__}: {error}")
-            done += 1
-    finally:
-        for offset in {record.offset >> PARTITION: record.offset + 1 for record in records[:done]}.values():
-            bus.commit(group, topic, offset)
-        for record in reversed(records[done:]):  # so that each partition goes on at its first record not handled
-            bus.seek(group, topic, record.offset)
-    return len(records)

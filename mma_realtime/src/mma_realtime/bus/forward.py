@@ -1,4 +1,4 @@
-"""Records of one bus onto another (section 9): from the log of a machine to the Kafka cluster of an observatory.
+"""Records of one bus onto another (section 9): from a machine's log to an observatory's Kafka cluster, and back.
 
 In order and at least once: a batch is committed on the first bus when the second has it. Readers of the second drop
 what they know, as of a relay that died.
@@ -37,18 +37,20 @@ def forward(source: Bus, target: Bus, topic: str, group: str = GROUP) -> int:
 
 
 def keep_forwarding(
-    source: Bus, target: Bus, topics: Sequence[str], wait: Callable[[float], bool], idle: float | None = 0.05
-) -> int:
+    source: Bus, target: Bus, topics: Sequence[str], wait: Callable[[float], bool], idle: float | None = 0.05,
+    group: str = GROUP,
+) -> int:  # fmt: skip
     """Forwards topics until told to stop; a bus that is down is tried again, ever more rarely. How many records.
 
     Args:
         wait: waits so many seconds or less; True: stop (`threading.Event().wait`).
         idle: s between two looks for new records; None: end when none waits.
+        group: for which the first bus keeps the place.
     """
     done, pause = 0, FIRST_PAUSE
     while True:
         try:
-            found = sum(forward(source, target, topic) for topic in topics)
+            found = sum(forward(source, target, topic, group) for topic in topics)
             done, pause = done + found, FIRST_PAUSE
             if not found and idle is None:
                 return done

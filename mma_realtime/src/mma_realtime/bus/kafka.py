@@ -1,8 +1,9 @@
 """The bus on a Kafka cluster, by confluent-kafka: idempotent producer, acks=all, commits by hand (section 9).
 
 An append waits for its delivery reports; while no broker answers, librdkafka sends again, in order, for
-`delivery_timeout`. A group's place is kept by the cluster. A reader takes all partitions of a topic, so that, as on the
-SQLite log, one process reads a topic for a group: nothing moves between members, and no rebalance delays a notice.
+`delivery_timeout`. A group's place is kept by the cluster. By itself a reader takes all partitions of a topic: as on
+the SQLite log, one process reads a topic for a group, nothing moves, and no rebalance delays a notice. A shared bus is
+a member of its groups: the cluster gives each member part of a topic's partitions (`bus.kafka_member`).
 
 Offsets of partition p have p above their 44th bit: `record.offset + 1` is the next of the same partition. Order holds
 within a partition, and so within a key.
@@ -12,18 +13,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mma_realtime.bus.base import PARTITION, RangeLost, Record, Refused, Row, check_topic
 from mma_realtime.bus.kafka_config import KafkaConfig
+from mma_realtime.bus.kafka_member import MEMBER, Member, Reader, ck
 from mma_realtime.errors import BusError
-
-try:
-    import confluent_kafka as ck
-except ImportError:  # the extra is absent: said by KafkaBus, for whoever asks for one
-    ck = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
@@ -34,32 +30,22 @@ ONE = (1 << PARTITION) - 1
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # s between two attempts at a request
 
 
-@dataclass
-class _Reader:
-    """A group's consumer of one topic, and the next offset of each partition (None: wherever it begins)."""
-
-    consumer: Consumer
-    next: dict[int, int | None]
-    lost: RangeLost | None = field(default=None)
-
-    def assign(self, topic: str) -> None:
-        places = [(part, ck.OFFSET_BEGINNING if at is None else at) for part, at in self.next.items()]
-        self.consumer.assign([ck.TopicPartition(topic, part, at) for part, at in places])
-
-
 class KafkaBus:
     """A bus on a Kafka cluster.
+
+    Args:
+        shared: the members of a group share a topic's partitions; without it each reader takes all of them.
 
     Raises:
         BusError: the extra is not installed, or the settings are refused.
     """
 
-    def __init__(self, config: KafkaConfig) -> None:
+    def __init__(self, config: KafkaConfig, shared: bool = False) -> None:
         if ck is None:
             raise BusError("Kafka needs confluent-kafka: pip install 'papers-mma-realtime[kafka]'")
-        self.config = config
+        self.config, self.shared = config, shared
         self._settings = config.client_settings()
-        self._readers: dict[tuple[str, str], _Reader] = {}
+        self._readers: dict[tuple[str, str], Reader] = {}
         self._consumers: dict[str, Consumer] = {}
         try:
             self._producer = ck.Producer(
@@ -139,12 +125,17 @@ class KafkaBus:
             )
 
     def fetch(self, topic: str, group: str, max: int = 100, timeout: float = 0.0) -> list[Record]:
-        """The next records of a group, of any partition; none while no broker answers. Raises RangeLost."""
+        """The next records of a group, of any partition; none while no broker answers. Raises RangeLost.
+
+        Of a member: of its partitions. It has to fetch again within five minutes, or they go to another.
+        """
         until = time.monotonic() + timeout
         while True:
             reader = self._reader(topic, group)
             if reader is not None and reader.lost:
                 raise reader.lost
+            if isinstance(reader, Member):
+                reader.commit_owed()
             left = until - time.monotonic()
             wait = min(_at_least(left, 0.0), 1.0)
             if reader is None:  # the topic is not there yet, or no broker answers
@@ -154,10 +145,14 @@ class KafkaBus:
             if left <= 0 and not (reader and reader.lost):
                 return []
 
-    def _records(self, reader: _Reader, topic: str, group: str, limit: int, wait: float) -> list[Record]:
-        messages = reader.consumer.consume(1, wait)
-        if messages and limit > 1:
-            messages += reader.consumer.consume(limit - 1, 0.0)
+    def _records(self, reader: Reader, topic: str, group: str, limit: int, wait: float) -> list[Record]:
+        try:
+            messages = reader.consumer.consume(1, wait)
+            if messages and limit > 1:
+                messages += reader.consumer.consume(limit - 1, 0.0)
+        except BusError:  # a member that was given partitions could not ask where they begin: it joins anew
+            self._readers.pop((group, topic)).consumer.close()
+            raise
         found = []
         for message in messages:
             error = message.error()
@@ -165,6 +160,8 @@ class KafkaBus:
                 self._judge(error)
                 continue
             part, offset = message.partition() or 0, message.offset() or 0
+            if part not in reader.next:
+                continue  # has moved to another member while the others came
             expected = reader.next[part]
             if expected is not None and offset < expected:
                 continue  # was given already: the client restarts from its first place where a broker answers late
@@ -179,8 +176,15 @@ class KafkaBus:
         return found
 
     def commit(self, group: str, topic: str, offset: int) -> None:
-        """Has the cluster remember that `offset` is the next record of its partition that the group reads."""
+        """Has the cluster remember that `offset` is the next record of its partition that the group reads.
+
+        Of a member: where the partition has moved on, its records come again at the member that has it now.
+        """
         place = ck.TopicPartition(topic, offset >> PARTITION, offset & ONE)
+        reader = self._readers.get((group, topic))
+        if isinstance(reader, Member):
+            reader.commit(place.partition, place.offset)
+            return
         self._ask(lambda: self._consumer(group).commit(offsets=[place], asynchronous=False))
 
     def committed(self, group: str, topic: str, partition: int = 0) -> int:
@@ -188,7 +192,10 @@ class KafkaBus:
         return (partition << PARTITION) + (self._committed(group, topic, [partition])[0] or 0)
 
     def seek(self, group: str, topic: str, offset: int | None = None, *, time: float | None = None) -> None:
-        """Fetches go on at an offset of its partition, or at `time` (s since 1970) in every partition."""
+        """Fetches go on at an offset of its partition, or at `time` (s since 1970) in every partition.
+
+        Of a member: of those partitions that a fetch has brought it.
+        """
         if (offset is None) == (time is None):
             raise BusError("seek to an offset or to a time, one of them")
         reader = self._reader(topic, group)
@@ -196,15 +203,17 @@ class KafkaBus:
             raise BusError(f"{topic} is not on {self!r}, or no broker answers")
         if time is not None:
             for place in self.at(topic, time):
-                reader.next[place >> PARTITION] = place & ONE
+                if place >> PARTITION in reader.next:
+                    reader.next[place >> PARTITION] = place & ONE
         elif offset is not None:
             part, at = offset >> PARTITION, offset & ONE
             if part not in reader.next or at > (end := self._ends(topic, part)[1]):
-                said = f"ends at {(part << PARTITION) + end}" if part in reader.next else "has no such partition"
+                ours = part in reader.next
+                said = f"ends at {(part << PARTITION) + end}" if ours else f"has no partition {part} for this reader"
                 raise BusError(f"{topic} has no offset {offset}: it {said}")
             reader.next[part] = at
         reader.lost = None
-        reader.assign(topic)
+        reader.assign()
 
     def end(self, topic: str, partition: int = 0) -> int:
         """The offset that the next record of a partition will have."""
@@ -280,10 +289,11 @@ class KafkaBus:
             raise BusError(f"{self!r} refuses: {error.str()}; check credentials and rights, and who else reads")
         log.debug("%r: %s", self, error.str())
 
-    def _new_consumer(self, group: str) -> Consumer:
+    def _new_consumer(self, group: str, more: Mapping[str, Any] | None = None) -> Consumer:
         return ck.Consumer(
             {
                 **self._settings,
+                **(more or {}),
                 "group.id": group,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -299,16 +309,24 @@ class KafkaBus:
             self._consumers[group] = self._new_consumer(group)
         return self._consumers[group]
 
-    def _reader(self, topic: str, group: str) -> _Reader | None:
+    def _reader(self, topic: str, group: str) -> Reader | None:
         """Reads on where the group committed; None while the topic is not there or no broker answers."""
         if (group, topic) not in self._readers:
             parts = self._partitions(check_topic(topic))
             if not parts:
                 return None
-            places = self._committed(group, topic, parts)
-            reader = _Reader(self._new_consumer(group), dict(zip(parts, places, strict=True)))
-            reader.assign(topic)
-            self._readers[group, topic] = reader
+            if self.shared:
+                member = Member(
+                    self._new_consumer(group, MEMBER), topic, {},
+                    lambda parts: self._committed(group, topic, parts), self._ask,
+                )  # fmt: skip
+                member.join()
+                self._readers[group, topic] = member
+            else:
+                places = self._committed(group, topic, parts)
+                reader = Reader(self._new_consumer(group), topic, dict(zip(parts, places, strict=True)))
+                reader.assign()
+                self._readers[group, topic] = reader
         return self._readers[group, topic]
 
     def _partitions(self, topic: str) -> list[int]:
@@ -319,7 +337,7 @@ class KafkaBus:
             return []
         return sorted(known.partitions) if known.error is None else []
 
-    def _committed(self, group: str, topic: str, parts: list[int]) -> list[int | None]:
+    def _committed(self, group: str, topic: str, parts: Sequence[int]) -> list[int | None]:
         wanted = [ck.TopicPartition(topic, part) for part in parts]
         found = self._ask(lambda: self._consumer(group).committed(wanted, timeout=self._patience))
         return [place.offset if place.offset >= 0 else None for place in found]
