@@ -226,6 +226,28 @@ for n in range(40):
         assert own == list(range(40))
 
 
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
+def test_a_log_that_another_makes_while_this_one_opens_it_is_no_strange_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    path, connect, count = tmp_path / "bus.db", sqlite3.connect, 0
+
+    class Overtaken(sqlite3.Connection):
+        def execute(self, *arguments: str) -> sqlite3.Cursor:  # type: ignore[override]
+            nonlocal count
+            if count == after:
+                monkeypatch.setattr(sqlite3, "connect", connect)
+                with SqliteLog(path) as other:
+                    other.append(TOPIC, "first", b"")
+            count += 1
+            return super().execute(*arguments)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Overtaken, **k))
+    with SqliteLog(path) as log:
+        assert log.append(TOPIC, "second", b"") == 1
+    assert count > after
+
+
 def test_retention_tells_a_group_what_it_lost(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     numbered(log, 7)

@@ -73,9 +73,10 @@ class SqliteLog:
 
     def _open(self) -> None:
         execute = self._connection.execute
-        application, tables = (
-            execute(sql).fetchone()[0] for sql in ("PRAGMA application_id", "SELECT count(*) FROM sqlite_master")
-        )
+        # Tables first: another process may make the log between the two looks, and it writes both in one transaction,
+        # so whoever has seen its tables then sees its number.
+        tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        application = execute("PRAGMA application_id").fetchone()[0]
         if tables and application != APPLICATION:
             raise BusError(f"{self.path} is a database, but no bus log: give another file")
         if not tables:
