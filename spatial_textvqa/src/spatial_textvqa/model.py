@@ -180,7 +180,7 @@ class SAM4C(nn.Module):
 
         Args:
             beam: width of the search; 1 is greedy.
-            cached: encode question and entities once; otherwise everything anew at every step, which gives the same.
+            cached: encode question, entities and `<s>` once; otherwise everything at every step, to the same end.
 
         Raises:
             UserError: a beam below 1.
@@ -188,19 +188,26 @@ class SAM4C(nn.Module):
         if beam < 1:
             raise UserError(f"beam is {beam}: at least 1")
         x, ocr, scene = self.entities(batch)
-        if beam > 1:
-            batch = {"ocr_mask": batch["ocr_mask"].repeat_interleave(beam, 0)}
-            x, ocr = x.repeat_interleave(beam, 0), ocr.repeat_interleave(beam, 0)
-            boxes = None if scene.boxes is None else scene.boxes.repeat_interleave(beam, 0)
-            valid = scene.prefix_valid.repeat_interleave(beam, 0)
-            scene = Scene(scene.relations.repeat_interleave(beam, 0), valid, scene.question, boxes)
         steps, end = self.config.steps, self.config.end_index
         start = torch.full((len(x),), self.config.start_index, device=x.device)
         if cached:
-            encoded, past = self.transformer.encode(x, scene, steps, ocr.shape[1])
-            keys = self.pointer_keys(encoded)
+            begin = torch.cat([x, self.decoder_in(start[:, None], ocr)], 1)
+            encoded, past = self.transformer.encode(begin, scene, steps, ocr.shape[1] + 1)
+            keys = self.pointer_keys(encoded[:, :-1])
+            first = self.scores(encoded[:, -1:], keys, batch)[:, 0]
+        if beam > 1:  # the rows of a sample differ from its second step on
+            rows = torch.arange(len(x), device=x.device).repeat_interleave(beam)
+            start, ocr, scene, batch = start[rows], ocr[rows], scene.rows(rows), {"ocr_mask": batch["ocr_mask"][rows]}
+            if cached:
+                first, keys = first[rows], keys[rows]
+                reorder_all(past, rows)
+            else:
+                x = x[rows]
+        if cached:
 
             def step(previous: Tensor, t: int) -> Tensor:
+                if t == 0:
+                    return first
                 z = self.transformer.step(self.decoder_in(previous[:, None], ocr, t), scene, past)
                 return self.scores(z, keys, batch)[:, 0]
 
@@ -208,7 +215,7 @@ class SAM4C(nn.Module):
                 reorder_all(past, rows)
 
         else:
-            inputs = torch.zeros(len(x), steps, dtype=torch.long, device=x.device)
+            inputs = torch.zeros(len(start), steps, dtype=torch.long, device=x.device)
 
             def step(previous: Tensor, t: int) -> Tensor:
                 inputs[:, t] = previous

@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from shared.errors import UserError
 from torch import Tensor, nn
 
@@ -75,6 +75,11 @@ class Scene:
         self.relations, self.prefix_valid, self.question, self.boxes = relations, key_valid, question, boxes
         self.cache: dict[object, Mask] = {}
         self.valid: dict[int, Tensor] = {}
+
+    def rows(self, rows: Int[Tensor, " rows"]) -> Scene:
+        """Of other rows of the batch, as many as wanted (beams)."""
+        boxes = None if self.boxes is None else self.boxes[rows]
+        return Scene(self.relations[rows], self.prefix_valid[rows], self.question, boxes)
 
     def layout(self, decoder: int) -> Layout:
         return Layout(self.question, self.relations.shape[-1], decoder)
@@ -186,16 +191,17 @@ class Attention(nn.Module):
         """One decoder position against everything before it."""
         q, k, v = self.projected(x)
         keys, values = past.append(k, v)
-        out = reference.attend(q, keys, values, scene.step_mask(self.view, past.steps))
-        return out.transpose(1, 2).flatten(2)
+        term, occupied = scene.step_mask(self.view, past.steps)
+        out = F.scaled_dot_product_attention(q, keys, values, reference.added_in(term, q.dtype))
+        return (out * occupied.to(q.dtype)).transpose(1, 2).flatten(2)
 
 
 class KeysAndValues:
-    """Keys and values of one layer: of the prefix, and of the decoder's steps so far, in memory for all steps."""
+    """Keys and values of one layer: of question, entities and the decoder's first step, with room for all `steps`."""
 
-    def __init__(self, k: Float[Tensor, "b h t_plus_n d"], v: Float[Tensor, "b h t_plus_n d"], steps: int) -> None:
-        self.prefix, self.steps = k.shape[2], 0
-        self.k, self.v = (F.pad(x, (0, 0, 0, steps)) for x in (k, v))
+    def __init__(self, k: Float[Tensor, "b h t_n_1 d"], v: Float[Tensor, "b h t_n_1 d"], steps: int) -> None:
+        self.prefix, self.steps = k.shape[2] - 1, 1
+        self.k, self.v = (F.pad(x, (0, 0, 0, steps - 1)) for x in (k, v))
 
     def append(self, k: Float[Tensor, "b h 1 d"], v: Float[Tensor, "b h 1 d"]) -> tuple[Tensor, Tensor]:
         place = self.prefix + self.steps
@@ -204,7 +210,7 @@ class KeysAndValues:
         return self.k[:, :, : place + 1], self.v[:, :, : place + 1]
 
     def reorder(self, rows: Tensor) -> None:
-        """Continue from other rows of the batch (beams)."""
+        """Continue from other rows of the batch, as many as wanted (beams)."""
         self.k, self.v = self.k[rows], self.v[rows]
 
 
@@ -293,12 +299,15 @@ class MultimodalTransformer(nn.Module):
         return out
 
     def encode(
-        self, x: Float[Tensor, "b t_plus_n dim"], scene: Scene, steps: int, wanted: int
+        self, x: Float[Tensor, "b t_n_1 dim"], scene: Scene, steps: int, wanted: int
     ) -> tuple[Float[Tensor, "b wanted dim"], list[KeysAndValues]]:
-        """Question and entities alone: the last `wanted` outputs, and what `steps` decoder positions need of all."""
+        """Question, entities and the decoder's first position, whose input is known: it costs no pass of its own.
+
+        The last `wanted` outputs, and what the rest of `steps` decoder positions need of all.
+        """
         past, first = [], x.shape[1] - wanted
         for layer in self.stack():
-            a, k, v = layer.attention(x, scene, 0)
+            a, k, v = layer.attention(x, scene, 1)
             past.append(KeysAndValues(k, v, steps))
             if layer is self.layers[-1]:  # no one attends to what comes out of it
                 x, a = x[:, first:], a[:, first:]
