@@ -14,8 +14,9 @@ from PIL import Image
 from shared.errors import UserError
 from shared.runs.plan import read_yaml
 from spatial_textvqa.__main__ import main
+from spatial_textvqa.ask import Asker
 from spatial_textvqa.data.sample import Sample
-from spatial_textvqa.example import FEATURE_WIDTH
+from spatial_textvqa.example import FEATURE_WIDTH, asked, retold, write_example
 from spatial_textvqa.scene_picture import FILL
 
 HERE = Path(__file__).resolve().parent.parent
@@ -52,6 +53,22 @@ def test_the_readme_s_two_commands_give_the_answer_that_the_first_says_is_right(
     assert answered.out.startswith(f"answer: {right[1]}\n")
     assert answered.err == ""
     assert Path(ask[ask.index("--explain") + 1]).is_file()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_a_run_keeps_of_asking_is_what_the_command_prints(
+    small_checkpoint: Path, shown_scenes: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    sample, asker = shown_scenes[number], Asker.load(small_checkpoint)
+    kept = json.loads(json.dumps(asked(asker, sample)))  # as results.json has it
+    write_example(sample, tmp_path)
+    files = {name: str(tmp_path / file) for name, file in zip(("features", "objects", "ocr", "image"), FILES)}
+    options = [text for name, file in files.items() for text in (f"--{name}", file)]
+    assert main(["ask", "--ckpt", str(small_checkpoint), *options, sample.question]) == 0
+    picture, answer = retold(kept, sample)
+    assert capsys.readouterr().out.splitlines() == answer.lines(picture)
+    assert answer.text == sample.answers[0]
+    assert answer.edges
 
 
 def test_the_files_are_of_the_documented_forms_and_of_one_scene(

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 from shared.claims.results import DataUsed, ExperimentResult, Results, RunResult
+from spatial_textvqa.data.scenes import VOCABULARY
+from spatial_textvqa.example import example_scene
 from spatial_textvqa.tables import KINDS, tables
 
 from spatial_textvqa import figures
@@ -80,3 +82,20 @@ def test_tables_put_both_appearances_of_a_model_side_by_side() -> None:
     assert hangs.rows[0][1] == "–"  # a run without probes
     assert hangs.rows[0][-1] == "40"
     assert tables(results()) == []
+
+
+def test_a_table_says_word_for_word_what_ask_said() -> None:
+    sample = example_scene()
+    first = float(len(VOCABULARY))
+    asked = experiment("spatial, c = 3", "none", 0.95, seeds=1)
+    asked.runs[0].curves.update(
+        {"ask/words": [first + 2, 0.75], "ask/candidates": [0, first + 2, 0.75, 0, 4, 0.125], "ask/edges": []}
+    )
+    told = tables(results(c3_none=asked, full_none=experiment("full attention", "none", 0.33)))[2]
+    assert told.title == f'Asked "{sample.question}": spatial, c = 3; tokens without appearance'
+    word = sample.ocr_tokens[2]
+    assert told.rows[0] == ["answer", word]
+    assert told.rows[1][0] == word
+    assert told.rows[1][1].endswith(", score 0.750")
+    assert told.rows[2] == ["best of this step", f"{word} (OCR 0.750), {VOCABULARY.words[4]} (vocabulary 0.125)"]
+    assert told.note.startswith(f'Right is "{sample.answers[0]}".')

@@ -12,6 +12,7 @@ from shared.errors import UserError
 from spatial_textvqa.data.encode import Encoder, Encoding
 from spatial_textvqa.data.module import TextVQAData
 from spatial_textvqa.data.scenes import Settings, draw
+from spatial_textvqa.example import example_scene, retold
 from spatial_textvqa.experiment import data_fingerprint, run
 from spatial_textvqa.module import SpatialTextVQA, load, network_config
 
@@ -60,6 +61,10 @@ def test_a_run_reports_what_the_claims_read_and_again_the_same(tmp_path: Path) -
     edges = np.array(first["picture/edges"]).reshape(-1, 4)
     assert (edges[:, :2] < 12).all()
     assert ((edges[:, 3] > 0) & (edges[:, 3] <= 1)).all()
+    sample = example_scene(0, DATA["feature_width"], "none", 6)
+    picture, answer = retold(first, sample)
+    assert answer.lines(picture)[0].startswith("answer: ")
+    assert len(answer.candidates[0]) == 5
 
 
 def test_the_log_has_the_questions_a_second_of_each_epoch_and_the_results_do_not() -> None:

@@ -8,14 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from shared.errors import UserError, one_line_errors
-
-if TYPE_CHECKING:
-    from spatial_textvqa.ask import Candidate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +70,7 @@ def _ask(commands: argparse._SubParsersAction) -> None:
 
 def run_ask(args: argparse.Namespace) -> int:
     from spatial_textvqa.ask import Asker
-    from spatial_textvqa.explain import embedded, sentence
+    from spatial_textvqa.explain import embedded
     from spatial_textvqa.ocr_files import read_picture
     from spatial_textvqa.picture import as_data, opened_image
 
@@ -93,25 +89,12 @@ def run_ask(args: argparse.Namespace) -> int:
     out = Console(highlight=False, soft_wrap=True)
     for note in [*notes, *answer.notes]:
         print(f"note: {note}", file=sys.stderr)
-    out.print("answer:", answer.text or "(nothing)", style="bold", markup=False)
-    for step, others in enumerate(answer.candidates):
-        for word in answer.words[step : step + 1]:
-            out.print(f"  {word.word}: {_source(word)}, score {word.score:.3f}", markup=False)
-        said = ", ".join(f"{c.word} ({'OCR' if c.source == 'OCR' else 'vocabulary'} {c.score:.3f})" for c in others)
-        out.print(f"    best of this step: {said}", markup=False)
-    for edge in answer.edges:
-        where = f"layer {edge.layer + 1}, head {edge.head + 1}"
-        out.print(f"  looked: {sentence(edge, picture)} ({edge.weight:.2f}, {where})", markup=False)
+    for n, line in enumerate(answer.lines(picture)):
+        out.print(line, style="bold" if n == 0 else None, markup=False)
     if args.explain is not None:
         args.explain.write_text(answer.svg(picture, backdrop), encoding="utf-8")
         out.print(f"drawn: {args.explain}", markup=False)
     return 0
-
-
-def _source(word: Candidate) -> str:
-    if word.box is None:
-        return "from the vocabulary"
-    return f"OCR token {word.index} at [{', '.join(f'{value:g}' for value in word.box)}]"
 
 
 def _size(text: str) -> tuple[float, float]:

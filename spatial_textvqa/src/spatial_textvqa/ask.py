@@ -53,6 +53,11 @@ class Candidate:
     score: float
     box: Box | None = None
 
+    def from_where(self) -> str:
+        if self.box is None:
+            return "from the vocabulary"
+        return f"OCR token {self.index} at [{', '.join(f'{value:g}' for value in self.box)}]"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -75,6 +80,19 @@ class Answer:
     def answered(self, picture: Picture) -> list[int]:
         """Entities that the answer was read from."""
         return [len(picture.objects) + word.index for word in self.words if word.source == "OCR"]
+
+    def lines(self, picture: Picture) -> list[str]:
+        """What `ask` prints: the answer; each word's source and what else it might have been; the strongest edges."""
+        out = [f"answer: {self.text or '(nothing)'}"]
+        for step, others in enumerate(self.candidates):
+            for word in self.words[step : step + 1]:
+                out.append(f"  {word.word}: {word.from_where()}, score {word.score:.3f}")
+            said = ", ".join(f"{c.word} ({'OCR' if c.source == 'OCR' else 'vocabulary'} {c.score:.3f})" for c in others)
+            out.append(f"    best of this step: {said}")
+        for edge in self.edges:
+            where = f"layer {edge.layer + 1}, head {edge.head + 1}"
+            out.append(f"  looked: {explain.sentence(edge, picture)} ({edge.weight:.2f}, {where})")
+        return out
 
     def svg(self, picture: Picture, backdrop: str = "") -> str:
         drawn = Drawn(self.question, self.text, self.answered(picture), list(reversed(self.edges)))
@@ -252,10 +270,7 @@ class Asker:
         return notes
 
     def _candidate(self, index: int, score: float, picture: Picture) -> Candidate:
-        token = index - len(self.vocabulary)
-        if token < 0:
-            return Candidate(self.vocabulary.words[index], "VOCAB", index, score)
-        return Candidate(picture.words[token].text, "OCR", token, score, picture.words[token].box)
+        return candidate(index, score, self.vocabulary, picture)
 
     def _best(self, logits: Float[Tensor, " index"], picture: Picture) -> list[Candidate]:
         """The best words of a step, padded slots and words that are none left out."""
@@ -263,6 +278,14 @@ class Asker:
         able[[self.vocabulary.pad, self.vocabulary.start]] = -float("inf")
         top = able.topk(min(CANDIDATES, int(able.isfinite().sum())))
         return [self._candidate(i, s, picture) for i, s in zip(top.indices.tolist(), top.values.sigmoid().tolist())]
+
+
+def candidate(index: int, score: float, vocabulary: Vocabulary, picture: Picture) -> Candidate:
+    """Of an index of the scores: a row of the vocabulary, and behind those the picture's tokens."""
+    token = index - len(vocabulary)
+    if token < 0:
+        return Candidate(vocabulary.words[index], "VOCAB", index, score)
+    return Candidate(picture.words[token].text, "OCR", token, score, picture.words[token].box)
 
 
 def _places(said: Sequence[int], indices: Sequence[int]) -> list[int]:

@@ -5,6 +5,7 @@ A checkpoint keeps the network's configuration, the fixed vocabulary and how sam
 
 from __future__ import annotations
 
+import copy
 import pickle
 import time
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ from shared.errors import UserError
 from torch import Tensor
 
 from spatial_textvqa.answers import answerable_from_ocr, bce_loss
+from spatial_textvqa.ask import Asker
 from spatial_textvqa.data.module import TextVQAData, given
 from spatial_textvqa.data.tensors import TensorSet
 from spatial_textvqa.evaluation import answerable, attended, flips, measure, picture, said, sparsity, spatial_rows
+from spatial_textvqa.example import SEED, asked, example_scene
 from spatial_textvqa.metrics import (
     ANLS,
     STVQAAccuracy,
@@ -48,7 +51,8 @@ class SpatialTextVQA(L.LightningModule):
         keep_best: a number of the looks (`accuracy`, `textvqa`, `anls` ...): the weights of the look where it was
             highest are the ones that are tested; empty: the last ones.
         probes: ask the test scenes otherwise, too (flipped questions, transposed graphs ...).
-        picture: keep one test scene with the strongest attention edges, for a figure.
+        picture: keep one test scene with the strongest attention edges, for a figure, and what `ask` says of the scene
+            of `example`.
 
     Raises:
         UserError: a setting out of its range.
@@ -254,6 +258,9 @@ class SpatialTextVQA(L.LightningModule):
             self.final |= flips(self.net, self.data)
         if self.picture:
             self.pictured = picture(self.net, self.data)
+            asker = Asker(copy.deepcopy(self.net).cpu(), self.data.vocabulary, self.data.encoder)
+            width, objects = self.data.encoding.feature_width, self.data.scenes.objects
+            self.pictured |= asked(asker, example_scene(SEED, width, self.data.ocr_appearance, objects))
 
     def results(self) -> dict[str, Any]:
         """What the ledger reads: numbers of the test set and of the look whose weights were kept; curves of all."""

@@ -7,6 +7,8 @@ from statistics import fmean, stdev
 
 from shared.claims.results import ExperimentResult, Results, Table
 
+from spatial_textvqa.example import FEATURE_WIDTH, OBJECTS, SEED, example_scene, retold
+
 KINDS = ("on", "left", "right", "above", "below")
 MORE_KINDS = (*KINDS, "top", "bottom", "leftmost", "rightmost", "yesno", "count", "colour")
 APPEARANCE = {"none": "tokens without appearance", "object": "tokens that look like their objects"}
@@ -77,6 +79,7 @@ def tables(results: Results) -> list[Table]:
                 note="With R changed or nine objects: spatial questions, of a network trained as usual.",
             )
         )
+        out += [word_for_word(e) for e in scenes if "ask/words" in e.runs[0].curves]
     others = [e for n, e in results.experiments.items() if n.endswith("_sentences") and e.runs]
     if others:
         metrics = ["test/accuracy", "test/spatial", *(f"test/kind/{kind}" for kind in MORE_KINDS)]
@@ -102,6 +105,21 @@ def tables(results: Results) -> list[Table]:
             )
         )
     return out
+
+
+def word_for_word(experiment: ExperimentResult) -> Table:
+    """What `ask` says of the scene of `example`, of the first seed's network."""
+    data = experiment.config["data"]
+    width, objects = data.get("feature_width", FEATURE_WIDTH), data.get("objects", OBJECTS)
+    sample = example_scene(SEED, width, appearance(experiment), objects)
+    picture, answer = retold(experiment.runs[0].curves, sample)
+    rows = [line.strip().split(": ", 1) for line in answer.lines(picture)]
+    return Table(
+        title=f'Asked "{sample.question}": {named(experiment)}',
+        columns=["ask", "says"],
+        rows=rows,
+        note=f'Right is "{sample.answers[0]}". The scene is that of `python -m spatial_textvqa example`.',
+    )
 
 
 def _rows(experiments: Sequence[ExperimentResult], metrics: Sequence[str]) -> list[list[str]]:
