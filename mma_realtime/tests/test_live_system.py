@@ -18,14 +18,17 @@ from pathlib import Path
 import pytest
 from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.store import Store
-from mma_realtime.bus.base import EXTERNAL, NOTICES
+from mma_realtime.bus.base import DEAD, EXTERNAL, NOTICES, SURVEY
 from mma_realtime.bus.log import SqliteLog
+from mma_realtime.crossmatch.filter import GROUP as FILTER
+from mma_realtime.crossmatch.made_up import LSST, packets
 from mma_realtime.crossmatch.matcher import GROUP
 from mma_realtime.data.strain import write_npz
 from mma_realtime.errors import StatusError
 from mma_realtime.live import supervise
 from mma_realtime.live.__main__ import main
 from mma_realtime.live.feed import GPS_START
+from mma_realtime.live.stages import run
 from mma_realtime.live.system import Clock, Settings, System, alone, prepare
 from mma_realtime.status.beats import STAGES, Beat
 from mma_realtime.times import utc_iso
@@ -85,9 +88,33 @@ def test_a_folder_is_of_one_system(tmp_path: Path) -> None:
         assert (state / "live.json").read_text() == content
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_lsst_s_packets_are_read_by_the_schemas_that_were_given(tmp_path: Path, given: bool) -> None:
+    schemas = tmp_path / "schemas"
+    schemas.mkdir()
+    (schemas / "1.avsc").write_text(json.dumps(LSST))
+    system = prepare(tmp_path / "state", Settings(survey_schemas=str(schemas) if given else ""))
+    system = System.load(system.folder)  # as a stage in a process of its own finds it
+    stop, rows = threading.Event(), [("lsst", content, {}) for content, _ in packets(5, 3, 1187008882.43, 3000, "LSST")]
+    with system.bus() as bus:
+        bus.append_many(SURVEY, rows)
+        stage = threading.Thread(target=run, args=("cross-match", system, stop))
+        stage.start()
+        until = time.monotonic() + 60
+        while bus.behind(SURVEY, FILTER) and time.monotonic() < until:
+            time.sleep(0.05)
+        stop.set()
+        stage.join()
+        assert (bus.behind(SURVEY, FILTER), bus.end(SURVEY + DEAD)) == (0, 0 if given else 5)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["--survey_schemas", "nowhere"],
+            "nowhere: No such file or directory: give the folder of the survey's schemas",
+        ),
         (["--hop", "0.3"], "--hop 0.3: use 1, 0.5 or 0.25"),
         (["--speed", "-1"], "--speed -1: give how many times real time"),
         (["--for", "0"], "--for 0: give how many seconds above 0"),

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+from pathlib import Path
 
 import fastavro
 import numpy as np
@@ -15,7 +16,16 @@ from hypothesis import strategies as st
 from mma_realtime.crossmatch.external import spot
 from mma_realtime.crossmatch.joint import OPTICAL, Window, steps
 from mma_realtime.crossmatch.made_up import LSST, ZTF, packets
-from mma_realtime.crossmatch.survey import LARGEST, Cuts, PacketReader, Region, SurveyAlert, columns, indices
+from mma_realtime.crossmatch.survey import (
+    LARGEST,
+    Cuts,
+    PacketReader,
+    Region,
+    SurveyAlert,
+    columns,
+    indices,
+    registry_in,
+)
 from mma_realtime.errors import CrossMatchError
 from mma_realtime.times import gps_from_utc
 
@@ -35,6 +45,37 @@ def test_a_packet_says_what_was_put_into_it(survey: str) -> None:
         assert (alert.ra, alert.dec) == (truth["ra"], truth["dec"])
         assert alert.gps == pytest.approx(truth["gps"], abs=1e-3)
         assert (alert.real, alert.star) == pytest.approx((truth["real"], truth["star"]), abs=1e-6)
+
+
+def test_a_registrys_schemas_are_files_by_number_as_they_are_or_as_it_answers(tmp_path: Path) -> None:
+    (tmp_path / "1.avsc").write_text(json.dumps(LSST))
+    (tmp_path / "703.avsc").write_text(json.dumps({"schema": json.dumps(LSST)}))
+    (tmp_path / "README.txt").write_text("of no interest")
+    found = registry_in(tmp_path)
+    assert found == {1: LSST, 703: LSST}
+    (content, truth), = packets(1, 3, GPS, 3000, "LSST")  # fmt: skip
+    for number in (1, 703):
+        assert PacketReader(found).read(b"\0" + number.to_bytes(4, "big") + content[5:]).ra == truth["ra"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("alerts.avsc", json.dumps(LSST), r"alerts\.avsc: name it by the schema's number"),
+        ("1.avsc", "{", r"1\.avsc is no Avro schema of a survey's packets"),
+        ("1.avsc", "[]", r"1\.avsc is no Avro schema of a survey's packets"),
+        ("1.avsc", '{"type": "record", "name": "x"}', r"1\.avsc is no Avro schema of a survey's packets"),
+        ("1.avsc", '{"type": "record", "name": "x", "fields": [{"name": "y", "type": "what"}]}', "is no Avro schema"),
+        ("1.avsc", '{"type": "record", "name": "x", "fields": [{"name": "y", "type": "int"}]}', "has the fields y"),
+        ("1.txt", "", "holds no schema: a file N.avsc is expected"),
+    ],
+)  # fmt: skip
+def test_what_is_no_schema_is_one_message(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CrossMatchError, match=message):
+        registry_in(tmp_path)
+    with pytest.raises(CrossMatchError, match="nowhere: No such file or directory: give the folder"):
+        registry_in(tmp_path / "nowhere")
 
 
 def test_times_are_those_of_the_calendar() -> None:

@@ -74,7 +74,8 @@ def test_a_dead_letter_of_a_registrys_packet_says_what_can_be_read(tmp_path: Pat
     for record in dead:
         assert record.headers["reason"] == (
             "a packet is in a schema registry's wire format (schema 1), as LSST sends them, and no registry was given: "
-            "packets that carry their schema, as ZTF's do, and JSON are read; give PacketReader the schemas by number"
+            "packets that carry their schema, as ZTF's do, and JSON are read; give the schemas by number (live "
+            "--survey_schemas FOLDER)"
         )
     assert SurveyFilter(log, reader=PacketReader({1: LSST})).reader.read(dead[0].value).id.startswith("LSST")
 

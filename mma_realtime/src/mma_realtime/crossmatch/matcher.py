@@ -34,7 +34,7 @@ from mma_realtime.crossmatch.external import ExternalEvent, Externals, read_noti
 from mma_realtime.crossmatch.filter import SurveyFilter
 from mma_realtime.crossmatch.joint import OPTICAL
 from mma_realtime.crossmatch.pair import POINT, Candidate, Joint, compare
-from mma_realtime.crossmatch.survey import Region
+from mma_realtime.crossmatch.survey import PacketReader, Region
 from mma_realtime.errors import AlertError, BusError, CrossMatchError, SkyMapError
 from mma_realtime.gw.units import Hertz, Seconds
 from mma_realtime.sky.fits import read_fits, to_bytes
@@ -65,6 +65,7 @@ class CrossMatcher:
         bus: with `gw.notices`, `external.notices` and `survey.alerts`.
         origin: of the strain.
         now, wait: as of `AlertPipeline`.
+        reader: of survey packets.
 
     Attributes:
         survey: the filter of survey alerts; its regions are those of the superevents that stand and have a map.
@@ -79,10 +80,11 @@ class CrossMatcher:
         origin: Origin,
         now: Callable[[], str] | None = None,
         wait: Callable[[Seconds], object] = time.sleep,
+        reader: PacketReader | None = None,
     ) -> None:
         self.store, self.bus, self.origin = store, bus, origin
         self.now, self.wait = now or utc_now, wait
-        self.survey = SurveyFilter(bus)
+        self.survey = SurveyFilter(bus, reader=reader or PacketReader())
         self.told = self.lost = 0
         self._memory = Database(f"{store.path}.crossmatch", 0x6D6D6178, 1, MEMORY, "memory of external notices", 30.0)
         self._externals, self._loaded, self._arrived = Externals(), 0.0, 0.0

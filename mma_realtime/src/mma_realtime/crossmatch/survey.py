@@ -13,9 +13,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,7 +128,7 @@ class PacketReader:
                     raise CrossMatchError(
                         f"a packet is in a schema registry's wire format (schema {number}), as LSST sends them, and no "
                         "registry was given: packets that carry their schema, as ZTF's do, and JSON are read; give "
-                        "PacketReader the schemas by number"
+                        "the schemas by number (live --survey_schemas FOLDER)"
                     )
                 if number not in self._registry:
                     raise CrossMatchError(f"a packet names schema {number}, which the registry does not have")
@@ -170,6 +172,41 @@ class PacketReader:
             known = self._schemas[key] = (self._parse(begin), self._parse(pruned(begin, wanted)), layout)
         writer, reader, layout = known
         return alert_of(self._read(file, writer, reader), layout)  # type: ignore[arg-type]
+
+
+def registry_in(folder: Path) -> dict[int, Any]:
+    """A registry's schemas by number, for `PacketReader`.
+
+    Args:
+        folder: with a file N.avsc for each number N: an Avro schema, or what a registry answers to GET /schemas/ids/N.
+
+    Raises:
+        CrossMatchError: no such folder, none in it, or a file that is no schema of a survey's packets.
+    """
+    import fastavro
+
+    found: dict[int, Any] = {}
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise CrossMatchError(f"{folder}: {error.strerror}: give the folder of the survey's schemas") from None
+    for path in (path for path in files if path.suffix == ".avsc"):
+        if not re.fullmatch("[0-9]{1,9}", path.stem):
+            raise CrossMatchError(f"{path}: name it by the schema's number in the registry, as 703.avsc")
+        try:
+            schema = json.loads(path.read_bytes())
+            if set(schema) >= {"schema"} and isinstance(schema["schema"], str):  # the registry's reply
+                schema = json.loads(schema["schema"])
+            fastavro.parse_schema(schema)
+            layout_of({field["name"] for field in schema["fields"]})
+        except CrossMatchError as error:
+            raise CrossMatchError(f"{path}: {error}") from None
+        except (OSError, ValueError, TypeError, KeyError, fastavro.schema.SchemaParseException) as error:
+            raise CrossMatchError(f"{path} is no Avro schema of a survey's packets: {error}"[:300]) from None
+        found[int(path.stem)] = schema
+    if not found:
+        raise CrossMatchError(f"{folder} holds no schema: a file N.avsc is expected for each number N of the registry")
+    return found
 
 
 def pruned(schema: Any, wanted: set[tuple[str, ...]]) -> Any:

@@ -38,6 +38,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--processes", action="store_true", help="a process for each stage, started again when it dies")
     parser.add_argument("--checkpoint", type=Path, help="search model; default: the one that the cpu tier left")
+    parser.add_argument(
+        "--survey_schemas", type=Path, help="folder of N.avsc: schemas of survey packets in a registry's wire format"
+    )
     parser.add_argument("--state", type=Path, default=Path("live_state"), help="folder; default ./live_state")
     add_arguments(parser)
     parser.add_argument("--stage", choices=(*STAGES_IN_ORDER, "status"), help=argparse.SUPPRESS)
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(
         tuple(str(path.absolute()) for path in args.replay), args.seed, args.hop, args.speed,
         str(args.checkpoint.absolute()) if args.checkpoint else "",
+        survey_schemas=str(args.survey_schemas.absolute()) if args.survey_schemas else "",
     )  # fmt: skip
     token = serve.token_for(args.host, args.token_file)
     console = Console(highlight=False)

@@ -203,10 +203,11 @@ def _arrived(store: Store, bus: SqliteLog, stretch: Stretch, gps: float, stop: t
 
 def crossmatch(system: System, stop: threading.Event, heart: Heart) -> None:
     """External notices and survey alerts against superevents; what they have in common is told in a further version."""
+    reader, wait = system.packet_reader(), _patience(stop, heart)
     with (
         system.store() as store,
         system.bus() as bus,
-        contextlib.closing(CrossMatcher(store, bus, system.feed.origin, wait=_patience(stop, heart))) as matcher,
+        contextlib.closing(CrossMatcher(store, bus, system.feed.origin, wait=wait, reader=reader)) as matcher,
     ):
         retention = Retention(store, bus)
 

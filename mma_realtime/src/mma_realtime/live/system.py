@@ -16,6 +16,7 @@ from shared.runs.store import write_atomic
 
 from mma_realtime.alerts.store import Store
 from mma_realtime.bus.log import SqliteLog
+from mma_realtime.crossmatch.survey import PacketReader, registry_in
 from mma_realtime.data.strain import SAMPLE_RATE
 from mma_realtime.errors import StatusError
 from mma_realtime.gw.units import Seconds
@@ -55,6 +56,8 @@ class Settings:
     speed: s of strain in one second; 0: as fast as it goes.
     checkpoint: the search model; none: the one that the cpu tier left.
     model_sha256: its checksum.
+    survey_schemas: folder of the schemas by which survey packets in a registry's wire format are read; none: they are
+        set aside.
     """
 
     replay: tuple[str, ...] = ()
@@ -63,6 +66,7 @@ class Settings:
     speed: float = 1.0
     checkpoint: str = ""
     model_sha256: str = ""
+    survey_schemas: str = ""
 
     def __post_init__(self) -> None:
         if self.hop not in (1.0, 0.5, 0.25):
@@ -105,6 +109,13 @@ class System:
     def model(self) -> SearchModel:
         return report.load_model(Path(self.settings.checkpoint) if self.settings.checkpoint else None)
 
+    def packet_reader(self) -> PacketReader:
+        """Raises:
+        CrossMatchError: the folder of schemas has none, or one that means nothing.
+        """
+        folder = self.settings.survey_schemas
+        return PacketReader(registry_in(Path(folder)) if folder else None)
+
     def store(self) -> Store:
         return Store(self.folder / STORE)
 
@@ -117,9 +128,10 @@ def prepare(folder: Path, settings: Settings) -> System:
 
     Raises:
         StatusError: it is another system's, or cannot be written.
-        SearchError, StrainError: no model, no strain.
+        SearchError, StrainError, CrossMatchError: no model, no strain, no schemas.
     """
     system = System(folder, settings, Clock(0.0, 0.0, math.inf))
+    system.packet_reader()
     feed, model = system.feed, system.model()
     now = asdict(settings) | {"model_sha256": model.checksum}
     now["replay"] = [str(Path(path).absolute()) for path in settings.replay]
