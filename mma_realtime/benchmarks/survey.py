@@ -1,10 +1,9 @@
-"""How many survey alerts a second pass the filter, through the durable log, while another process fills it.
+"""How many survey alerts a second pass the filter, through the durable log, beside a search and beside a survey.
 
     python mma_realtime/benchmarks/survey.py
 
-Packets like those of ZTF (their size is in the result) against the regions of three superevents. `drained`: the filter
-alone, on packets that wait, by wall clock and by this process's CPU time; the target is held against CPU time, because
-the wall clock is of a machine that does other things (`load`). `beside a producer`: the producer appends at a fixed
+Packets like those of ZTF (their size is in the result) against the regions of three superevents. `drained`: packets that
+wait, while another process searches strain in real time; the target is held against the wall clock. `beside a producer`: the producer appends at a fixed
 rate in batches, the filter keeps up or falls behind; `lag` is how long the last packet of each batch had waited. Writes
 `survey.json`; exit status 1 where the target is missed.
 """
@@ -28,7 +27,7 @@ from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.filter import BATCH, SurveyFilter
 from mma_realtime.evaluation.survey import SIZE, filter_rate, regions
 
-TARGET = 5000.0  # alerts/s of a core
+TARGET = 5000.0  # alerts/s by the clock
 LSST_MEAN, SECONDS = 350.0, 15.0  # alerts/s over a night of 8 h; that the producer goes on
 PRODUCER = """
 import sys, time
@@ -53,9 +52,9 @@ def drained(folder: Path) -> dict[str, Any]:
     return {
         "what": "drained", "alerts": int(found["survey/packets"]), "matched": int(found["survey/matched"]),
         "bytes_an_alert": found["survey/packet_bytes"],
-        "per_second_by_wall_clock": found["survey/wall_alerts_per_second"],
-        "per_second_of_a_core": found["alerts_per_second"], "target": TARGET,
-        "met_by_cpu_time": found["alerts_per_second"] >= TARGET,
+        "per_second_by_wall_clock": found["alerts_per_second"],
+        "per_second_of_a_core": found["survey/alerts_per_core_second"], "target": TARGET,
+        "search_real_time": found["survey/search_real_time"], "met": found["alerts_per_second"] >= TARGET,
     }  # fmt: skip
 
 
@@ -93,7 +92,7 @@ def main() -> int:
     }
     Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
-    return 0 if rows[0]["met_by_cpu_time"] else 1
+    return 0 if rows[0]["met"] else 1
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mma_realtime.alerts.store import Store
 from mma_realtime.bus.base import SURVEY
 from mma_realtime.bus.log import SqliteLog
 from mma_realtime.crossmatch.filter import MATCHES
+from mma_realtime.data.strain import SAMPLE_RATE
 from mma_realtime.errors import AlertError
-from mma_realtime.evaluation import latency
+from mma_realtime.evaluation import latency, survey
 from mma_realtime.evaluation.latency import (
     BUS,
     EVENT,
@@ -127,9 +129,27 @@ def test_a_survey_that_dies_fails_the_measurement(tmp_path: Path) -> None:
         pass
 
 
-def test_the_filter_drains_every_packet(tmp_path: Path) -> None:
-    found = filter_rate(tmp_path, 700)
-    assert found["survey/packets"] == 700
+def test_the_filter_drains_every_packet_again_and_again_while_strain_is_searched(tmp_path: Path) -> None:
+    found = filter_rate(tmp_path, 700, passes=3)
+    assert found["survey/packets"] == 2100
     assert found["survey/matched"] > 0
+    assert found["survey/matched"] % 3 == 0
     assert found["survey/packet_bytes"] > 60_000
-    assert found["alerts_per_second"] > found["survey/wall_alerts_per_second"] * 0.5 > 0
+    assert found["survey/alerts_per_core_second"] * 1.1 > found["alerts_per_second"] > 0
+    with SqliteLog(tmp_path / "bus.sqlite") as bus, Store(tmp_path / "store.sqlite") as store:
+        assert bus.end(SURVEY) == 700
+        assert store.state("beside")[0] >= survey.LEAD * SAMPLE_RATE  # samples that the search has consumed
+
+
+def test_the_search_beside_the_filter_goes_as_strain_comes(tmp_path: Path) -> None:
+    with survey._searched(tmp_path, 1) as searched:
+        first, begin = searched.value, time.monotonic()
+        assert first >= survey.LEAD
+        becomes(lambda: searched.value >= first + 3)
+        assert time.monotonic() - begin > 1.5  # not as fast as it goes, a hundred times real time
+
+
+def test_a_search_that_dies_is_no_measurement(tmp_path: Path) -> None:
+    (tmp_path / "store.sqlite").mkdir()
+    with pytest.raises(AlertError, match="the search beside the filter ended with status 1"):
+        filter_rate(tmp_path, 10)

@@ -141,7 +141,7 @@ def measure_latency(
     out, told = Latency(strain=float(duration)), {}
     with Store(folder / "store.sqlite") as store, SqliteLog(folder / "bus.sqlite") as bus:
         pipeline = TimedPipeline(store, model, conditioner_for(model), source, feed.origin, "latency")
-        with _surveyed(folder / "bus.sqlite", survey, out), _relayed(store, folder / "bus.sqlite"):
+        with _surveyed(folder / "bus.sqlite", survey, out), relayed(store, folder / "bus.sqlite"):
             for block in source.blocks(0):
                 due, begin = time.time(), time.monotonic()
                 for event in pipeline.hop(block):
@@ -151,7 +151,7 @@ def measure_latency(
                 if block.gps >= GPS_START + MEMORY_EVERY * len(out.memory):
                     out.memory.append((block.gps - GPS_START, resident()))
                 progress(hop)
-            _wait(lambda: not store.waiting(1))
+            wait_for(lambda: not store.waiting(1))
         out.steps = pipeline.took
         out.steps[EVENT] = [waited for waited, _ in told.values()]
         out.steps[BUS] = store.sending_times()
@@ -175,14 +175,16 @@ def _at(values: list[Seconds], q: float) -> float:
     return float(np.percentile(values, q)) if values else math.nan
 
 
-def _wait(done: Callable[[], bool], longest: Seconds = LONGEST) -> None:
+def wait_for(done: Callable[[], bool], longest: Seconds = LONGEST) -> None:
+    """Until it is done, or for as long."""
     until = time.monotonic() + longest
     while not done() and time.monotonic() < until:
         time.sleep(0.01)
 
 
 @contextlib.contextmanager
-def _relayed(store: Store, bus: Path) -> Iterator[None]:
+def relayed(store: Store, bus: Path) -> Iterator[None]:
+    """A thread that sends the store's outbox onto the bus."""
     stop = threading.Event()
 
     def relay() -> None:
@@ -208,7 +210,7 @@ def _surveyed(bus: Path, rate: Hertz, out: Latency) -> Iterator[None]:
     stop, count = context.Event(), context.Value("q", 0)
     process = context.Process(target=survey_night, args=(bus, rate, GPS_START, stop, count), daemon=True)
     process.start()
-    _wait(lambda: count.value > 0 or not process.is_alive(), STARTING)
+    wait_for(lambda: count.value > 0 or not process.is_alive(), STARTING)
     try:
         yield
     finally:
