@@ -2,10 +2,10 @@
 
     python mma_realtime/benchmarks/survey.py
 
-Packets like those of ZTF (their size is in the result) against the regions of three superevents. `drained`: packets that
-wait, while another process searches strain in real time; the target is held against the wall clock. `beside a producer`: the producer appends at a fixed
-rate in batches, the filter keeps up or falls behind; `lag` is how long the last packet of each batch had waited. Writes
-`survey.json`; exit status 1 where the target is missed.
+Packets like those of ZTF (their size is in the result) against the regions of three superevents. `drained`: packets
+that wait, while another process searches strain in real time; the target is held against the wall clock. `beside a
+producer`: the producer appends at a fixed rate in batches, the filter keeps up or falls behind; `lag` is how long the
+last packet of each batch had waited. Writes `survey.json`; exit status 1 where the target is missed.
 """
 
 from __future__ import annotations
