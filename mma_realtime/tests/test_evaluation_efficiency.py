@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
+from mma_realtime.data.bank import make_signal_bank
 from mma_realtime.data.simulated import SimulatedBBH
 from mma_realtime.errors import SearchError
 from mma_realtime.evaluation.efficiency import efficiency, ideal_efficiency, name_of, statistics, threshold_at
-from mma_realtime.evaluation.masses import chirp_mass, mass_errors
+from mma_realtime.evaluation.masses import _shown, beside_grid, chirp_mass, loudest_templates, mass_errors
+from mma_realtime.gw.psd import DESIGN_CURVES, design_curve
 from scipy.stats import binom, ncx2, norm
 
 torch.set_num_threads(1)
@@ -203,3 +207,61 @@ def test_errors_are_of_masses_that_were_not_trained_on() -> None:
     found = mass_errors(lambda x: torch.full((len(x), 2), 25.0), data, 200, snrs=(10.0,))
     assert math.isfinite(found["mass_error/snr10"])  # none is noise, whose masses are nan
     assert not known & {tuple(m) for m in seen[0].double().tolist()}
+
+
+# ---- masses beside a grid ----
+
+
+def test_the_loudest_template_is_that_of_brute_force_and_of_a_loud_signal_its_own() -> None:
+    data = SimulatedBBH(**{**HEAVY, "merger_range": [0.05, 0.25]})
+    bank = data.banks("train").signals
+    grid = replace(bank, values=bank.values[:40], m1=bank.m1[:40], m2=bank.m2[:40])
+    low, high = (round(edge * data.sample_rate) for edge in data.merger_range)
+    ends = torch.linspace(low, high, 40).long()
+    signals, noise = _shown(grid, ends, data.samples), data.noise_windows(40).x[:, 0]
+    assert loudest_templates(50 * signals, grid, data).tolist() == list(range(40))
+    x = noise[:10] + 6 * signals[:10]
+    analytic = torch.from_numpy(scipy.signal.hilbert(x.double().numpy()))
+    best = torch.zeros(10, 40, dtype=torch.float64)
+    for end in range(low, high + 1):  # every place: the template moved there, in two quadratures
+        moved = _moved(
+            _shown(grid, torch.full((40,), (low + high) // 2), data.samples).double(), (low + high) // 2 - end
+        )
+        best = torch.maximum(best, (analytic @ (moved / moved.norm(dim=1, keepdim=True)).T.cdouble()).abs())
+    told = loudest_templates(x, grid, data)
+    near = best.gather(1, told[:, None])[:, 0] / best.amax(1)
+    assert float(near.min()) > 0.995  # the same but for what a window's edge does to the transform
+
+
+def _moved(x: torch.Tensor, later: int) -> torch.Tensor:
+    out = torch.zeros_like(x)
+    if later >= 0:
+        out[:, later:] = x[:, : x.shape[1] - later]
+    else:
+        out[:, :later] = x[:, -later:]
+    return out
+
+
+def test_a_grid_beside_who_knows_and_who_guesses() -> None:
+    data = SimulatedBBH(**{**HEAVY, "m_range": [10.0, 40.0]})
+    known: list[torch.Tensor] = []
+
+    def knows(x: torch.Tensor) -> torch.Tensor:
+        m1, m2 = known[0]
+        return torch.stack([m1, m2], 1)
+
+    row = data.window - data.merger_range[0] + 0.33
+    curve = replace(design_curve(DESIGN_CURVES[0]), measured=True)
+    asked = make_signal_bank(
+        60, data.run_seed, data.sample_rate, data.band, row, data.m_range, data.q_max, (curve,), part="test"
+    )
+    known.append(torch.stack([asked.m1, asked.m2]))
+    found = beside_grid(knows, data, 60, 500)
+    assert found["grid/network_error/snr10"] == pytest.approx(0, abs=1e-9)
+    assert found["grid/template_over_network/snr10"] > 1
+    guess = beside_grid(lambda x: torch.full((len(x), 2), 20.0), data, 60, 500)
+    assert guess["grid/template_error/snr10"] == found["grid/template_error/snr10"]  # of the same windows
+    assert guess["grid/template_over_network/snr10"] < 1  # templates know more than a guess
+    assert found["grid/template_error/snr20"] < found["grid/template_error/snr10"] < 0.2
+    with pytest.raises(SearchError, match="of one detector's windows"):
+        beside_grid(knows, SimulatedBBH(**{**HEAVY, "detectors": 2}))

@@ -172,17 +172,28 @@ def masses(results: Results, folder: Path) -> Figure | None:
     if not found:
         return None
     snrs = sorted(float(k.rsplit("snr", 1)[1]) for k in found[0].runs[0].metrics if k.startswith("chirp_mass_error/"))
-    figure, axes = plt.subplots(figsize=(3.6, 2.8))
+    figure, axes = plt.subplots(figsize=(4.8, 3.0))
     for e, style in zip(found, STYLES):
         runs = np.array([[100 * run.metrics[f"chirp_mass_error/snr{s:g}"] for s in snrs] for run in e.runs])
         band(axes, snrs, runs, e.title, COLOURS["ours"], style)
+    for e in (e for e in found if "grid/template_error/snr10" in e.runs[0].metrics):
+        for kind, marker, label in (
+            ("template", "s", "loudest template"),
+            ("network", "o", "network, the same windows"),
+        ):
+            key = f"grid/{kind}_error/snr"
+            at = sorted(float(k.removeprefix(key)) for k in e.runs[0].metrics if k.startswith(key))
+            means = [np.mean([100 * run.metrics[f"{key}{s:g}"] for run in e.runs]) for s in at]
+            axes.plot(at, means, marker, color="0.35" if kind == "template" else COLOURS["ours"], ms=4, label=label)
     guess = 100 * found[0].runs[0].metrics["guess_chirp_mass_error"]
     axes.axhline(guess, color="0.4", linestyle="--", linewidth=0.8)
     axes.annotate("always the median", (snrs[-1], guess), ha="right", va="bottom", fontsize=7, color="0.3")
     axes.set(xlabel="optimal signal-to-noise ratio", ylabel="median chirp-mass error (%)", ylim=(0, None))
+    axes.legend(frameon=False, fontsize=6, loc="upper right", bbox_to_anchor=(1, 0.9))
     return finish(
         figure, folder, "masses.svg",
-        "Error of the predicted chirp mass against the strength of the signal, masses that were not trained on.",
+        "Error of the predicted chirp mass against the strength of the signal, masses that were not trained on. Points: "
+        "beside the loudest of a grid of templates, on windows of one design curve.",
         "Chirp-mass error against signal-to-noise ratio",
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ from mma_realtime.evaluation.challenge import challenge_metrics
 from mma_realtime.evaluation.distance import over_sets, set_seeds
 from mma_realtime.evaluation.efficiency import efficiency, share_of_ideal
 from mma_realtime.evaluation.events import event_metrics
-from mma_realtime.evaluation.masses import mass_errors
+from mma_realtime.evaluation.masses import WINDOWS, beside_grid, mass_errors
 from mma_realtime.evaluation.speed import real_time_factors
 from mma_realtime.evaluation.stand_in import stand_in
 from mma_realtime.evaluation.yardstick import Settings
@@ -49,6 +49,7 @@ class Measurements:
 
     Args:
         noise_windows, signals: of E1, alone and at each signal-to-noise ratio; 0 windows: no E1.
+        grid: templates of the grid that E2 of one detector is held beside; 0: none.
         ideal_trials: noise windows of the known waveform's search, beside which E1 of one detector is held; 0: none.
         events: real events of E4, looked for under the data root; those that are not there are left out.
         stand_in: whether an injected GW150914-like event is searched as if it were one.
@@ -69,6 +70,7 @@ class Measurements:
 
     noise_windows: int = 50_000
     signals: int = 2000
+    grid: int = 0
     ideal_trials: int = 0
     events: list[str] = field(default_factory=lambda: list(EVENTS))
     stand_in: bool = True
@@ -99,7 +101,8 @@ class Measurements:
         """The least of everything."""
         return dataclasses.replace(
             self, noise_windows=min(self.noise_windows, 10_000), signals=50, events=[], stand_in=self.stand_in,
-            ideal_trials=min(self.ideal_trials, 10_000), challenge=min(self.challenge, 200), challenge_sets=1,
+            grid=min(self.grid, 100), ideal_trials=min(self.ideal_trials, 10_000),
+            challenge=min(self.challenge, 200), challenge_sets=1,
             bank=None if self.bank is None else dataclasses.asdict(Settings.read(self.bank).dry()),
             speed=min(self.speed, 32), alert=min(self.alert, 70),
             calibration=min(self.calibration, 200), near=math.inf, publish=None,  # untrained, it hears no injection
@@ -151,6 +154,8 @@ class Trial(Detector):
             out |= share_of_ideal(out, data, settings.ideal_trials, settings.signals)
         if len(self.predictors):
             out |= mass_errors(self.predict_masses, data, settings.signals)
+        if len(self.predictors) and settings.grid:
+            out |= beside_grid(self.predict_masses, data, min(settings.signals, WINDOWS), settings.grid)
         if not settings.calibration:
             return out
         model = self.as_search(settings.calibration, settings.near)
