@@ -179,7 +179,7 @@ def masses(results: Results, folder: Path) -> Figure | None:
     for e in (e for e in found if "grid/template_error/snr10" in e.runs[0].metrics):
         for kind, marker, label in (
             ("template", "s", "loudest template"),
-            ("network", "o", "network, the same windows"),
+            ("network", "o", "network, same windows"),
         ):
             key = f"grid/{kind}_error/snr"
             at = sorted(float(k.removeprefix(key)) for k in e.runs[0].metrics if k.startswith(key))
@@ -192,8 +192,8 @@ def masses(results: Results, folder: Path) -> Figure | None:
     axes.legend(frameon=False, fontsize=6, loc="upper right", bbox_to_anchor=(1, 0.9))
     return finish(
         figure, folder, "masses.svg",
-        "Error of the predicted chirp mass against the strength of the signal, masses that were not trained on. Points: "
-        "beside the loudest of a grid of templates, on windows of one design curve.",
+        "Error of the predicted chirp mass against the strength of the signal, masses that were not trained on. "
+        "Points: beside the loudest of a grid of templates, on windows of one design curve.",
         "Chirp-mass error against signal-to-noise ratio",
     )  # fmt: skip
 
