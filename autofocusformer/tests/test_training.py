@@ -400,6 +400,7 @@ def test_a_training_learns_and_a_second_one_has_the_same_bits(tmp_path: Path) ->
     assert first == second != other
     assert first["test/miou"] > 0.05
     assert {"test/miou_small", "test/coverage/2", "test/budget/4", "curve/coverage/2", "curve/spread/2"} <= set(first)
+    assert [len(first[f"picture/{name}"]) for name in ("canvas", "importance", "kept")] == [2, 64, 32]
     assert first["test/budget/2"] == 0.25
     oracle = {**TRAINING, "model": {**TRAINING["model"], "init_args": {"backbone": {"sampling": "oracle"}}}}
     found = run(oracle, 0, tmp_path / "oracle")

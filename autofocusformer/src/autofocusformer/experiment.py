@@ -37,7 +37,7 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     for section, words in NOTHING.items():
         if section in config:
             return hashlib.sha256(section.encode()).hexdigest(), "exact", words
-    images = _images(config["data"])
+    images = images_of(config["data"])
     parts = [images.source(part) for part in (("train", "test") if "model" in config else ("test",))]
     digest = parts[0].fingerprint
     if len(parts) > 1:
@@ -45,7 +45,7 @@ def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:
     return digest, parts[-1].kind, "; ".join(dict.fromkeys(part.detail for part in parts))
 
 
-def _images(data: dict[str, Any]) -> Any:
+def images_of(data: dict[str, Any]) -> Any:
     from autofocusformer.data.module import Images
     from autofocusformer.data.synthetic import SceneConfig
 
@@ -195,7 +195,7 @@ def sampling_limited(section: dict[str, Any], data: dict[str, Any], seed: int, d
 
     from autofocusformer.sampling_limited import measure
 
-    images = _images(data)
+    images = images_of(data)
     source = images.source("test")
     wanted = 2 if dry else section.get("images", 16)
     count = images.amount("test") if wanted == "all" else int(wanted)

@@ -14,7 +14,7 @@ from shared.figures import COLOURS, Figure, finish, use_house_style
 
 from autofocusformer.data import sets
 from autofocusformer.data.synthetic import SceneConfig, scene
-from autofocusformer.pictures import cluster_map, faded, full_canvas, kept_tokens, show, tiles, tokens_over
+from autofocusformer.pictures import RED, cluster_map, faded, full_canvas, kept_tokens, show, tiles, tokens_over
 from autofocusformer.sampling import Mode
 from autofocusformer.tokens_of_images import pad_to_multiple
 
@@ -200,6 +200,39 @@ def trained(
     return finish(figure, folder, file, caption, "Test mIoU by sampling mode, one dot a seed")
 
 
+def learned_importance(results: Results, folder: Path, name: str, file: str, what: str) -> list[Figure]:
+    """The first test image, and how important each seed's network finds the points of stage 1; none without data."""
+    from autofocusformer.experiment import images_of  # brings Lightning, which no other picture needs
+
+    experiment = results.experiments[name]
+    runs = [run for run in experiment.runs if "picture/importance" in run.curves]
+    if not runs:
+        return []
+    try:
+        data = images_of(experiment.config["data"])
+        _, first = data._scene(data.source("test"), 0)
+    except UserError:
+        return []
+    image = (first.image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    h, w = (int(value) for value in runs[0].curves["picture/canvas"])
+    figure, axes = plt.subplots(
+        1, 1 + len(runs), figsize=(6.8, 0.5 + 6.2 / (1 + len(runs)) * h / w), layout="constrained"
+    )
+    show(axes[0], image, "first test image")
+    for place, run in zip(axes[1:], runs):
+        drawn = place.imshow(np.reshape(run.curves["picture/importance"], (h, w)), vmin=0, vmax=1, cmap="viridis")
+        x, y = np.reshape(run.curves["picture/kept"], (-1, 2)).T
+        place.plot(x, y, ".", color=RED, markersize=1.8 if w > 40 else 3, markeredgewidth=0)
+        place.set_axis_off()
+        place.set_title(f"seed {run.seed}", fontsize=8)
+    figure.colorbar(drawn, ax=axes[-1], label="importance s", shrink=0.8)
+    caption = (
+        f"{what}: the importance that the network has learned, without labels of its own, of every point of stage 1, "
+        "by seed; red: the points kept for stage 2 (those of the grid prior among them)."
+    )
+    return [finish(figure, folder, file, caption, f"Learned importance of stage 1, {what}")]
+
+
 def draw(results: Results, folder: Path) -> list[Figure]:
     """Whatever the results hold."""
     use_house_style()
@@ -225,10 +258,12 @@ def draw(results: Results, folder: Path) -> list[Figure]:
         out += [
             training(results, folder, shapes, "training_shapes.svg", "Shapes"),
             trained(results, folder, shapes, "trained.svg"),
+            *learned_importance(results, folder, shapes[0], "importance_shapes.svg", "a test scene of the trainings"),
         ]
     if streets := _there(results, [f"camvid_{mode}" for mode in STYLES]):
         out.append(training(results, folder, streets, "training_camvid.svg", "CamVid"))
         out.append(trained(results, folder, streets, "trained_camvid.svg", "small classes", "large classes"))
+        out += learned_importance(results, folder, streets[0], "importance_camvid.svg", "a street scene (CamVid)")
     return out
 
 

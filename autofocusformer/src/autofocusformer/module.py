@@ -167,6 +167,7 @@ class Trained(L.LightningModule):
         self.tokens = 0
         self.since: float | None = None
         self.final: dict[str, float] = {}
+        self.pictured: dict[str, list[float]] = {}
 
     @property
     def data(self) -> Images:
@@ -229,7 +230,7 @@ class Trained(L.LightningModule):
 
     def results(self) -> dict[str, Any]:
         """Test metrics, and curves: one point every 50 steps, or as `log_every` says."""
-        out: dict[str, Any] = dict(self.final)
+        out: dict[str, Any] = self.final | self.pictured
         for name, values in self.curves.items():
             out[f"curve/{name}"] = [round(value, 6) for value in values]
         if "loss" in self.curves:
@@ -242,6 +243,19 @@ class Trained(L.LightningModule):
 def _cell(positions: Int64[Tensor, "b n 2"], w: int) -> Int64[Tensor, "b n"]:
     """Which of the canvas's cells, counted along rows of w."""
     return positions[..., 1] * w + positions[..., 0]
+
+
+def first_importance(levels: Sequence[Level]) -> dict[str, list[float]]:
+    """Of a batch's first image, for a figure: the importance of each cell of stage 1, row by row, and what was kept."""
+    first = levels[0]
+    assert first.importance is not None
+    h, w = first.canvas
+    order = _cell(first.positions[:1], w)[0].argsort()
+    return {
+        "picture/canvas": [float(h), float(w)],
+        "picture/importance": [round(value, 3) for value in first.importance[0, order].float().tolist()],
+        "picture/kept": [float(value) for value in levels[1].positions[0].flatten().tolist()],
+    }
 
 
 class Segmenter(Trained):
@@ -352,6 +366,8 @@ class Segmenter(Trained):
         self.coverage.update(batch.objects, [level.positions for level in levels[1:]])
         if index == 0:
             self.log_panel(levels, batch, scores)
+            if self.config.sampling == "adaptive":
+                self.pictured = first_importance(levels)
 
     def log_panel(self, levels: list[Level], batch: Scenes, scores: Float[Tensor, "b c h w"]) -> None:
         """What was kept of the first test image, and what was said of it, as a picture in W&B."""
