@@ -35,6 +35,7 @@ from mma_realtime.status.beats import STAGES, Beat
 
 Told = dict[str, list[dict[str, Any]]]  # by superevent: its notices in the order of the bus, each version once
 STUCK = 1200.0  # s, of one run
+TRIES = 5
 
 
 def started(folder: Path, strain: Path, *words: str) -> subprocess.Popen[str]:
@@ -69,12 +70,17 @@ def finished(process: subprocess.Popen[str], seconds: float = STUCK) -> None:
 
 
 def mapped(folder: Path, strain: Path) -> None:
-    """Starts the system again until all that can have a map has one: a run makes as many as it has time for."""
-    left = None
+    """Starts the system again until all that can have a map has one: a run makes as many as it has time for.
+
+    On a busy machine its strain may be over before the localiser has begun: only after `TRIES` such runs the rest is
+    taken to have no map.
+    """
+    left, idle = None, 0
     while True:
         with Store(folder / "store.sqlite") as store:
             now = len(store.unlocated())
-        if not now or now == left:
+        idle = idle + 1 if now == left else 0
+        if not now or idle == TRIES:
             return
         print(f"{folder.name}: {now} maps are left to make", file=sys.stderr, flush=True)
         left = now
