@@ -233,6 +233,18 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         list(Conditioner(4096).whitened(coloured(4)))
 
 
+def test_eight_seconds_are_enough_wherever_they_begin() -> None:
+    strain = coloured(8)
+    even = Conditioner(psd="file").fitted(strain)
+    odd = Conditioner(psd="file").fitted(replace(strain, gps_start=strain.gps_start + 1))
+    assert even.fixed_psd is not None
+    assert np.array_equal(even.fixed_psd, odd.fixed_psd)
+    later = replace(coloured(16), valid=np.arange(16)[None].repeat(len(strain.detectors), 0) >= 7)
+    assert Conditioner(psd="file").fitted(later).fixed_psd is not None  # nine seconds from an odd one on
+    with pytest.raises(SearchError, match="has no 8 s of strain without a gap"):
+        Conditioner(psd="file").fitted(replace(later, valid=np.arange(16)[None].repeat(len(strain.detectors), 0) >= 9))
+
+
 def test_a_file_whose_noise_cannot_be_known_is_refused() -> None:
     with pytest.raises(SearchError, match=r"L1 has no 8 s of strain without a gap between GPS 1000000000"):
         Conditioner().fitted(with_gaps(coloured(16), (1, 3, 4), (1, 7, 8), (1, 11, 12)))

@@ -74,7 +74,7 @@ def phase_but_for_a_line(h: Tensor, golden: Tensor, f: Tensor) -> float:
 @pytest.mark.parametrize(("key", "masses", "distance"), [("hp", "mass1_mass2", 400.0), ("bns_hp", "bns_mass", 40.0)])
 def test_taylorf2_is_the_reference_library_s(key: str, masses: str, distance: float) -> None:
     m1, m2 = pairs(masses)
-    ours = waveforms.taylorf2(m1, m2, F, distance, f_high=torch.inf) * 1e22
+    ours = waveforms.taylorf2(m1, m2, F, distance) * 1e22
     for h, golden in zip(ours, torch.as_tensor(GOLDEN[f"taylorf2_{key}"])):
         assert (h.abs() / golden.abs() - 1).abs().max() < 1e-5
         assert phase_but_for_a_line(h, golden, F) < 1e-4
@@ -205,8 +205,6 @@ def test_time_series_has_the_energy_of_its_spectrum() -> None:
 def test_early_warning_ends_where_asked() -> None:
     h = waveforms.taylorf2(double(1.4, 1.4), double(1.4, 1.4), F, f_high=double(29, 56))
     assert [float(F[x.abs() > 0].max()) for x in h] == [28, 56]
-    stable = waveforms.taylorf2(double(10), double(10), F)[0]
-    assert float(F[stable.abs() > 0].max()) == pytest.approx(220, abs=2)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -354,6 +355,14 @@ def test_the_sections_modules_are_exported_by_their_names() -> None:
     from mma_realtime import data
 
     assert SimulatedBBHDataModule is SimulatedBBH
+    for where, name in (
+        ("data.simulated", "SimulatedBBHDataModule"), ("data.strain", "StrainFileDataModule"),
+        ("data.mlgwsc", "MLGWSCDataModule"), ("models.wavenet", "WaveNetEnsemble"), ("kernels.slides", "coinc_count"),
+    ):  # fmt: skip
+        module = importlib.import_module(f"mma_realtime.{where}")  # the files of section 1
+        assert callable(getattr(module, name))
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            module.nothing  # noqa: B018
     assert (StrainFileDataModule, MLGWSCDataModule) == (windows.StrainFileDataModule, windows.MLGWSCDataModule)
     with pytest.raises(AttributeError, match="no attribute 'SimulatedBNS'"):
         data.SimulatedBNS  # noqa: B018

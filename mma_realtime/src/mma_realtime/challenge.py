@@ -20,6 +20,7 @@ from shared.errors import one_line_errors
 from mma_realtime.data.challenge import CURVE, MASSES, generate
 from mma_realtime.data.mlgwsc import write_injections, write_strain
 from mma_realtime.gw.psd import DESIGN_CURVES
+from mma_realtime.search.arguments import seed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m mma_realtime.challenge", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--duration", type=int, default=3600, help="seconds (default 3600)")
-    parser.add_argument("--seed", type=int, default=1, help="of noise and injections (default 1)")
+    parser.add_argument("--seed", type=seed, default=1, help="of noise and injections (default 1)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--curve", choices=DESIGN_CURVES, default=CURVE, help=f"of the noise (default {CURVE})")
     parser.add_argument(

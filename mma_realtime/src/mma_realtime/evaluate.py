@@ -19,6 +19,7 @@ from shared.runs.store import write_atomic
 
 from mma_realtime.data.mlgwsc import read_events, read_injections
 from mma_realtime.errors import SearchError
+from mma_realtime.search.arguments import new_file
 from mma_realtime.search.evaluator import distance_at, evaluate
 
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--background", type=Path, required=True, help="HDF5 of events in noise alone")
     parser.add_argument("--duration", type=float, required=True, help="seconds of the background")
     parser.add_argument("--far", type=float, nargs="+", default=[1000.0, 100.0, 10.0, 1.0], help="false alarms a month")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
+    parser.add_argument("--json", type=new_file, help="write the numbers to this file as well")
     args = parser.parse_args(argv)
     if min(args.far) <= 0:
         raise SearchError(f"--far {min(args.far):g}: give rates above 0, in false alarms a month of 30 days")

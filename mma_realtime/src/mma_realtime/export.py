@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
+from mma_realtime.search.arguments import new_file
 from mma_realtime.search.model_file import SearchModel
 
 CHECKED = 256  # windows
@@ -77,7 +78,7 @@ def largest_difference(content: bytes, model: SearchModel, windows: int = CHECKE
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mma_realtime.export", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, help="search model; default: the one that the cpu tier left")
-    parser.add_argument("--out", type=Path, required=True, help="file to write, .pt2")
+    parser.add_argument("--out", type=new_file, required=True, help="file to write, .pt2")
     return parser
 
 

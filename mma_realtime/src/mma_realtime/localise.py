@@ -27,6 +27,7 @@ from mma_realtime.errors import SearchError
 from mma_realtime.gw.detectors import DETECTORS, light_travel_time
 from mma_realtime.gw.psd import design_curve
 from mma_realtime.gw.units import GPS, Seconds
+from mma_realtime.search.arguments import new_file
 from mma_realtime.search.bank import Bank, template_bank
 from mma_realtime.search.matched_filter import MatchedFilterSearch, SnrSeries, snr_series_at
 from mma_realtime.sky.fits import write_fits
@@ -114,7 +115,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("files", type=Path, nargs="+", help="strain: .npz or HDF5, one file or one per detector")
     parser.add_argument("--gps", type=float, required=True, help="of the candidate (s)")
     parser.add_argument("--masses", type=float, nargs=2, metavar=("M1", "M2"), help="one template; default: the bank's")
-    parser.add_argument("--out", type=Path, default=Path("skymap.multiorder.fits"), help="FITS file to write")
+    parser.add_argument("--out", type=new_file, default=Path("skymap.multiorder.fits"), help="FITS file to write")
     parser.add_argument("--picture", type=Path, help="SVG to write; one more with the densest place enlarged")
     parser.add_argument("--prob-at", type=float, nargs=2, metavar=("RA", "DEC"), help="degrees: judge this place")
     parser.add_argument("--name", help="of the event, for the file's header")

@@ -14,7 +14,7 @@ from shared.errors import one_line_errors
 
 from mma_realtime.data.strain import read_strain
 from mma_realtime.search import report
-from mma_realtime.search.arguments import finite
+from mma_realtime.search.arguments import count, finite, new_file
 from mma_realtime.search.replay import Searched, psd_text
 from mma_realtime.search.scores import check_scored, conditioner_for, informed, score_strain
 
@@ -32,14 +32,14 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--step", type=finite, help="s between slides; default: as short as 2,000 s of livetime need")
     parser.add_argument("--min-shift", type=finite, help="s; default and least: the window and 1 s")
-    parser.add_argument("--max-slides", type=int, help="at most so many slides")
+    parser.add_argument("--max-slides", type=count, help="at most so many slides")
     parser.add_argument("--correlated", action="store_true", help="allow steps shorter than the window and 1 s")
     parser.add_argument("--on-source", type=finite, nargs="+", default=[], metavar="GPS", help="events to take out")
     parser.add_argument("--threshold", type=finite, help="of the clusters that are counted; default: the model's")
     parser.add_argument(
         "--far", type=finite, nargs="+", default=[], help="false alarms a month: prints the statistic that has them"
     )
-    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    parser.add_argument("--json", type=new_file, help="write the numbers to this file")
     return parser
 
 

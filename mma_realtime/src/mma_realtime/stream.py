@@ -19,7 +19,7 @@ from shared.errors import one_line_errors
 
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
-from mma_realtime.search.arguments import finite
+from mma_realtime.search.arguments import finite, new_file
 from mma_realtime.search.replay import FAILED, Replay, psd_text, stretch_dicts
 
 
@@ -35,8 +35,8 @@ def arguments() -> argparse.ArgumentParser:
         "seconds and the event included; auto (default): file where it is shorter than 64 s, else trailing",
     )  # fmt: skip
     parser.add_argument("--threshold", type=finite, help="of a trigger's statistic; default: the model's")
-    parser.add_argument("--state", type=Path, help="file of snapshots, to go on from")
-    parser.add_argument("--json", type=Path, help="write triggers and background to this file")
+    parser.add_argument("--state", type=new_file, help="file of snapshots, to go on from")
+    parser.add_argument("--json", type=new_file, help="write triggers and background to this file")
     return parser
 
 

@@ -10,8 +10,9 @@ A searching program reads the first and writes the last; the evaluator reads all
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -133,3 +134,10 @@ def _writing(path: Path) -> h5py.File:
         return h5py.File(path, "w")
     except OSError as error:
         raise disk_error(error, path) or SearchError(f"cannot write {path} ({error}): name another place") from None
+
+
+def __getattr__(name: str) -> Any:
+    """`MLGWSCDataModule` (section 3), which needs Lightning."""
+    if name != "MLGWSCDataModule":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("mma_realtime.search.windows").MLGWSCDataModule

@@ -13,7 +13,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -325,3 +327,10 @@ __all__ = [
     "EVENTS", "PSD_SECONDS", "SAMPLE_RATE", "Strain", "blocks", "event_files", "read_event", "read_strain",
     "time_reversed", "write_npz",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """`StrainFileDataModule` (section 3), which needs Lightning."""
+    if name != "StrainFileDataModule":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("mma_realtime.search.windows").StrainFileDataModule

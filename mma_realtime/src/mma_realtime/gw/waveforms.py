@@ -128,7 +128,7 @@ def taylorf2_coefficients(
     distance: Numbers = 400.0,
     f_ref: Hertz = F_REF,
     f_low: Hertz = F_REF,
-    f_high: Numbers | None = None,
+    f_high: Numbers = torch.inf,
 ) -> Float64[Tensor, "batch column"]:
     """TaylorF2's row of each system, for `kernels.waveform.waveform_fd`; for neutron stars.
 
@@ -137,11 +137,12 @@ def taylorf2_coefficients(
         distance: Mpc.
         f_ref: where the phase is 0 (Hz).
         f_low: below, h is 0 (Hz).
-        f_high: above, h is 0 (Hz), as for early warning; the last stable orbit, M f = 1 / (6^(3/2) pi), if None.
+        f_high: above, h is 0 (Hz), as for early warning. The series itself ends nowhere; what it stands for ends at the
+            last stable orbit, f = 1 / (6^(3/2) pi M).
     """
     M, eta = _masses(m1, m2)
     table = _common(M, eta, distance, f_low)
-    table[:, layout.F_CUT] = 6**-1.5 / (PI * M) if f_high is None else f_high
+    table[:, layout.F_CUT] = torch.as_tensor(f_high, dtype=torch.float64)
     sums = table.new_zeros(len(M), len(layout.PSI_INS_POWERS))
     sums[:, :9] = taylorf2_phase(eta)
     sums[:, 4] -= (sums * imr.inspiral_terms(M * f_ref)[0]).sum(1)
@@ -204,7 +205,7 @@ def taylorf2(
     distance: Numbers = 400.0,
     f_ref: Hertz = F_REF,
     f_low: Hertz = F_REF,
-    f_high: Numbers | None = None,
+    f_high: Numbers = torch.inf,
 ) -> Complex128[Tensor, "batch freq"]:
     """h+(f) of TaylorF2, face-on, phase 0 at `f_ref` (unscaled strain/Hz); arguments as for `phenomd`."""
     return waveform_fd(taylorf2_coefficients(m1, m2, distance, f_ref, f_low, f_high), f, dtype=torch.complex128)

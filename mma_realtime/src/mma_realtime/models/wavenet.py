@@ -9,6 +9,7 @@ come in, each layer keeping the last d samples of its input in a ring, so that a
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, cast
 
 import torch
@@ -191,3 +192,10 @@ class WaveNetStream:
         if [ring.shape for ring in state["rings"]] != [ring.shape for ring in self.rings]:
             raise SearchError("this stream's state is of another network: start the stream anew")
         self.seen, self.rings = int(state["seen"]), [ring.clone() for ring in state["rings"]]
+
+
+def __getattr__(name: str) -> Any:
+    """`WaveNetEnsemble` (section 5), which is built on this module."""
+    if name != "WaveNetEnsemble":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("mma_realtime.models.ensemble").WaveNetEnsemble

@@ -27,7 +27,7 @@ from mma_realtime.data.strain_files import SAMPLE_RATE, span
 from mma_realtime.data.strain_parts import by_detector, listed, preferred, spans
 from mma_realtime.errors import SearchError
 from mma_realtime.search import report
-from mma_realtime.search.arguments import finite
+from mma_realtime.search.arguments import finite, new_file
 from mma_realtime.search.coincidence import Trigger
 from mma_realtime.search.experiment import stretch_of
 from mma_realtime.search.model_file import DEFAULT, SearchModel
@@ -50,7 +50,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, help="processes at once; default: one a core")
     parser.add_argument("--launcher", choices=("local", "slurm"), default="local")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of what was searched")
-    parser.add_argument("--json", type=Path, help="write triggers and background to this file")
+    parser.add_argument("--json", type=new_file, help="write triggers and background to this file")
     return parser
 
 

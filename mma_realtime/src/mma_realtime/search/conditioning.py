@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from mma_realtime.data.strain import Strain
-from mma_realtime.data.strain_files import span
+from mma_realtime.data.strain_files import runs, span
 from mma_realtime.data.strain_parts import HOLE
 from mma_realtime.errors import SearchError
 from mma_realtime.gw.units import GPS, Hertz, Seconds
@@ -366,10 +366,10 @@ class Conditioner:
         check_rate(self, strain)
         fs, psds = strain.sample_rate, []
         for d, name in enumerate(strain.detectors):
-            bad = np.cumsum(np.concatenate([[False], ~strain.valid[d]]))
-            ends = np.arange(self.segment, strain.duration + 1)
-            ends = ends[bad[ends] == bad[ends - self.segment]]
-            ends = ends[(int(strain.gps_start) + ends) % (self.segment // 2) == 0]
+            stretches = runs(strain.valid[d])  # segments from the first second of each on
+            ends = np.concatenate(
+                [np.arange(a + self.segment, b + 1, self.segment // 2) for a, b in stretches] or [np.zeros(0, int)]
+            )
             if len(ends) < self.segments_in(SHORTEST_PSD):
                 raise SearchError(
                     f"{strain.source}: {name} has no {SHORTEST_PSD:g} s of strain without a gap between GPS "

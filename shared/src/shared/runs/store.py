@@ -27,6 +27,8 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
         UserError: the disk is full, read-only or over quota; what stood at `path` before is still there.
     """
     path = Path(path)
+    if not path.name:
+        raise UserError(f"{path} is a folder: name a file in it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,9 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise disk_error(error, path) or error from None
+        raise disk_error(error, path) or UserError(
+            f"{path} cannot be written ({error.strerror}): name another place"
+        ) from None
 
 
 class RunDir:

@@ -8,6 +8,7 @@ import torch
 from shared.kernels.backend import use_triton
 from torch import Tensor
 
+from ..coincidence import coinc_count
 from . import reference
 from .pairs import hist_of, maxima_of, prepared
 from .reference import Slides
@@ -15,7 +16,7 @@ from .reference import Slides
 if TYPE_CHECKING:  # the kernels run where only torch and triton are installed
     from jaxtyping import Bool, Float, Int
 
-__all__ = ["Slides", "slide_hist"]
+__all__ = ["Slides", "coinc_count", "slide_hist"]
 
 
 def slide_hist(

@@ -43,7 +43,7 @@ class Column(NamedTuple):
 
 COLUMNS: dict[str, Column] = {
     "F_LOW": Column("Hz", "h is 0 below; above 0"),
-    "F_CUT": Column("Hz", "h is 0 above: x = 0.2 (PhenomD), the last stable orbit or less (TaylorF2, early warning)"),
+    "F_CUT": Column("Hz", "h is 0 above: x = 0.2 (PhenomD), where asked (TaylorF2, early warning)"),
     "TIME": Column("s", "delay of the whole signal"),
     "PHASE": Column("rad", "added to psi"),
     "AMPLITUDE": Column("strain/Hz Hz^(7/6)", "sqrt(5 eta/24) pi^(-2/3) M^(5/6) / D, times what scales the strain"),
