@@ -57,7 +57,7 @@ def fused_inject(
     One program for up to 1,024 samples of one row. FLOPs: 3 a sample. Bytes: 12 a sample in float32 (two reads, one
     write; 8 without a signal, 16 with a glitch), against 60 to 80 of gathers with int64 indices, rolls and masks. Floor
     for 384 windows of 2 x 2048 samples on one H100 (3.35 TB/s): 5.6 us. On a CPU: slices of the banks, row after row,
-    4 % of a training step of the quick net (benchmarks/bench_kernels.py).
+    2 % of a training step of the quick net (benchmarks/kernels.json).
     """
     banks = {"noise": noise, "signals": signals} | ({} if glitches is None else {"glitches": glitches})
     for name, bank in banks.items():

@@ -67,8 +67,8 @@ def slide_hist(
     FLOPs: 1 add, 2 comparisons and 6 selections for each of K T sums. Bytes: 8 T for each 32 slides, from L2. Floor for
     T = 57,600 (an hour at 16 Hz), K = 1,800 on one H100: K T / 32 instructions of a warp, 10 each, over 132 x 4
     schedulers at 1.7 GHz: 36 us; the bytes 26 MB, 8 us. Eager PyTorch writes K T sums some ten times: 4 GB, 1.2 ms.
-    On a CPU: sums in blocks that stay in the cache, of several slides where they are short; at T = 57,600 a slide takes
-    15 us where nothing is above the threshold, 50 us where one hop in 400 is (benchmarks/bench_kernels.py).
+    On a CPU: sums in blocks that stay in the cache, of several slides where they are short; what a slide
+    takes depends on how many hops are above the threshold (benchmarks/kernels.json).
     """
     a, b, k, bins, reach, hops = prepared(s1, s2, shifts, edges, threshold, gap, valid1, valid2, single)
     if maxima and not a.is_cuda and not use_triton(a):  # one walk for both
