@@ -41,8 +41,8 @@ from logsobolev_bounds.bounds import (
     seeger,
     seeger_clipped,
 )
-from logsobolev_bounds.complexity import BUDGET, Mode, PerDraw, draws_at_once, forward_chunk, grid, of_prior
-from logsobolev_bounds.data import Examples
+from logsobolev_bounds.complexity import Mode, PerDraw, draws_at_once, forward_chunk, grid, of_prior
+from logsobolev_bounds.data import BUDGET, Examples
 from logsobolev_bounds.errors import Number
 from logsobolev_bounds.layers import explicit_weights_only
 from logsobolev_bounds.losses import clipped_nll, nll, zero_one
