@@ -272,6 +272,8 @@ BROKEN: list[tuple[str, list[str], str]] = [
     ("whole", ["--prior-draws", "0"], "prior_draws is 0"),
     ("whole", ["--examples", "-5"], "examples is -5"),
     ("whole", ["--budget-mb", "0"], "--budget-mb is 0"),
+    ("whole", ["--certificat-draw", "9"], "unrecognized arguments: --certificat-draw 9"),
+    ("whole", ["--prior-draws", "few"], "argument --prior-draws: invalid int value: 'few'"),
 ]
 
 
@@ -294,6 +296,19 @@ def test_the_command_takes_the_settings_of_the_configuration(saved: Path, capsys
     assert written["0-1 kl-inverse, 9 draws inverted"]["kind"] == "certificate"
     assert not {"LSI, Euclidean norm", "LSI, class-corrected"} & written.keys()
     assert "m = 150" in capsys.readouterr().out
+    few = "posterior_draws: 5, prior_draws: 1, bound_examples: 100, certificate_draws: 11"
+    saved.with_name("config.yaml").write_text(CONFIG.replace("posterior_draws: 5", few))
+    of_configuration = ("11 draws inverted", 1.0, "100 of the sample's 150 examples")
+    for options, (draws, ess, part) in (
+        ([], of_configuration),
+        (["--prior-draws", "3", "--certificate-draws", "9", "--examples", "90"], ("9 draws", None, "90 of the")),
+    ):
+        assert main(["--ckpt", str(saved), *options]) == 0
+        written = {each["title"]: each for each in json.loads(saved.with_name("bounds.json").read_text())["bounds"]}
+        lsi = written["LSI, total covariance"]
+        assert any(title.startswith(f"0-1 kl-inverse, {draws}") for title in written)
+        assert (lsi["ess"] == 1.0) == (ess == 1.0)  # of one draw it is 1, of several above
+        assert any(part in reason for reason in lsi["reasons"])
 
 
 def test_the_command_says_at_which_lambda(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -321,6 +321,36 @@ for draws in (100, 400):
 print(json.dumps(out))
 """
 
+COVARIANCES = """
+import json
+from pathlib import Path
+import torch
+from logsobolev_bounds.complexity import grid, of_prior
+from logsobolev_bounds.models import build
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = build("linear", 784, 10, sigma_p=0.1)
+x, y = torch.rand(6000, 784), torch.arange(6000) % 2
+def peak():  # in MB, since it was asked for last
+    hwm = next(int(line.split()[1]) for line in Path("/proc/self/status").open() if "VmHWM" in line) / 1024
+    Path("/proc/self/clear_refs").write_text("5")
+    return hwm
+def c(mode, n, budget):
+    found = of_prior(net, 2, torch.Generator().manual_seed(0), x[:n], y[:n], grid(1.0, 17), (mode,), budget=budget)
+    return float(found[mode].complexity(100.0, 100)[0])
+out = []
+for mode in ("total", "within", "class_corrected"):
+    c(mode, 20, 2**20)
+    for budget in (2**22, 2**33):
+        peak()
+        before = peak()
+        value = c(mode, 6000, budget)
+        out.append((peak() - before, value))
+print(json.dumps(out))
+"""
+
+ONE_ARENA = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+
 
 @pytest.mark.parametrize(
     ("network", "n", "own", "layer"),
@@ -335,8 +365,7 @@ def test_memory_is_bounded_by_the_budget(network: str, n: int, own: float, layer
     """
     done = subprocess.run(
         [sys.executable, "-c", MEMORY.format(network=network, n=n)], capture_output=True, text=True, check=True,
-        timeout=200,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
+        timeout=200, env=ONE_ARENA,
     )  # fmt: skip
     found = json.loads(done.stdout)
     for grown, _ in found[4:]:  # 400 draws of 7,840 weights are 12.5 MB, and five copies 63
@@ -344,6 +373,21 @@ def test_memory_is_bounded_by_the_budget(network: str, n: int, own: float, layer
     for (small, value), (large, again) in zip(found[:2], found[2:4]):
         assert small < 1 + own + 8
         assert large > small + layer
+        assert again == pytest.approx(value, rel=1e-6)
+
+
+def test_the_memory_of_an_assumed_covariance_is_bounded_by_the_budget() -> None:
+    """6,000 examples of 784 pixels are 18 MB, and 36 in float64; a covariance in float64 is 4.7 MB.
+
+    A few covariances are held at a time, whatever the budget; without one a float64 copy of all examples of a class.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", COVARIANCES], capture_output=True, text=True, check=True, timeout=200, env=ONE_ARENA
+    )
+    found = json.loads(done.stdout)
+    for (small, value), (large, again) in zip(found[::2], found[1::2]):
+        assert small < 4 + 6 * 4.7
+        assert large > small + 4
         assert again == pytest.approx(value, rel=1e-6)
 
 

@@ -11,7 +11,13 @@ import pytest
 import torch
 from logsobolev_bounds.complexity import grid, loss_and_gradient, per_draw
 from logsobolev_bounds.data import Examples
-from logsobolev_bounds.experiment import data_fingerprint, prior_metrics, run, slope_metrics
+from logsobolev_bounds.experiment import (
+    data_fingerprint,
+    prior_metrics,
+    refuse_what_does_not_train,
+    run,
+    slope_metrics,
+)
 from logsobolev_bounds.mgf import psi
 from logsobolev_bounds.models import build
 from logsobolev_bounds.streams import stream
@@ -183,3 +189,31 @@ def test_what_is_measured_on_is_named() -> None:
     assert data_fingerprint(PRIOR)[1] == "embedded"
     assert data_fingerprint({"simulate": {}})[1] == "recipe"
     assert data_fingerprint({"data": {"dataset": "synthetic_logistic"}})[1] == "recipe"
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "command"),
+    [
+        ("digits_prior", "prior", "--tier quick --only prior_d0_s05"),
+        ("mnist_prior", "prior", "--tier cpu --only mnist_prior_d0_s05"),
+        ("simulate", "simulate", "--tier quick --only simulate"),
+        ("theory", "theory", "--tier quick --only theory"),
+    ],
+)
+def test_what_does_not_train_is_named_with_its_command(name: str, section: str, command: str) -> None:
+    root = Path(__file__).resolve().parent.parent
+    file = f"{root}/configs/{name}.yaml"
+    for words in (["fit", "--config", file], ["validate", f"--config={file}"], ["fit", "-c", file]):
+        with pytest.raises(UserError) as caught:
+            refuse_what_does_not_train(words, root)
+        assert str(caught.value) == (
+            f"{file} has `{section}` and nothing to train: `python reproduce.py {command}` runs it"
+        )
+    refuse_what_does_not_train(["fit", "--config", f"{root}/configs/digits_linear.yaml", "--config", "no.yaml"], root)
+
+
+def test_an_own_file_that_does_not_train_is_named_too(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("prior: {depth: 1}\n")
+    with pytest.raises(UserError, match=r"own\.yaml has `prior` and nothing to train: name it in a tier"):
+        refuse_what_does_not_train(["fit", "--config", str(own)], Path(__file__).resolve().parent.parent)

@@ -96,7 +96,7 @@ def test_on_average_without_loss_is_its_limit() -> None:
     expected = GRID.square() * 0.15
     torch.testing.assert_close(on_average(zero, g, GRID)[0], expected)
     torch.testing.assert_close(on_average(zero + 1e-13, g, GRID)[0], expected)
-    assert (on_average(zero + 1e6, 0 * g, GRID) == 0).all()
+    assert (on_average(b_w=zero + 1e6, g_w=0 * g, alphas=GRID) == 0).all()
 
 
 def test_a_grid_in_float32_is_uniform_too() -> None:
@@ -160,8 +160,11 @@ WRONG = [
     (lambda: lsi(LOSS, LOSS[:1], GRID), "the loss has shape [2, 6], g [1, 6]"),
     (lambda: lsi(LOSS[:0], LOSS[:0], GRID), "the loss has shape [0, 6]: at least one draw and one example"),
     (lambda: lsi(LOSS * math.nan, LOSS, GRID), "the loss is nan: every value is a finite number"),
-    (lambda: on_average(torch.tensor([-1.0]), torch.ones(1), GRID), "b is -1: it is at least 0"),
-    (lambda: on_average(torch.ones(1), torch.tensor([math.inf]), GRID), "g is inf: every value is a finite number"),
+    (lambda: on_average(torch.tensor([-1.0]), torch.ones(1), GRID), "b_w is -1: it is at least 0"),
+    (lambda: on_average(torch.ones(1), torch.tensor([math.inf]), GRID), "g_w is inf: every value is a finite number"),
+    (lambda: on_average(alphas=GRID), "b_w is not given: T2 takes each draw's mean loss b_w and mean squared gradient"),
+    (lambda: on_average(torch.ones(1), None, GRID), "g_w is not given: T2 takes each draw's mean loss b_w"),
+    (lambda: on_average(torch.ones(1), torch.ones(1)), "alphas is not given: T2 takes"),
     (lambda: comonotone(torch.tensor([-1.0]), GRID), "g is -1: it is at least 0"),
     (lambda: c_on_average(None, 1.0, 1.0, 10), "b is not given: the on-average bound is infinite without finite b"),
     (lambda: c_on_average(1.0, None, 1.0, 10), "g is not given: the on-average bound is infinite without finite b"),

@@ -252,15 +252,30 @@ def test_a_bound_is_logged_for_lambdas_of_ones_own_grid(tmp_path: Path) -> None:
     assert math.isfinite(logger.values("bound/lsi")[0])
 
 
+@pytest.mark.parametrize(
+    ("epochs", "between", "every", "steps"),
+    [(6, 2, 1, [6, 12, 18]), (6, 2, 2, [12, 18]), (4, 10, 1, [12]), (3, 1, 10, [9]), (5, 2, 1, [6, 12, 15])],
+)
+def test_a_bound_is_logged_at_every_nth_validation_and_at_the_end(
+    epochs: int, between: int, every: int, steps: list[int], tmp_path: Path
+) -> None:
+    """Of three steps an epoch; once where the last validation is the end."""
+    logger = Kept()
+    watch = BoundLogger(every, 3, 60)
+    fit({}, {}, tmp_path, epochs, logger=logger, callbacks=[watch], check_val_every_n_epoch=between)
+    assert [row["step"] for row in logger.rows if "bound/lsi" in row] == steps
+
+
 def test_bound_yaml_goes_behind_a_configuration_that_trains(tmp_path: Path) -> None:
     config = merge(read_yaml(HERE / "configs/digits_linear.yaml"), read_yaml(HERE / "configs/bound.yaml"))
-    config = merge(config, {"model": FEW, "data": DIGITS, "trainer": {"max_epochs": 10}})
+    assert config["trainer"]["check_val_every_n_epoch"] == 20  # the configuration's own
+    config = merge(config, {"model": FEW, "data": DIGITS, "trainer": {"max_epochs": 6}})
     config["trainer"]["callbacks"][0]["init_args"] |= {"prior_draws": 3, "examples": 60}
     found = run(config, 0, tmp_path / "run")
-    assert len(found["curve/val/nll"]) == 1
+    assert "curve/val/nll" not in found  # six epochs have no validation, but an end
     (log,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     content = log.read_bytes()
-    assert all(name in content for name in (b"bound/lsi", b"bound/ess", b"val/nll"))
+    assert all(name in content for name in (b"bound/lsi", b"bound/ess", b"train/nll"))
 
 
 CONFIG: dict[str, Any] = {"model": FEW, "data": DIGITS, "trainer": {"max_epochs": 1, "accelerator": "cpu"}}
@@ -301,7 +316,7 @@ def test_bad_settings_are_one_line(dotted: str, value: Any, says: str, tmp_path:
     with pytest.raises(UserError, match=says) as caught:
         run(config, 0, tmp_path / "run")
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="every is 0: it is a number of epochs"):
+    with pytest.raises(UserError, match="every is 0: it is a number of validations"):
         BoundLogger(every=0)
 
 

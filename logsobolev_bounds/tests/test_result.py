@@ -74,12 +74,13 @@ def test_the_terms_make_the_value() -> None:
 
 
 def test_an_infinite_complexity_is_named() -> None:
-    found = assemble_mgf("lipschitz", 0.5, 392.0, math.inf, 1200.0, 0.05, CLEAN)
-    assert found.value == math.inf
-    assert found.reasons[-1] == (
-        "the value is infinite: C is, at this lambda; it is finite while lambda^2 sigma_p^2 max(kappa) < m: take a "
-        "smaller lambda or sigma_p"
-    )
+    for name in ("lipschitz", "comonotone"):
+        found = assemble_mgf(name, 0.5, 392.0, math.inf, 1200.0, 0.05, CLEAN)
+        assert found.value == math.inf
+        assert found.reasons[-1] == (
+            "the value is infinite: C is, at this lambda; it is finite while lambda^2 sigma_p^2 max(kappa) < m: take a "
+            "smaller lambda or sigma_p"
+        )
     assert assemble_mgf("lsi", 0.5, 1.0, math.inf, 9.0, 0.05, CLEAN).reasons[-1].endswith("C is, at this lambda")
     assert not any("infinite" in reason for reason in assemble("lsi", 1.1, CLEAN).reasons)
 

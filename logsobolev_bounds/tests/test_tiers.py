@@ -124,6 +124,13 @@ def test_a_claim_finds_its_experiments_and_enough_seeds(claim: Any) -> None:
             assert test.not_run or len(found[name].seeds) >= claim.rule.min_seeds, (tier, name)
 
 
+def test_a_share_or_a_residual_has_a_margin_unless_its_threshold_is_exact() -> None:
+    for claim in LEDGER.claims:
+        rule = claim.rule
+        if rule.kind == "shape" and rule.statistic.startswith(("rms/", "violated/")) and rule.at_most != 0:
+            assert rule.margin_se == 2, claim.id
+
+
 @pytest.mark.parametrize("experiment", each_kind())
 def test_an_experiment_of_every_kind_reports_what_claims_ask_for(
     experiment: Experiment, tmp_path: Path, toy_data: Path

@@ -7,7 +7,6 @@ Prints the bounds with their kinds, certificate or estimate, and the reasons; wr
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import pickle
@@ -41,9 +40,9 @@ from logsobolev_bounds.bounds import (
     seeger,
     seeger_clipped,
 )
-from logsobolev_bounds.complexity import BUDGET, Mode, PerDraw, draws_at_once, forward_chunk, grid, of_prior
-from logsobolev_bounds.data import Examples
-from logsobolev_bounds.errors import Number
+from logsobolev_bounds.complexity import Mode, PerDraw, draws_at_once, forward_chunk, grid, of_prior
+from logsobolev_bounds.data import BUDGET, Examples
+from logsobolev_bounds.errors import Number, OneLineParser
 from logsobolev_bounds.layers import explicit_weights_only
 from logsobolev_bounds.losses import clipped_nll, nll, zero_one
 from logsobolev_bounds.mgf import log_c, subgamma_fit
@@ -299,14 +298,15 @@ def show(results: Sequence[Bound], about: dict[str, float]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m logsobolev_bounds.certify", description=__doc__.split("\n")[0])
+    parser = OneLineParser(prog="python -m logsobolev_bounds.certify", description=__doc__.split("\n")[0])
     parser.add_argument("--ckpt", type=Path, required=True)
     parser.add_argument("--delta", type=float, default=0.05)
-    parser.add_argument("--prior-draws", type=int, default=200, help="K of C (default: 200)")
-    parser.add_argument("--certificate-draws", type=int, default=1000)
+    of_run = "(default: the configuration's)"
+    parser.add_argument("--prior-draws", type=int, help=f"K of C {of_run}")
+    parser.add_argument("--certificate-draws", type=int, help=f"posterior draws of the inverted risk {of_run}")
     parser.add_argument("--prior-not-fixed", action="store_true", help="sigma_p was chosen by looking at the sample")
     parser.add_argument("--selected-over", default="", metavar="WHAT", help="chosen by its bound among, e.g. '3 seeds'")
-    parser.add_argument("--examples", type=int, help="training examples that C is computed on (default: all)")
+    parser.add_argument("--examples", type=int, help=f"training examples that C is computed on {of_run}")
     parser.add_argument("--budget-mb", type=int, default=BUDGET // 2**20, help="memory of a chunk (default: 256)")
     args = parser.parse_args(argv)
     if not 0 < args.delta < 1:
@@ -315,10 +315,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--budget-mb is {args.budget_mb}: it has to be at least 1")
     module, data, _ = loaded(args.ckpt)
     torch.set_num_threads(1)
+    prior_draws, examples, certificate_draws = (
+        of_configuration if given is None else given
+        for given, of_configuration in (
+            (args.prior_draws, module.prior_draws),
+            (args.examples, module.bound_examples),
+            (args.certificate_draws, module.certificate_draws),
+        )
+    )
     results, about = certificates(
-        module.net, data, args.delta, module.lambdas, prior_draws=args.prior_draws, examples=args.examples,
+        module.net, data, args.delta, module.lambdas, prior_draws=prior_draws, examples=examples,
         points=module.points, modes=module.covariances, posterior_draws=module.posterior_draws,
-        certificate_draws=args.certificate_draws, p_min=module.p_min, prior_fixed=not args.prior_not_fixed,
+        certificate_draws=certificate_draws, p_min=module.p_min, prior_fixed=not args.prior_not_fixed,
         selected_over=args.selected_over, seed=run_seed(), budget=args.budget_mb * 2**20,
     )  # fmt: skip
     show(results, about)

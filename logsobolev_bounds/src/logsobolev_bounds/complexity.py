@@ -22,7 +22,7 @@ from shared.errors import UserError
 from shared.resume import load_state, save_state
 from torch import Tensor
 
-from logsobolev_bounds.data import class_covariances, covariance, within_covariance
+from logsobolev_bounds.data import BUDGET, class_covariances, covariance, within_covariance
 from logsobolev_bounds.errors import check_covariance
 from logsobolev_bounds.gradnorm import MLPDraws, input_grad_sqs
 from logsobolev_bounds.layers import Weights
@@ -31,7 +31,6 @@ from logsobolev_bounds.models import MLP, BayesNet, one
 
 Mode = Literal["identity", "total", "within", "class_corrected"]
 T_GRID = 65
-BUDGET = 256 * 2**20  # bytes that a chunk of examples may take, unless said otherwise
 UNITS = 120  # numbers that a convolutional network's graph keeps for each input of an example, about
 WEIGHT_COPIES = 5  # of a draw's weights while it is made
 ROWS = 12  # float64 numbers for each pair of draw and example: the loss, norms under each covariance, their moments
@@ -161,8 +160,10 @@ class Assumed:
     of_classes: dict[int, Tensor] | None
 
     @classmethod
-    def of(cls, x: Float[Tensor, "N d"], y: Int64[Tensor, " N"], modes: Sequence[Mode]) -> Assumed:
-        """Those of the examples themselves.
+    def of(
+        cls, x: Float[Tensor, "N d"], y: Int64[Tensor, " N"], modes: Sequence[Mode], budget: int = BUDGET
+    ) -> Assumed:
+        """Those of the examples themselves, in chunks of `budget` bytes.
 
         Raises:
             ComplexityError, BadData (ValueErrors): an unknown mode, a class with one example.
@@ -174,9 +175,10 @@ class Assumed:
             if mode == "identity":
                 found[mode] = None
             elif mode != "class_corrected":
-                found[mode] = (covariance(x) if mode == "total" else within_covariance(x, y)).to(x)
-        own = {label: s.to(x) for label, s in class_covariances(x, y).items()} if "class_corrected" in modes else None
-        return cls(found, own)
+                own = covariance(x, budget) if mode == "total" else within_covariance(x, y, budget)
+                found[mode] = own.to(x)
+        of_classes = class_covariances(x, y, budget) if "class_corrected" in modes else None
+        return cls(found, of_classes and {label: own.to(x) for label, own in of_classes.items()})
 
 
 def per_draws(
@@ -206,8 +208,9 @@ def per_draws(
         loss, g = (torch.empty(len(stacked[0].weight), len(y), dtype=torch.float64) for _ in range(2))
         for label, own in assumed.of_classes.items():
             rows = (y == label).nonzero()[:, 0]
-            part = loss_and_gradient(net, stacked, x[rows], y[rows], own, budget)
-            loss[:, rows.cpu()], g[:, rows.cpu()] = (v.double().cpu() for v in part)
+            for some in rows.split(max(1, budget // (x.element_size() * x.shape[1]))):
+                part = loss_and_gradient(net, stacked, x[some], y[some], own, budget)
+                loss[:, some.cpu()], g[:, some.cpu()] = (v.double().cpu() for v in part)
         out["class_corrected"] = reduced(class_corrected(loss, g, y.cpu(), alphas), loss, g, "class_corrected")
     return out
 
@@ -236,7 +239,7 @@ def per_draw(
             one example, a `ratio_at` outside the grid.
     """
     if sigma is None:
-        assumed = Assumed.of(x, y, (mode,))
+        assumed = Assumed.of(x, y, (mode,), budget)
     else:
         if mode == "class_corrected":
             raise ComplexityError("class_corrected takes the covariance of every class: leave sigma out, or use total")
@@ -268,7 +271,7 @@ def of_prior(
         UserError: `kept` is damaged, or of another number of draws or other covariances.
         ComplexityError, BadData (ValueErrors): what `per_draw` refuses.
     """
-    assumed = Assumed.of(x, y, modes)
+    assumed = Assumed.of(x, y, modes, budget)
     at = float(alphas[-1]) if ratio_at is None else ratio_at
     size = draws_at_once(net, len(y), budget)
     made_with: dict[str, Any] = {"draws": draws, "covariances": list(modes), "alphas": len(alphas), "examples": len(y)}

@@ -31,6 +31,7 @@ Dataset = Literal["digits", "mnist", "fashion_mnist", "cifar10", "synthetic_logi
 Scale = Literal["unit", "standardised"]
 Center = Literal["train", "heldout", "none"]
 DIGITS_TRAIN = 1200
+BUDGET = 256 * 2**20  # bytes that a chunk of examples may take, unless said otherwise
 TINY_STD = 1e-3  # added to a pixel's deviation before dividing: border pixels never change
 
 
@@ -257,20 +258,36 @@ def check(x: Tensor, y: Tensor, classes: int) -> None:
         raise BadData(f"label {int(y[row])} of example {row} is outside 0..{classes - 1}")
 
 
-def covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    """Of the examples, in float64."""
-    x = x.double()
-    x = x - x.mean(0)
-    return x.T @ x / len(x)
+def covariance(
+    x: Float[Tensor, "n d"], budget: int = BUDGET, rows: Int64[Tensor, " k"] | None = None
+) -> Float[Tensor, "d d"]:
+    """Of the examples (of those in `rows`), in float64; copies of them are made in chunks of `budget` bytes."""
+    rows = torch.arange(len(x), device=x.device) if rows is None else rows
+    parts = rows.split(max(1, budget // ((x.element_size() + 8) * x.shape[1])))
+    mean = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for part in parts:
+        mean += x[part].double().sum(0)
+    mean /= len(rows)
+    out = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+    for part in parts:
+        # Centred before it is squared: a difference of two large squares would lose the digits.
+        centred = x[part].double().sub_(mean)
+        out.addmm_(centred.T, centred)
+    return out / len(rows)
 
 
-def within_covariance(x: Float[Tensor, "n d"], y: Int64[Tensor, " n"]) -> Float[Tensor, "d d"]:
+def within_covariance(x: Float[Tensor, "n d"], y: Int64[Tensor, " n"], budget: int = BUDGET) -> Float[Tensor, "d d"]:
     """The mean over classes, by their share, of the covariance within a class."""
-    parts = [covariance(x[y == label]) * ((y == label).double().mean()) for label in y.unique()]
-    return torch.stack(parts).sum(0)
+    out = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+    for label in y.unique():
+        own = (y == label).nonzero()[:, 0]
+        out += covariance(x, budget, own) * (len(own) / len(y))
+    return out
 
 
-def class_covariances(x: Float[Tensor, "n d"], y: Int64[Tensor, " n"]) -> dict[int, Float[Tensor, "d d"]]:
+def class_covariances(
+    x: Float[Tensor, "n d"], y: Int64[Tensor, " n"], budget: int = BUDGET
+) -> dict[int, Float[Tensor, "d d"]]:
     """Of every class by itself.
 
     Raises:
@@ -278,8 +295,8 @@ def class_covariances(x: Float[Tensor, "n d"], y: Int64[Tensor, " n"]) -> dict[i
     """
     out = {}
     for label in y.unique().tolist():
-        own = x[y == label]
+        own = (y == label).nonzero()[:, 0]
         if len(own) < 2:
             raise BadData(f"class {label} has {len(own)} example: its covariance needs at least 2")
-        out[label] = covariance(own)
+        out[label] = covariance(x, budget, own)
     return out

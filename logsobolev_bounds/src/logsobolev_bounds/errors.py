@@ -5,7 +5,9 @@ A check gives back a float64 tensor, so that formulas take floats and tensors al
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float
@@ -18,6 +20,13 @@ LEAST_EIGENVALUE = -1e-8  # of a covariance: below it, it is none
 
 class BoundError(UserError, ValueError):
     """An input for which a bound is not defined; one line that names the fix. It is a ValueError too."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """One line for a wrong argument, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BoundError(message)
 
 
 def checked(name: str, value: Number, wrong: Callable[[Tensor], Tensor], mend: str) -> Float[Tensor, ...]:

@@ -11,17 +11,46 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError
+from shared.runs.plan import read_yaml
 
 PRIOR = {
     "depths", "network", "depth", "width", "bias", "norm", "sigma_p", "draws", "examples", "largest", "points", "modes",
     "device",
 }  # fmt: skip
 SIMULATE = {"pairs", "replications"}
+WITHOUT_TRAINING = ("prior", "simulate", "theory")
 SECTIONS = {"prior", "simulate", "theory", "model", "data", "trainer", "seed_everything"}
+
+
+def refuse_what_does_not_train(argv: Sequence[str], root: Path) -> None:
+    """For `train.py`: which command runs a --config file that has nothing to train.
+
+    Args:
+        argv: the words of the command line. root: the paper's folder, with its tiers.
+
+    Raises:
+        UserError: a file with a section `prior`, `simulate` or `theory`.
+    """
+    for word, after in zip(argv, [*argv[1:], ""]):
+        file = Path(after if word in ("--config", "-c") else word.removeprefix("--config="))
+        if file.suffix not in (".yaml", ".yml") or not file.is_file():
+            continue
+        for section in WITHOUT_TRAINING:
+            if section in read_yaml(file):
+                raise UserError(f"{file} has `{section}` and nothing to train: {_reproduced_by(file.name, root)}")
+
+
+def _reproduced_by(name: str, root: Path) -> str:
+    for tier in ("quick", "cpu", "gpu", "paper"):
+        for experiment in read_yaml(root / "configs" / "tiers" / f"{tier}.yaml")["experiments"]:
+            if name in experiment["config"]:
+                return f"`python reproduce.py --tier {tier} --only {experiment['name']}` runs it"
+    return "name it in a tier of configs/tiers, and `python reproduce.py` runs it"
 
 
 def data_fingerprint(config: dict[str, Any]) -> tuple[str, str, str]:

@@ -304,23 +304,35 @@ class BayesClassifier(L.LightningModule):
 
 
 class BoundLogger(L.Callback):
-    """Logs a bound beside the loss at validation: `bound/lsi`, `bound/C`, `bound/ess`, `bound/seeger01`, ...
+    """Logs a bound beside the loss at validation and at the end: `bound/lsi`, `bound/C`, `bound/ess`, ...
 
     `bound/C` is C itself, in nats; `certificate/<bound>` is 1 for a certificate and 0 for an estimate.
 
     Args:
-        every: epochs between two looks. prior_draws, examples: of C, few as it is computed often.
+        every: validations from one look to the next. prior_draws, examples: of C, few as it is computed often.
     """
 
-    def __init__(self, every: int = 10, prior_draws: int = 50, examples: int = 1000) -> None:
+    def __init__(self, every: int = 1, prior_draws: int = 50, examples: int = 1000) -> None:
         if every < 1:
-            raise UserError(f"every is {every}: it is a number of epochs, at least 1")
+            raise UserError(f"every is {every}: it is a number of validations, at least 1")
         self.every, self.prior_draws, self.examples = every, prior_draws, examples
+        self.last = -1  # the step of the last look
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or (trainer.current_epoch + 1) % self.every or not trainer.logger:
-            return
         assert isinstance(pl_module, BayesClassifier)
+        # The curves, which a checkpoint keeps, count the validations of a resumed run too.
+        if not trainer.sanity_checking and len(pl_module.curves["val/nll"]) % self.every == 0:
+            self.look(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, BayesClassifier)
+        if trainer.global_step != self.last:
+            self.look(trainer, pl_module)
+
+    def look(self, trainer: L.Trainer, pl_module: BayesClassifier) -> None:
+        self.last = trainer.global_step
+        if not trainer.logger:
+            return
         with torch.inference_mode(False):
             found, about = certificates(
                 pl_module.net, pl_module.data, pl_module.delta, pl_module.lambdas, self.prior_draws, self.examples,

@@ -14,12 +14,11 @@ equality where q has the density e^f / E_p e^f by p.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from rich.table import Table
 from shared.errors import one_line_errors
 
 from logsobolev_bounds import theory
-from logsobolev_bounds.errors import BoundError, confidence, positive, sample_size
+from logsobolev_bounds.errors import BoundError, OneLineParser, confidence, positive, sample_size
 from logsobolev_bounds.mgf import c_lipschitz, subgamma_fit
 from logsobolev_bounds.synthetic import SyntheticLinReg
 
@@ -333,16 +332,11 @@ def coverage(setting: str, replications: int = 2000, seed: int = 0, delta: float
     return [row for simulate in chosen for row in simulate(replications, seed, delta=delta)]
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line for a wrong argument, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BoundError(message)
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command; 2 for input that is wrong, with one line that says how to mend it."""
-    parser = _Parser(prog="python -m logsobolev_bounds.simulate", description="How often a bound lies below the risk.")
+    parser = OneLineParser(
+        prog="python -m logsobolev_bounds.simulate", description="How often a bound lies below the risk."
+    )
     parser.add_argument("--setting", default="all", metavar="|".join((*SETTINGS, "all")), help="what is simulated")
     parser.add_argument("--replications", type=int, default=2000, help="samples drawn (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default: 0)")

@@ -148,7 +148,8 @@ def inequality_in_short(results: Results) -> Table | None:
         rows=rows,
         note="At alpha = 1. From the prior with the least to the one with the most draws for which the bound is false; "
         "how many times too large it is: the inverse of a prior's mean of psi / bound, from the tightest prior to the "
-        "loosest, and of the single draw where it is tightest (below 1: it is false there).",
+        "loosest, and of the single draw where it is tightest (below 1: it is false there). Priors of a network that "
+        "differ in sigma_p alone have the same normal draws, rescaled: they are not independent.",
     )
 
 

@@ -33,10 +33,11 @@ ESTIMATES = {
     "on_average": "the log-Sobolev inequality is assumed, and bounds on mean loss and gradient under the prior",
     "lipschitz": "the log-Sobolev inequality is assumed, and a linear model of Gaussian inputs",
 }
-# Where C is finite, of the bounds of which that is known (section 3.5).
-FINITE = {
-    "lipschitz": "; it is finite while lambda^2 sigma_p^2 max(kappa) < m: take a smaller lambda or sigma_p",
-}
+# Where C is finite, of the bounds of which that is known: both of a linear model with logistic loss (section 3.5).
+FINITE = dict.fromkeys(
+    ("comonotone", "lipschitz"),
+    "; it is finite while lambda^2 sigma_p^2 max(kappa) < m: take a smaller lambda or sigma_p",
+)
 THROUGH_MGF = tuple(key for key in ESTIMATES if key not in ("elbo", "alquier_optimal"))
 
 

@@ -44,17 +44,31 @@ def _t1(loss: Tensor, g: Tensor, alphas: Tensor) -> Tensor:
     return alphas / 2 * torch.nn.functional.pad(integral, (1, 0))
 
 
-def on_average(b: Float[Tensor, " K"], g: Float[Tensor, " K"], alphas: Float[Tensor, " T"]) -> Float[Tensor, "K T"]:
-    """T2 per draw, from the mean loss b and the mean squared gradient g of a non-negative loss.
+def on_average(
+    b_w: Float[Tensor, " K"] | None = None,
+    g_w: Float[Tensor, " K"] | None = None,
+    alphas: Float[Tensor, " T"] | None = None,
+) -> Float[Tensor, "K T"]:
+    """T2 per draw, from the mean loss b_w and the mean squared gradient g_w of a non-negative loss.
 
     Not to be averaged over draws of a Gaussian prior: `c_on_average`.
 
     Raises:
-        BoundError: b, g or alpha negative or not finite.
+        BoundError (a ValueError): b_w, g_w or alphas not given, negative or not finite.
     """
-    b, g = (non_negative(name, finite(name, value))[..., None] for name, value in (("b", b), ("g", g)))
-    alphas = non_negative("alpha", finite("alpha", alphas))
+    b, g = (
+        non_negative(name, finite(name, _given(name, value)))[..., None] for name, value in (("b_w", b_w), ("g_w", g_w))
+    )
+    alphas = non_negative("alpha", finite("alpha", _given("alphas", alphas)))
     return torch.where(g > 0, alphas.square() / 2 * g * _growth(alphas * b), 0.0)
+
+
+def _given(name: str, value: Tensor | None) -> Tensor:
+    if value is None:
+        raise BoundError(
+            f"{name} is not given: T2 takes each draw's mean loss b_w and mean squared gradient g_w, and alphas"
+        )
+    return value
 
 
 def _growth(x: Tensor) -> Tensor:
