@@ -57,6 +57,10 @@ def test_tail_and_stats(db: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_mistakes_are_one_line(db: str, tmp_path: Path) -> None:
+    with pytest.raises(BusError, match=r"--group rely: no such group has read gw\.notices: those that have are relay"):
+        main(["replay", "gw.notices", "--db", db, "--from", "1", "--group", "rely"])
+    with pytest.raises(BusError, match=r"--group relay: no such group has read other\.topic: none has"):
+        main(["replay", "other.topic", "--db", db, "--from", "1", "--group", "relay"])
     with pytest.raises(BusError, match="an offset, or UTC as"):
         main(["replay", "gw.notices", "--db", db, "--from", "yesterday"])
     with pytest.raises(BusError, match="has no offset 9: it ends at 5"):

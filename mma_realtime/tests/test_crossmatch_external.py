@@ -129,6 +129,12 @@ GUANO: dict[str, Any] = {
 }  # fmt: skip
 
 
+def test_a_burst_of_a_mission_that_is_not_known_is_a_burst() -> None:
+    """GECAM, say: its notice says what it is; without that it is looked at by its place alone."""
+    assert read(GBM, mission="GECAM", classification={"GRB": 1}, id=7).kind == "GRB"
+    assert read(GBM, mission="GECAM", id=7).kind == "optical"
+
+
 def test_searches_below_threshold_are_known_by_their_names() -> None:
     """Swift's GUANO has no key that says so, and its notices write the mission in capitals."""
     event = read(GUANO)

@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mma_realtime.alerts.notice import Notice
 from mma_realtime.alerts.store import Store
@@ -162,8 +164,24 @@ def test_a_replay_ends_with_its_strain_and_goes_on_where_it_was(
     )
     steps = {step for beat in heard for step in beat.latency}
     assert {"whitening", "inference", "coincidence", "false-alarm rate", "notice, written"} <= steps
+    assert {beat.numbers["gaps"] for beat in heard if "gaps" in beat.numbers} == {0.0}  # no second of it is missing
     assert main(words) == 0
     assert "40 s searched, 1 superevents in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hop", ["1", "0.5"])
+def test_seconds_that_are_missing_are_counted_and_no_others(
+    tmp_path: Path, hop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mma_realtime.live.system.report.load_model", lambda path: inputs.template_model(threshold=9.0))
+    made = inputs.strain_with(seconds=40)
+    valid = made.valid.copy()
+    valid[0, 20] = valid[1, 20] = valid[1, 30] = False
+    write_npz(replace(made, values=np.where(np.repeat(valid, made.sample_rate, 1), made.values, np.nan), valid=valid),
+              tmp_path / "strain.npz")  # fmt: skip
+    words = ["--replay", str(tmp_path / "strain.npz"), "--speed", "0", "--port", "0", "--hop", hop]
+    assert main([*words, "--state", str(tmp_path / "state")]) == 0
+    assert max(beat.numbers["gaps"] for beat in beats(tmp_path / "state") if "gaps" in beat.numbers) == 2.0
 
 
 def test_a_burst_on_the_bus_is_told_in_a_further_version_of_what_it_fits(

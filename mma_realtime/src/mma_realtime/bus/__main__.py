@@ -136,6 +136,9 @@ def records_from(bus: SqliteLog | KafkaBus, topic: str, start: str) -> Iterator[
 
 def rewind(bus: SqliteLog | KafkaBus, topic: str, group: str, start: str) -> None:
     offset, time = place_of(start)
+    if isinstance(bus, SqliteLog) and group not in (known := bus.positions(topic)):
+        told = f"those that have are {', '.join(known)}" if known else "none has"
+        raise BusError(f"--group {group}: no such group has read {topic}: {told}")
     if offset is None:
         assert time is not None
         for offset in [bus.at(topic, time)] if isinstance(bus, SqliteLog) else bus.at(topic, time):

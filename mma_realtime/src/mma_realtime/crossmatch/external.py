@@ -130,12 +130,18 @@ def _event(notice: Mapping[str, Any]) -> ExternalEvent:
         _time(notice, "trigger_time") if notice.get("trigger_time") is not None or alert_type != "retraction" else sent
     )
     ra, dec, sigma = _place(notice, mission)
-    kind = MESSENGERS.get(str(notice.get("messenger")), KINDS.get(mission, "optical"))
+    kind = MESSENGERS.get(str(notice.get("messenger")), _kind(mission, notice))
     return ExternalEvent(
         f"{mission} {_identifier(notice)}", mission, instrument, kind, gps, sent, alert_type,
         _choice(notice, "alert_tense", get_args(Tense), "current"), _number(notice, "far", *RATES), ra, dec, sigma,
         _map(notice), _below(notice), _text(notice, "ivorn", "") or None,
     )  # fmt: skip
+
+
+def _kind(mission: str, notice: Mapping[str, Any]) -> Kind:
+    """Of a mission that is known, or of a notice that calls its event a GRB; else optical."""
+    said = " ".join(str(notice.get(key, "")) for key in ("classification", "type", "$schema"))
+    return KINDS.get(mission, "GRB" if _has(said, ("grb",)) else "optical")
 
 
 def _below(notice: Mapping[str, Any]) -> bool:

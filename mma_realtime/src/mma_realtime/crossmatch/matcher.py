@@ -235,7 +235,9 @@ class CrossMatcher:
         except Exception as error:  # of whatever kind: it is this pair's, and the others go on
             _set_aside(id, name, "compared", error)
             return
-        if joint is not None and joint.best is not None and joint.best < self._candidates[id].far:
+        if joint is not None and joint.best is None:
+            log.warning("%s fits %s, but has no rate to be told with: it is told nowhere", name, id)
+        elif joint is not None and joint.best is not None and joint.best < self._candidates[id].far:
             self._pairs[id][name] = joint, external
             self._untold[id] = None
 

@@ -77,6 +77,7 @@ def stream(system: System, stop: threading.Event, heart: Heart) -> None:
                     return
                 begin = time.monotonic()
                 told = pipeline.hop(block)
+                heart.numbers["gaps"] += system.settings.hop * (not block.valid.all())
                 busy.append((system.settings.hop, time.monotonic() - begin))
                 waited = [pipeline.offset / SAMPLE_RATE + source.gps_start - each.preferred.gps for each in told]
                 _say(heart, pipeline, busy, waited, due)
@@ -105,7 +106,6 @@ def _say(
         for at in range(0, len(network), n := max(1, round(FIT / scores.hop))):
             largest = float(network[at : at + n].max())
             heart.scores.append((float(scores.times[at]), largest if math.isfinite(largest) else None))
-        heart.numbers["gaps"] += float((~scores.valid.all(axis=0)).sum()) * scores.hop
     heart.beat(lag=max(0.0, took))
 
 
