@@ -262,6 +262,19 @@ def test_mixed_precision_does_not_touch_the_penalty() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert d(fake).dtype is torch.bfloat16  # what would have been
         assert torch.equal(DIGRegularizer(weight=1.0)(d, fake, real), plain)
+        for dtype in (torch.bfloat16, torch.float16):  # images that mixed precision has made already
+            little_fake, little_real = fake.to(dtype), real.to(dtype)
+            expected = DIGRegularizer(weight=1.0)(d, little_fake.float(), little_real.float())
+            for mixed in ((little_fake, little_real), (little_fake.float(), little_real)):
+                assert torch.equal(DIGRegularizer(weight=1.0)(d, *mixed), expected)
+
+
+def test_the_package_itself_has_it() -> None:
+    import diggan
+
+    assert diggan.DIGRegularizer is DIGRegularizer
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        diggan.nothing  # noqa: B018
 
 
 def test_schedules() -> None:

@@ -212,6 +212,8 @@ def discriminate(
     # Mixed precision would round the gradients whose small differences are penalised.
     with torch.autocast(real.device.type, enabled=False) if by_gradient else nullcontext():
         x = torch.cat([fake, real], axis)
+        if by_gradient and x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()
         raw = x.detach().requires_grad_() if by_gradient and wrt == "raw" else x
         x = raw if augment is None else augment(raw)
         with torch.no_grad():
