@@ -63,7 +63,7 @@ def prepared(path: Path, size: tuple[int, int] | None) -> tuple[np.ndarray, torc
 
 
 def writable(out: Path, folder: Path) -> None:
-    """Raises UserError where `out` cannot be made in the folder; tried with a file, as permissions do not say it all."""
+    """Raises UserError where `out` cannot be made in the folder: tried, as permissions do not say it all."""
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
