@@ -152,6 +152,23 @@ def test_the_classifier_is_exported_and_says_the_same(tmp_path: Path) -> None:
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(64, 64), (96, 128)])
+def test_torchscript_says_the_same(size: tuple[int, int], tmp_path: Path) -> None:
+    """Of images other than the one it was traced with."""
+    torch.manual_seed(0)
+    model = AutoFocusFormer(VARIANTS["nano"], 10).eval()
+    for stage in model._stages()[:-1]:
+        torch.nn.init.normal_(stage.prob_net.weight)  # importances that leave the grid, differently for each image
+    torch.save({"model": model.state_dict()}, tmp_path / "nano.pth")
+    out = tmp_path / "nano.ts"
+    common = ["--ckpt", str(tmp_path / "nano.pth"), "--variant", "nano", "--size", str(size[0]), str(size[1])]
+    main(["export", *common, "--form", "torchscript", "--batch", "2", "--out", str(out)])
+    with torch.no_grad():
+        for images in torch.randn(3, 2, 3, *size):
+            assert torch.allclose(torch.jit.load(out)(images), model(images), atol=1e-5)
+
+
 def test_what_cannot_be_exported_says_why() -> None:
     class Branching(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -223,6 +240,24 @@ def test_training_has_no_other_commands(command: str) -> None:
 def test_mistakes_are_one_line(arguments: list[str], says: str, ckpt: Path, image: Path) -> None:
     filled = [part.format(image=image, ckpt=ckpt, folder=image.parent) for part in arguments]
     with pytest.raises(UserError, match=says) as error:
+        main(filled)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["visualise", "{image}", "--ckpt", "no.ckpt", "--out", "/proc/x.svg"],
+        ["export_tokens", "{image}", "--ckpt", "no.ckpt", "--out", "/proc/x.npz"],
+        ["segment", "{folder}", "--ckpt", "no.ckpt", "--out", "/proc/x"],
+        ["export", "--variant", "nano", "--out", "/proc/x.pt2"],
+        ["export", "--variant", "nano", "--out", "{folder}/none/x.pt2"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(arguments: list[str], image: Path) -> None:
+    """No checkpoint is read, nothing is computed."""
+    filled = [part.format(image=image, folder=image.parent) for part in arguments]
+    with pytest.raises(UserError, match=r"--out .*(choose another|make it first)") as error:
         main(filled)
     assert "\n" not in str(error.value)
 

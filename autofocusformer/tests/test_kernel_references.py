@@ -33,6 +33,13 @@ def close(got: Tensor, expected: Tensor, atol: float = 1e-5) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=atol)
 
 
+def test_members_of_short_lists_are_those_of_long_ones() -> None:
+    """Cluster 4095 of 8 starts at row 32,760, cluster 4096 beyond what 16 bits hold."""
+    near = torch.tensor([[[4095, 4096]]])
+    for got, expected in zip(members(near.short(), 8, 32_772), members(near, 8, 32_772)):
+        assert torch.equal(got, expected)
+
+
 OPERATORS = {"qk": (qk, "q", "k"), "av": (av, "a", "v"), "wf": (wf, "w", "x")}
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from autofocusformer.positions import canvas_positions, relative_features
 from autofocusformer.sampling import (
+    Mode,
     budget,
     check_sampling,
     grid_prior,
@@ -18,6 +19,8 @@ from autofocusformer.sampling import (
     score,
 )
 from shared.errors import UserError
+
+from autofocusformer import sampling
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -50,6 +53,45 @@ def test_the_local_spacing_is_that_of_all_distances(canvas: tuple[int, int]) -> 
         squared += torch.eye(n, dtype=torch.long) * 10**9
         expected = [[2 ** (math.ceil(math.log2(d) / 2) + 1) for d in row] for row in squared.amin(-1).tolist()]
         assert local_spacing(positions, canvas).tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["adaptive", "oracle", "grid"])
+@pytest.mark.parametrize("canvas", [(24, 32), (9, 40), (33, 25), (8, 8), (7, 3), (1, 1)])
+def test_no_farther_than_the_grid_that_is_there_need_be_searched(canvas: tuple[int, int], mode: Mode) -> None:
+    """Stage by stage as a network keeps points: the same spacings as by all discs, up to a corner beyond the grid."""
+    generator = torch.Generator().manual_seed(2)
+    positions = canvas_positions(*canvas)[None].expand(3, -1, -1)
+    for stride in (2, 4, 8):
+        assert torch.equal(local_spacing(positions, canvas, stride), local_spacing(positions, canvas))
+        s = torch.rand(positions.shape[:2], generator=generator)
+        rows = keep(s, positions, stride, canvas, 0.25, 4.0, mode)
+        positions = positions.gather(1, rows[..., None].expand(-1, -1, 2))
+
+
+@pytest.mark.parametrize(("grid", "widest"), [(4, 8), (8, 16), (None, 128)])
+def test_a_compiled_search_has_no_disc_that_finds_nothing(
+    grid: int | None, widest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a program is being traced no search ends early, and none depends on the image that it is traced with."""
+    radii = []
+    disc = sampling._disc
+
+    def told(radius: int, device: torch.device) -> torch.Tensor:
+        radii.append(radius)
+        return disc(radius, device)
+
+    monkeypatch.setattr(sampling, "_disc", told)
+    positions = canvas_positions(96, 96)[None]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    local_spacing(positions, (96, 96), grid)
+    assert max(radii) == widest
+    monkeypatch.undo()
+    compiled = radii.copy()
+    radii.clear()
+    monkeypatch.setattr(sampling, "_disc", told)
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
+    local_spacing(positions, (96, 96), grid)
+    assert radii == compiled
 
 
 def test_a_point_alone_is_on_no_grid_but_at_the_origin() -> None:

@@ -12,6 +12,8 @@ from autofocusformer.experiment import data_fingerprint, run
 from autofocusformer.mask_module import MaskSegmenter
 from autofocusformer.module import Classifier, Segmenter, Trained
 from shared.claims.ledger import load_ledger
+from shared.claims.results import Measured
+from shared.claims.verdicts import _apply
 from shared.runs.plan import load_plan, merge, read_yaml
 from shared.runs.reproduce import read_ledger
 
@@ -70,6 +72,21 @@ def test_every_published_number_is_in_the_ledger() -> None:
     for claim in claims:
         if claim.id.split(".")[0] in ("ade20k", "cityscapes", "coco", "ablation"):
             assert all(test.not_run for test in claim.tiers.values()), claim.id
+
+
+@pytest.mark.parametrize(("drop", "verdict"), [(0.7, "reproduced"), (-0.2, "reproduced"), (5.0, "not reproduced")])
+def test_a_rate_of_a_fifth_may_lose_0_8_and_no_more(drop: float, verdict: str) -> None:
+    """Whatever the spread of the seeds, as many of them as the tier runs."""
+    claims = [claim for claim in load_ledger(HERE / "claims.yaml").claims if claim.id.startswith("rate.top1.")]
+    assert len(claims) == 3
+    seeds = {experiment.name: experiment.seeds for experiment in load_plan(HERE, "paper").experiments}
+    for claim in claims:
+        assert all(len(seeds[name]) >= claim.rule.min_seeds for name in claim.tiers["paper"].experiments.values())
+        quarter = claim.paper["quarter"]
+        assert quarter is not None
+        ours = {role: Measured(mean=mean, sd=0.1, n=3, values=[mean - 0.1, mean, mean + 0.1])
+                for role, mean in (("quarter", quarter.value), ("fifth", quarter.value - drop))}  # fmt: skip
+        assert _apply(claim, ours, at_paper_setting=True)[0] == verdict
 
 
 @pytest.mark.slow

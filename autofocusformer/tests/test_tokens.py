@@ -53,3 +53,5 @@ def test_a_file_holds_what_was_exported(tmp_path: Path) -> None:
         assert not any(name.endswith("features") for name in saved.files)
     with pytest.raises(UserError, match="is no folder: make it first"):
         save_tokens(tmp_path / "none" / "tokens.npz", tokens)
+    with pytest.raises(UserError, match=r"cannot be written .*: choose another place"):
+        save_tokens("/proc/tokens.npz", tokens)

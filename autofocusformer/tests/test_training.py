@@ -289,6 +289,24 @@ def test_cityscapes_as_instances_and_coco(tmp_path: Path) -> None:
     assert all(mask.any() for masks in batch.masks for mask in masks)
 
 
+def test_a_group_of_things_is_a_crowd_in_tests_alone(tmp_path: Path) -> None:
+    """What is found in it counts neither way, as in COCO; a training does not see it."""
+    root = folders.cityscapes(tmp_path)
+    for path in root.rglob("*instanceIds.png"):
+        ids = folders.halves(64, 128, 26, 26_003, np.uint16)  # a group of cars beside a car
+        ids[:8] = 7  # road is no thing
+        folders.save(path, ids)
+    data = Images("cityscapes", str(root), 2, instances=True)
+    data.setup()
+    test, train = next(iter(data.test_dataloader())), next(iter(data.train_dataloader()))
+    assert test.classes[0].tolist() == [2, 2]
+    assert test.crowds[0].tolist() == [True, False]
+    assert test.masks[0][0, 8:64, :64].all()
+    assert test.masks[0].sum() == 56 * 128
+    assert [crowds.tolist() for crowds in train.crowds] == [[False], [False]]
+    assert [len(masks) for masks in train.masks] == [1, 1]
+
+
 def test_a_frame_without_instances_is_a_frame(tmp_path: Path) -> None:
     root = folders.cityscapes(tmp_path)
     for path in root.rglob("*instanceIds.png"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +62,23 @@ def prepared(path: Path, size: tuple[int, int] | None) -> tuple[np.ndarray, torc
     return image, x
 
 
+def writable(out: Path, folder: Path) -> None:
+    """Raises UserError where `out` cannot be made in the folder: tried, as permissions do not say it all."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"--out {out}: nothing can be written in {folder} ({error.strerror}): choose another") from None
+
+
 def destination(out: Path) -> Path:
     """`out`, before any work is done for it."""
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: {out.parent} is no folder: make it first")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give a file in it")
+    if out.exists() and not os.access(out, os.W_OK):
+        raise UserError(f"--out {out} cannot be written over: choose another")
+    writable(out, out.parent)
     return out
 
 
@@ -154,6 +167,8 @@ def segment(options: argparse.Namespace) -> Path:
     if options.out.exists() and options.out.samefile(options.input):
         raise UserError(f"--out {options.out} is the folder of the images: choose another, they would be overwritten")
     images = pictures(options.input)
+    there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.is_dir())
+    writable(options.out, there)
     loaded = load(options.ckpt, options.variant, options.sampling, options.average)
     if not loaded.segments:
         raise UserError(
@@ -191,6 +206,7 @@ def write_network(options: argparse.Namespace) -> Path:
     from autofocusformer.exporting import export
     from autofocusformer.trained import load
 
+    out = destination(options.out)
     if options.ckpt is not None:
         model = load(options.ckpt, options.variant, options.sampling, options.average).backbone
         if not isinstance(model, AutoFocusFormer):
@@ -200,8 +216,8 @@ def write_network(options: argparse.Namespace) -> Path:
     else:
         raise UserError(f"export needs --ckpt, or --variant for an untrained network: {', '.join(VARIANTS)}")
     height, width = options.size
-    export(model, options.form, options.out, height, width, options.batch)
-    return options.out
+    export(model, options.form, out, height, width, options.batch)
+    return out
 
 
 COMMANDS = {"visualise": visualise, "segment": segment, "export_tokens": write_tokens, "export": write_network}

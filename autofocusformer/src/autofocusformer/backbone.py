@@ -80,10 +80,10 @@ class PatchEmbedding(nn.Module):
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> tuple[Tensor, Canvas]:
         """-> features [batch, h w, width] in row-major order, canvas (h, w)."""
         check_images(images, self.channels)
-        height, width = images.shape[2:]
+        height, width = (int(side) for side in images.shape[2:])  # tensors while torch.jit.trace runs
         images = nn.functional.pad(images, (0, -width % PATCH, 0, -height % PATCH))
         x = self.proj2(nn.functional.gelu(self.bn(self.proj1(images))))
-        h, w = x.shape[2:]
+        h, w = (int(side) for side in x.shape[2:])
         return self.norm(x.flatten(2).transpose(1, 2)), (h, w)
 
 

@@ -1,7 +1,8 @@
 """The classifier as a file for other programs, by what PyTorch itself offers, or the reason why not.
 
-torch.export traces the whole network with its kernels' references as opaque operators, at one size of image; ONNX and
-TorchScript have no such operators. So the form that works is `torch.export`; what the others say is reported as it is.
+torch.export and torch.jit.trace record the whole network, at one size of image and batch, with the operators of this
+package as opaque ones: they are needed where the file is loaded. ONNX has no such operators; what its exporter says is
+reported as it is.
 """
 
 from __future__ import annotations

@@ -73,11 +73,17 @@ def _disc(radius: int, device: torch.device) -> Float[Tensor, "side side"]:
     return disc
 
 
-def local_spacing(positions: Int[Tensor, "batch n 2"], canvas: Canvas) -> Int[Tensor, "batch n"]:
+def local_spacing(
+    positions: Int[Tensor, "batch n 2"], canvas: Canvas, grid: int | None = None
+) -> Int[Tensor, "batch n"]:
     """t = 2^(ceil(log2 delta) + 1), delta the distance to the nearest other point: the next coarser grid around here.
 
     The exponent is the least e with another point within 2^e, found by growing discs over the occupied cells: exact,
     and no table of all pairs. A point alone on its canvas has the spacing of a canvas that holds nothing else.
+
+    Args:
+        grid: all its multiples are among the positions. The farthest from another point is then a corner beyond the
+            last multiples, less than sqrt(2) grid away: discs of more than 2 grid find nothing, and are left out.
     """
     h, w = canvas
     batch, _, _ = positions.shape
@@ -87,23 +93,29 @@ def local_spacing(positions: Int[Tensor, "batch n 2"], canvas: Canvas) -> Int[Te
     widest = max(h, w, 1).bit_length() + 1  # 2^widest exceeds the diagonal
     spacing = torch.full_like(cell, 2 ** (widest + 1))
     open_points = torch.ones_like(cell, dtype=torch.bool)
-    for e in range(widest):
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # a program must not depend on its first image
+    for e in range(widest if grid is None else min(widest, grid.bit_length() + 1)):
         radius = 2**e
         with torch.autocast(positions.device.type, enabled=False):
             near = torch.nn.functional.conv2d(occupied, _disc(radius, positions.device)[None, None], padding=radius)
         found = (near.view(batch, h * w).gather(1, cell) > 0.5) & open_points
         spacing = torch.where(found, 2 * radius, spacing)
         open_points = open_points & ~found
-        if not torch.compiler.is_compiling() and not open_points.any():  # further discs would change nothing
+        if not traced and not open_points.any():  # further discs would change nothing
             break
     return spacing
 
 
-def grid_prior(positions: Int[Tensor, "batch n 2"], stride: int, canvas: Canvas) -> Bool[Tensor, "batch n"]:
-    """g: whether a point lies on the next coarser grid; everywhere the same at S = 2, after that the local one."""
+def grid_prior(
+    positions: Int[Tensor, "batch n 2"], stride: int, canvas: Canvas, grid: int | None = None
+) -> Bool[Tensor, "batch n"]:
+    """g: whether a point lies on the next coarser grid; everywhere the same at S = 2, after that the local one.
+
+    `grid` as for `local_spacing`; None where points may be anywhere, as after random sampling.
+    """
     if stride == 2:
         return on_grid(positions, 2)
-    return (positions % local_spacing(positions, canvas)[..., None] == 0).all(-1)
+    return (positions % local_spacing(positions, canvas, grid)[..., None] == 0).all(-1)
 
 
 def score(
@@ -112,9 +124,10 @@ def score(
     stride: int,
     alpha: float,
     canvas: Canvas,
+    grid: int | None = None,
 ) -> Float[Tensor, "batch n"]:
     """g + alpha * stopgrad(s), and -100 for the reserved: no gradient reaches the importance by way of the choice."""
-    prior = grid_prior(positions, stride, canvas).to(importance.dtype)
+    prior = grid_prior(positions, stride, canvas, grid).to(importance.dtype)
     return prior + alpha * importance.detach() + RESERVED * on_grid(positions, 2 * stride).to(importance.dtype)
 
 
@@ -141,7 +154,8 @@ def keep(
 
     Args:
         importance: s in [0, 1], fp32: in half precision distinct importances would tie.
-        positions: in any order; in `grid` and `adaptive` mode they contain the grids that earlier stages kept.
+        positions: in any order; but in `random` mode they contain the multiples of the stride, as earlier stages keep
+            them.
     """
     batch, n, _ = positions.shape
     kept, reserved, _ = budget(n, canvas, stride, rate, mode)
@@ -152,7 +166,7 @@ def keep(
         return draw.argsort(dim=1)[:, :kept].sort(dim=1).values
     held = on_grid(positions, 2 * stride)
     # -100 is not below every other score where alpha is large
-    scores = score(importance, positions, stride, alpha, canvas).masked_fill(held, -math.inf)
+    scores = score(importance, positions, stride, alpha, canvas, grid=stride).masked_fill(held, -math.inf)
     sampled = scores.argsort(dim=1, descending=True, stable=True)[:, : kept - reserved].sort(dim=1).values
     return torch.cat([sampled, _first(held, reserved)], 1)
 

@@ -91,7 +91,11 @@ def export_tokens(
 
 
 def save_tokens(path: str | Path, tokens: list[Tokens], features: bool = True) -> None:
-    """One image's points as an .npz: `res2_positions`, `res2_importance` and so on, and `canvas`."""
+    """One image's points as an .npz: `res2_positions`, `res2_importance` and so on, and `canvas`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     path = Path(path)
     if not path.parent.is_dir():
         raise UserError(f"{path.parent} is no folder: make it first, {path.name} is to be written there")
@@ -99,5 +103,9 @@ def save_tokens(path: str | Path, tokens: list[Tokens], features: bool = True) -
     for level in tokens:
         for field in ("positions", "pixels", "importance", "prior", "reserved", *(["features"] if features else [])):
             arrays[f"{level.name}_{field}"] = getattr(level, field)
-    with path.open("wb") as file:
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from None
+    with file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -270,8 +270,9 @@ class Images(L.LightningDataModule):
         found = source.instances(row)
         numbers = np.unique(found[found > 0])
         sample.masks = torch.from_numpy(found[None] == numbers[:, None, None])
-        ids = [sets.CITYSCAPES_THING_IDS.index(number // 1000) for number in numbers.tolist()]
-        return Kinds(torch.tensor(ids, dtype=torch.long), torch.zeros(len(ids), dtype=torch.bool)), sample
+        groups = torch.from_numpy(numbers < 1000)
+        ids = [sets.CITYSCAPES_THING_IDS.index(n if n < 1000 else n // 1000) for n in numbers.tolist()]
+        return Kinds(torch.tensor(ids, dtype=torch.long), groups), sample
 
     # Batches -------------------------------------------------------------------------------------------------------
 

@@ -177,7 +177,12 @@ def cityscapes(part: Part, root: Path) -> LabelledImages:
             (h, w), (ih, iw) = found.shape, size
             raise UserError(f"{path} is {w} x {h}, its picture {iw} x {ih}: they have to be of one size")
         objects = (found >= 1000) & np.isin(found // 1000, CITYSCAPES_THING_IDS)
-        return np.where(objects, found, 0)  # class id * 1000 + number; groups and stuff are no instances
+        groups = np.isin(found, CITYSCAPES_THING_IDS)
+        if part == "train":
+            groups[:] = (
+                False  # as COCO's crowds: many in one mask, in a test neither for nor against what is found there
+            )
+        return np.where(objects | groups, found, 0)  # class id * 1000 + number, of a group its class id; stuff is none
 
     for i in range(len(images)):
         if not beside(i, "labelIds").is_file():

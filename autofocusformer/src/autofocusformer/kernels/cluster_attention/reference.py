@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the kernels run where only torch and triton are installed
 def members(near: Int[Tensor, "b n nnc"], size: int, n: int) -> tuple[Int[Tensor, "b n M"], Bool[Tensor, "b n M"]]:
     """Rows of the members of each token's clusters, and which are real: the last cluster may have blank slots."""
     slots = torch.arange(size, device=near.device)
-    idx = (near[..., None] * size + slots).flatten(2)
+    idx = (near.long()[..., None] * size + slots).flatten(2)  # near may be of 16 bits, which rows are not
     valid = idx < n
     return torch.where(valid, idx, 0), valid
 
