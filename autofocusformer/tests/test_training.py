@@ -321,6 +321,18 @@ def test_a_frame_without_instances_is_a_frame(tmp_path: Path) -> None:
     assert loss.isfinite()
 
 
+def test_a_crop_that_shrinks_is_smoothed() -> None:
+    """A checkerboard of single pixels becomes grey, as a test image does, not stripes."""
+    board = (torch.arange(400)[:, None] + torch.arange(400)).remainder(2).float().expand(1, 3, -1, -1)
+    crop = imagenet_training(64)[0]
+    for seed in range(5):
+        torch.manual_seed(seed)
+        small = crop(board)
+        assert small.shape == (1, 3, 64, 64)
+        assert small.std() < 0.2
+        assert 0 <= small.min() <= small.max() <= 1
+
+
 def test_the_learning_rate_by_step() -> None:
     rates = [factor_at(s, 100, 10, "cosine", 0.1, 0.01) for s in range(101)]
     assert rates[0] == 0.01
