@@ -33,12 +33,12 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def dry(config: dict[str, Any], root: Path) -> dict[str, Any]:
-    """One batch of two small images by a narrow network: a step of the whole one takes minutes and gigabytes here."""
-    config = merge(config, {"trainer": {"fast_dev_run": True, "accelerator": "cpu", "precision": "32-true"}})
+    """Two steps of small images by a narrow network: a step of the whole one takes minutes and gigabytes here."""
+    config = merge(config, {"trainer": {"fast_dev_run": 2, "accelerator": "cpu", "precision": "32-true"}})
     if "data" not in config:
         return config
     if layout := LAYOUTS.get(config["data"]["dataset"]):
-        config["data"] |= {"root": str(layout(root)), "batch_size": 2}
+        config["data"] |= {"root": str(layout(root)), "batch_size": 2, "iterations": 2}
     if config["data"].get("crop"):
         config["data"] |= {"crop": [64, 64]}
     for side in ("short_side", "long_side"):
