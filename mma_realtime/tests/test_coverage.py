@@ -52,6 +52,18 @@ def test_a_verdict_of_not_run_is_no_evidence(tmp_path: Path) -> None:
     assert [evidence(row, CLAIMS, found) for row in RECOMMENDATIONS] == [NOT_RUN] * 9
 
 
+def test_a_table_is_of_the_tier_that_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for tier in ("quick", "cpu"):
+        assert main(HERE, ["--table", "E1", "--tier", tier]) == 0
+        assert f"({tier} tier)" in capsys.readouterr().out
+    assert main(HERE, ["--table", "E2"]) == 0
+    told = capsys.readouterr().out
+    assert "E2. Median relative error of the chirp mass (cpu tier)" in told
+    assert "loudest" in told
+    with pytest.raises(UserError, match="E9: NOT RUN: the quick tier has not a table of it"):
+        main(HERE, ["--table", "E9", "--tier", "quick"])
+
+
 def test_the_command_prints_the_table_and_leaves_other_arguments_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(HERE, ["--tier", "quick"]) is None
     assert main(HERE, ["--coverage"]) == 0

@@ -83,7 +83,7 @@ HEADLINES = {
     "e7.pp": "truth within the 90 % region:",
     "e8.gain": "rate lowered by the places, times:",
     "e9.latency": "merger to notice, 99th percentile:",
-    "e9.filter": "alerts filtered a second, of a core:",
+    "e9.filter": "alerts filtered a second, beside a search:",
     "e10.kills": "lost or doubled in 20 kills:",
     "e10.quick": "lost or doubled in one kill:",
 }
@@ -146,8 +146,8 @@ def coverage(root: Path) -> Shown:
     return shown
 
 
-def tables(root: Path, experiment: str) -> list[Shown]:
-    """The tables of an experiment, as the best tier that has some left them.
+def tables(root: Path, experiment: str, of: str | None = None) -> list[Shown]:
+    """The tables of an experiment, as the best tier that has some left them, or the tier `of`.
 
     Raises:
         UserError: no such experiment, or one that was not run.
@@ -156,7 +156,7 @@ def tables(root: Path, experiment: str) -> list[Shown]:
         raise UserError(f"--table {experiment}: use one of {', '.join(EXPERIMENTS)}")
     for tier, results in results_of(root).items():
         mine = [table for table in results.tables if table.title.startswith(f"{experiment}.")]
-        if not mine:
+        if not mine or of not in (None, tier):
             continue
         out = []
         for table in mine:
@@ -165,7 +165,8 @@ def tables(root: Path, experiment: str) -> list[Shown]:
                 shown.add_row(*row)
             out.append(shown)
         return out
-    raise UserError(f"{experiment}: {NOT_RUN}: no tier has a table of it; `reproduce.py --coverage` says what was run")
+    which = "no tier has" if of is None else f"the {of} tier has not"
+    raise UserError(f"{experiment}: {NOT_RUN}: {which} a table of it; `reproduce.py --coverage` says what was run")
 
 
 def main(root: Path, argv: Sequence[str]) -> int | None:
@@ -173,11 +174,12 @@ def main(root: Path, argv: Sequence[str]) -> int | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--coverage", action="store_true")
     parser.add_argument("--table")
+    parser.add_argument("--tier")
     args, _ = parser.parse_known_args(argv)
     console = Console()
     if args.coverage:
         console.print(coverage(root))
     if args.table is not None:
-        for shown in tables(root, args.table):
+        for shown in tables(root, args.table, args.tier):
             console.print(shown)
     return 0 if args.coverage or args.table is not None else None

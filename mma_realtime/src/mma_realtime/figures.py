@@ -47,8 +47,9 @@ def efficiency(results: Results, folder: Path) -> Figure | None:
     all_axes[1].legend(frameon=False, fontsize=7, loc="lower right")
     return finish(
         figure, folder, "efficiency.svg",
-        "Signals found in one-second windows of one detector against their strength: networks, and the matched filter "
-        "that knows the waveform (dashed grey). Bands: range over seeds.",
+        "Signals found in one-second windows of one detector against their strength: networks"
+        + (", and the matched filter that knows the waveform (dashed grey)" if ideal else "")
+        + ". Bands: range over seeds.",
         "Detection probability against signal-to-noise ratio",
     )  # fmt: skip
 
@@ -185,6 +186,7 @@ def masses(results: Results, folder: Path) -> Figure | None:
             at = sorted(float(k.removeprefix(key)) for k in e.runs[0].metrics if k.startswith(key))
             means = [np.mean([100 * run.metrics[f"{key}{s:g}"] for run in e.runs]) for s in at]
             axes.plot(at, means, marker, color="0.35" if kind == "template" else COLOURS["ours"], ms=4, label=label)
+    beside = any("grid/template_error/snr10" in e.runs[0].metrics for e in found)
     guess = 100 * found[0].runs[0].metrics["guess_chirp_mass_error"]
     axes.axhline(guess, color="0.4", linestyle="--", linewidth=0.8)
     axes.annotate("always the median", (snrs[-1], guess), ha="right", va="bottom", fontsize=7, color="0.3")
@@ -192,8 +194,8 @@ def masses(results: Results, folder: Path) -> Figure | None:
     axes.legend(frameon=False, fontsize=6, loc="upper right", bbox_to_anchor=(1, 0.9))
     return finish(
         figure, folder, "masses.svg",
-        "Error of the predicted chirp mass against the strength of the signal, masses that were not trained on. "
-        "Points: beside the loudest of a grid of templates, on windows of one design curve.",
+        "Error of the predicted chirp mass against the strength of the signal, masses that were not trained on."
+        + (" Points: beside the loudest of a grid of templates, on windows of one design curve." if beside else ""),
         "Chirp-mass error against signal-to-noise ratio",
     )  # fmt: skip
 
