@@ -15,7 +15,8 @@ def test_trainings_on_camvid_have_pictures(tmp_path: Path) -> None:
     results = load_results(HERE / "results" / "cpu" / "results.json")
     modes = {"camvid_adaptive": "shapes_adaptive", "camvid_grid": "shapes_grid", "camvid_windows": "shapes_random"}
     streets = results.model_copy(update={"experiments": {a: results.experiments[b] for a, b in modes.items()}})
-    assert [figure.file for figure in draw(streets, tmp_path)] == ["training_camvid.svg", "trained_camvid.svg"]
+    files = ["training_camvid.svg", "trained_camvid.svg", "importance_camvid.svg"]
+    assert [figure.file for figure in draw(streets, tmp_path)] == files
 
 
 def test_the_learned_importance_is_a_map_for_each_seed(tmp_path: Path) -> None:
